@@ -1,0 +1,116 @@
+"""A frozen dataclass, a TOML table and a set of flags: three views of one thing.
+
+Each settings class lives beside its owner and states every field once, as `name: type = setting(default, help)`.
+This module turns such a class into tables and back. It knows no field by name.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from heedful.errors import HeedfulError
+
+Table = dict[str, Any]
+
+
+def setting(default: Any, help: str, flag: str | None = None) -> Any:
+    """Declare a field of a settings class: its default, one line of help, and a short flag if it has one."""
+    return dataclasses.field(default=default, metadata={"help": help, "flag": flag})
+
+
+def from_table[Settings](settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
+    """Build `settings` from a table, nested tables included; fields that the table lacks keep their defaults.
+
+    Raises:
+        HeedfulError: an unknown key (with the nearest known one) or a value of the wrong type; `where` names the place.
+    """
+    types = get_type_hints(settings)
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in types:
+            raise HeedfulError(f"{where}: unknown setting '{key}'{_nearest(name, types)}")
+        values[name] = _convert(types[name], value, f"{where}: {key}")
+    return settings(**values)
+
+
+def to_table(settings: Any) -> Table:
+    """Return the settings as a table for TOML or JSON; a field that is None is left out."""
+    table: Table = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is not None:
+            table[field.name] = _plain(value)
+    return table
+
+
+def merge(*tables: Mapping[str, Any]) -> Table:
+    """Lay tables over each other, key by key; later ones win."""
+    merged: Table = {}
+    for table in tables:
+        for key, value in table.items():
+            name = key.replace("-", "_")
+            nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+            merged[name] = merge(merged[name], value) if nested else value
+    return merged
+
+
+def read_toml(path: Path) -> Table:
+    """Read a TOML file.
+
+    Raises:
+        HeedfulError: the file is missing, or is not TOML (with the line that the parser names).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HeedfulError(f"{path}: no such file; check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise HeedfulError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_table(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _convert(expected: Any, value: Any, where: str) -> Any:
+    """Check `value` against the annotation `expected`; lists become tuples and strings become paths."""
+    if dataclasses.is_dataclass(expected):
+        if isinstance(value, Mapping):
+            return from_table(cast(type[Any], expected), value, where)
+    elif get_origin(expected) is Literal:
+        if value in get_args(expected):
+            return value
+        raise HeedfulError(f"{where}: '{value}' is not one of {', '.join(map(str, get_args(expected)))}")
+    elif get_origin(expected) in (Union, UnionType):
+        options = [option for option in get_args(expected) if option is not NoneType]
+        return None if value is None else _convert(options[0], value, where)
+    elif get_origin(expected) is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_convert(get_args(expected)[0], item, where) for item in value)
+        return (_convert(get_args(expected)[0], value, where),)
+    elif expected is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is expected:
+        return value
+    raise HeedfulError(f"{where}: expected {_describe(expected)}, found {value!r}")
+
+
+def _describe(expected: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+    return names.get(expected, "a table")
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
