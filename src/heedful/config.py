@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from heedful.errors import HeedfulError
 
 Table = dict[str, Any]
+Settings = TypeVar("Settings")
 
 
 def setting(default: Any, help: str, flag: str | None = None) -> Any:
@@ -22,7 +23,7 @@ def setting(default: Any, help: str, flag: str | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "flag": flag})
 
 
-def from_table[Settings](settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
+def from_table(settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
     """Build `settings` from a table, nested tables included; fields that the table lacks keep their defaults.
 
     Raises:

@@ -1,0 +1,29 @@
+"""heedful: the Transformer of "Attention Is All You Need", trained on your own pairs of text."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heedful.errors import HeedfulError
+    from heedful.recipe import Recipe, build, resume, run
+    from heedful.translator import Output, Translator
+
+__all__ = ["HeedfulError", "Output", "Recipe", "Translator", "build", "resume", "run"]
+
+_HOMES = {
+    "HeedfulError": "errors",
+    "Output": "translator",
+    "Recipe": "recipe",
+    "Translator": "translator",
+    "build": "recipe",
+    "resume": "recipe",
+    "run": "recipe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import heedful` alone does not import torch."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'heedful' has no attribute {name!r}")
+    return getattr(import_module(f"heedful.{_HOMES[name]}"), name)

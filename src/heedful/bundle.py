@@ -1,0 +1,167 @@
+"""The model folder ("bundle"): complete, portable, verified on loading. Nothing in it is pickled.
+
+    model.toml            format, family and sizes, search defaults, provenance, checksums
+    vocabulary.model      sentencepiece (or one file for each side)
+    weights.safetensors   what translates; carries the checksum of its own tensors
+    recipe.toml           the whole effective recipe, to train again
+    log.jsonl             a record per event of the training
+    README.md             model card
+    state/                only for resuming and averaging
+
+Every file is replaced atomically and verifies itself, so that a run killed between two writes leaves a bundle
+that loads.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256 as sha256_of
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from heedful import files
+from heedful.config import Table, from_table, read_toml
+from heedful.errors import HeedfulError
+from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.text.vocabulary import Vocabulary
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass
+class Bundle:
+    """A loaded model folder."""
+
+    folder: Path
+    model: Transformer
+    vocabulary: Vocabulary
+    manifest: Table
+
+
+def describe(folder: Path, config: Table, vocabulary: Vocabulary, search: Table, provenance: Table) -> None:
+    """Write all of a new bundle but its weights: vocabulary and model.toml."""
+    vocabulary.save(folder)
+    manifest: Table = {
+        "format": FORMAT,
+        "family": "transformer",
+        "symbols": dict(zip(("source", "target"), vocabulary.sizes, strict=True)),
+        "model": config,
+        "search": search,
+        "provenance": provenance,
+        "checksums": {name: files.sha256(folder / name) for name in vocabulary.files()},
+    }
+    manifest["checksums"]["model.toml"] = _digest_of_table(manifest)
+    files.write_text(folder / "model.toml", tomli_w.dumps(manifest))
+
+
+def read_manifest(folder: Path) -> Table:
+    """Read and verify model.toml and the vocabulary's checksums.
+
+    Raises:
+        HeedfulError: not a bundle, written by a newer heedful, or altered.
+    """
+    if not (folder / "model.toml").is_file():
+        raise HeedfulError(
+            f"{folder}: not a model folder (no model.toml in it); give the folder that `train` wrote"
+        )
+    manifest = read_toml(folder / "model.toml")
+    if manifest.get("format", FORMAT) > FORMAT:
+        raise HeedfulError(
+            f"{folder}: written by a newer heedful (format {manifest['format']}); upgrade heedful"
+        )
+    checksums = dict(manifest.get("checksums", {}))
+    own = checksums.pop("model.toml", None)
+    if own != _digest_of_table({**manifest, "checksums": checksums}):
+        raise HeedfulError(
+            f"{folder / 'model.toml'}: altered since it was written; copy the model folder again"
+        )
+    for name, expected in checksums.items():
+        if not (folder / name).is_file() or files.sha256(folder / name) != expected:
+            raise HeedfulError(
+                f"{folder / name}: missing or altered since it was written; copy the model folder again"
+            )
+    return manifest
+
+
+def load(folder: Path, device: str | torch.device = "cpu", weights: Path | None = None) -> Bundle:
+    """Load a bundle for use: the model is in evaluation mode, on `device`.
+
+    Raises:
+        HeedfulError: a file is missing, truncated or altered, with its name.
+    """
+    manifest = read_manifest(folder)
+    vocabulary = Vocabulary.load(folder)
+    config = from_table(TransformerConfig, manifest["model"], str(folder / "model.toml"))
+    model = Transformer(config, *vocabulary.sizes)
+    put_weights(model, read_weights(weights or folder / WEIGHTS), weights or folder / WEIGHTS)
+    return Bundle(folder, model.to(device).eval(), vocabulary, manifest)
+
+
+def take_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's parameters by name; a tied one stands once, under its first name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Copy weights into the model's parameters.
+
+    Raises:
+        HeedfulError: names or shapes differ from the model's; `source` names the file.
+    """
+    parameters = dict(model.named_parameters())
+    wrong = sorted(parameters.keys() ^ weights.keys()) or [
+        name for name, parameter in parameters.items() if parameter.shape != weights[name].shape
+    ]
+    if wrong:
+        raise HeedfulError(
+            f"{source}: does not fit the model in model.toml ({wrong[0]}); copy the model folder again"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors with their checksum, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with files.replacing(path) as aside:
+        save_file(plain, aside, metadata={"sha256": _digest_of_tensors(plain)})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read tensors that `write_weights` wrote, and verify them.
+
+    Raises:
+        HeedfulError: the file is missing, truncated or altered.
+    """
+    if not path.is_file():
+        raise HeedfulError(f"{path}: no such file; train first, or copy the whole model folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            expected = (file.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HeedfulError(f"{path}: truncated or damaged ({error}); copy it again") from None
+    if _digest_of_tensors(tensors) != expected:
+        raise HeedfulError(f"{path}: altered since it was written (checksum differs); copy it again")
+    return tensors
+
+
+def _digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    digest = sha256_of()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _digest_of_table(table: Mapping[str, Any]) -> str:
+    return sha256_of(json.dumps(table, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

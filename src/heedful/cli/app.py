@@ -1,0 +1,71 @@
+"""The program `heedful`: its commands, and how it ends when something goes wrong."""
+
+import os
+import sys
+from typing import NoReturn
+
+from cyclopts import App
+
+from heedful.errors import HeedfulError
+
+COMMANDS = {
+    "train": "Train a model on pairs of text.",
+    "translate": "Translate lines of text with a model.",
+    "score": "Score given translations with a model.",
+    "evaluate": "Measure a model: BLEU, chrF, TER, or error rates.",
+    "average": "Average checkpoints into a new model.",
+    "info": "Describe a model: parameters, cost, provenance.",
+    "demo": "Learn to pronounce English in three minutes.",
+}
+
+
+def make_app() -> App:
+    """Return the application; each command's module is imported only when the command runs."""
+    app = App(
+        name="heedful",
+        help="The Transformer of *Attention Is All You Need*, trained on your own pairs of text.",
+        help_epilogue="Start with `heedful demo`, or `heedful train --source a.en --target a.de`.",
+        version=_version,
+    )
+    for name, help in COMMANDS.items():
+        app.command(f"heedful.cli.{name}:{name}", name=name, help=help)
+    return app
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process."""
+    try:
+        make_app()()
+        status = _flush()
+    except HeedfulError as error:
+        status = _say(str(error), 2)
+    except BrokenPipeError:
+        status = _silence()
+    except KeyboardInterrupt:
+        status = _say("interrupted", 130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        status = _say(f"{where}{error.strerror or error}; choose another place, or make room", 2)
+    sys.exit(status)
+
+
+def _flush() -> int:
+    sys.stdout.flush()
+    return 0
+
+
+def _say(message: str, status: int) -> int:
+    print(f"heedful: {message}", file=sys.stderr)
+    return status
+
+
+def _silence() -> int:
+    """Whoever read our output has left: end as a shell tool does, without another word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("heedful")

@@ -1,0 +1,40 @@
+"""`heedful average`."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from heedful import bundle as bundles
+from heedful import files
+from heedful.errors import HeedfulError
+from heedful.training.average import average_files
+from heedful.training.loop import last_checkpoints
+
+
+def average(
+    bundle: Annotated[Path, Parameter(help="Model folder of a training run")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Model folder to write")],
+    last: Annotated[int, Parameter(help="Average so many last checkpoints")] = 5,
+    weights: Annotated[
+        tuple[Path, ...], Parameter(help="Average these weight files instead", negative=())
+    ] = (),
+) -> None:
+    """Average checkpoints into a new model folder (section 6.1)."""
+    bundles.read_manifest(bundle)
+    chosen = list(weights) or last_checkpoints(bundle / "state" / "checkpoints", last)
+    if not chosen:
+        raise HeedfulError(f"{bundle}: no checkpoints in its state folder; give weight files with --weights")
+    if out.exists():
+        raise HeedfulError(f"{out}: exists already; give another --out")
+    mean = average_files(chosen)
+    with files.replacing(out) as aside:
+        aside.mkdir()
+        for file in bundle.iterdir():
+            if file.is_file() and file.name != bundles.WEIGHTS:
+                shutil.copyfile(file, aside / file.name)
+        bundles.write_weights(aside / bundles.WEIGHTS, mean)
+    print(f"{out}: the mean of {len(chosen)} checkpoints, {chosen[0].stem} to {chosen[-1].stem}")

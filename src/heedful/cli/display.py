@@ -1,0 +1,189 @@
+"""What a training run shows: a live line and calm tables on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from heedful.recipe import Event, Finished, Prepared
+from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step
+
+PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
+
+
+def show(events: Iterable[Event], folder: Path, console: Console | None = None) -> None:
+    """Show the events of a run as they come, on standard error."""
+    console = console or Console(stderr=True, highlight=False)
+    display = _Live(console, folder) if console.is_terminal else _Plain(console, folder)
+    with display:
+        for event in events:
+            display.show(event)
+
+
+class _Plain:
+    """One line now and then: for logs and pipes."""
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        self.console, self.folder = console, folder
+        self.last_line, self.last_score = 0.0, ""
+        self.speed, self.seconds_a_step, self.at = 0.0, 0.0, time.monotonic()
+
+    def __enter__(self) -> "_Plain":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Prepared():
+                self.console.print(_report(event))
+                self.begin(event)
+            case Step():
+                self._measure(event)
+                self.step(event)
+            case Evaluation():
+                self.last_score = _scores(event.scores)
+                mark = "  best so far" if event.best else ""
+                self.say(f"step {event.step:,}  development: {self.last_score}{mark}")
+            case Notice():
+                self.console.print(f"[yellow]note[/]  {event.message}", soft_wrap=True)
+            case Saved():
+                pass
+            case Ended() if event.reason == "interrupted":
+                self.say(
+                    f"stopped at step {event.step:,}; saved. Go on with: heedful train --resume {self.folder}"
+                )
+            case Ended():
+                why = "no better score for a while" if event.reason == "patience" else "all steps done"
+                self.say(f"{why}: step {event.step:,}, {_clock(event.seconds)} of training")
+            case Finished():
+                self._finished(event)
+
+    def begin(self, prepared: Prepared) -> None:
+        """Prepare for the steps."""
+
+    def step(self, step: Step) -> None:
+        """Show a step."""
+        now = time.monotonic()
+        if now - self.last_line >= PLAIN_SECONDS or step.step in (1, step.steps):
+            self.last_line = now
+            self.say(f"step {step.step:,}/{step.steps:,}  {self.columns(step)}")
+
+    def say(self, line: str) -> None:
+        """Print one line, unwrapped."""
+        self.console.print(line, soft_wrap=True)
+
+    def columns(self, step: Step) -> str:
+        """Return loss, speed, learning rate, time left and last score."""
+        left = _clock((step.steps - step.step) * self.seconds_a_step)
+        return f"loss {step.loss:.3f}  {self.speed:,.0f} tokens/s  rate {step.rate:.1e}  {left} left  {self.last_score}"
+
+    def _measure(self, step: Step) -> None:
+        """Smooth the speed; the time between steps includes evaluations and saving."""
+        now = time.monotonic()
+        seconds, self.at = now - self.at, now
+        share = 0.05 if self.speed else 1.0
+        self.speed += share * (step.tokens_per_second - self.speed)
+        self.seconds_a_step += share * (seconds - self.seconds_a_step)
+
+    def _finished(self, event: Finished) -> None:
+        self.console.print()
+        if event.scores:
+            self.console.print(
+                f"development scores of the final weights: [bold]{_scores(event.scores)}[/]", soft_wrap=True
+            )
+        self.console.print(
+            f"model folder: [bold]{event.folder}[/], after {_clock(event.seconds)} in all", soft_wrap=True
+        )
+        self.console.print(f"translate with it: heedful translate {event.folder} < input.txt", soft_wrap=True)
+
+
+class _Live(_Plain):
+    """A progress bar that stays at the bottom while lines scroll above it."""
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        super().__init__(console, folder)
+        self.progress = Progress(
+            TextColumn("[bold]{task.completed:,}[/]/{task.total:,}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self.task = self.progress.add_task("", total=1, visible=False)
+
+    def __enter__(self) -> "_Live":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def begin(self, prepared: Prepared) -> None:
+        """Show the bar."""
+        self.progress.update(self.task, total=prepared.steps, visible=True)
+
+    def step(self, step: Step) -> None:
+        """Move the bar."""
+        self.progress.update(self.task, completed=step.step, description=self.columns(step))
+        if step.step == step.steps:
+            self.progress.update(self.task, visible=False)
+
+
+def _report(prepared: Prepared) -> Table:
+    report = prepared.report
+    table = Table(
+        box=None,
+        show_header=False,
+        padding=(0, 2, 0, 0),
+        title="What there is to learn from",
+        title_justify="left",
+    )
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("pairs", f"{report.read:,} read, {report.kept:,} kept")
+    if report.dropped:
+        table.add_row(
+            "left out", ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.dropped.items()))
+        )
+    if report.held_out:
+        text = f"{report.held_out:,} pairs held out, disjoint on both sides"
+        shared = f"; {report.shared_with_held_out:,} pairs that share a sentence with them left out"
+        table.add_row("development", text + (shared if report.shared_with_held_out else ""))
+    else:
+        leak = (
+            f"; {report.leaked:,} training pairs share a sentence with it" if report.leaked else ", disjoint"
+        )
+        table.add_row(
+            "development", f"{report.development:,} pairs given{leak}" if report.development else "none"
+        )
+    for side, (mean, median, longest) in report.lengths.items():
+        table.add_row(
+            f"{side} length", f"mean {mean:.1f}, median {median:.0f}, longest {longest:.0f} subwords"
+        )
+    source, target = prepared.symbols
+    unknown = f"{report.unknown:,} unknown" if report.unknown else "nothing unknown"
+    table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols, {unknown}")
+    table.add_row(
+        "batches", f"{prepared.batches_in_epoch:,} an epoch, {100 * prepared.padding:.1f} % padding"
+    )
+    table.add_row("model", f"{prepared.parameters:,} parameters")
+    table.add_row(
+        "time", f"about {_clock(prepared.seconds)} for {prepared.steps:,} steps, evaluations not counted"
+    )
+    return table
+
+
+def _scores(scores: dict[str, float]) -> str:
+    names = {"bleu": "BLEU", "chrf": "chrF", "exact": "exact %"}
+    return "  ".join(f"{names.get(name, name)} {value:.2f}" for name, value in scores.items())
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

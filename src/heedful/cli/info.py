@@ -1,0 +1,59 @@
+"""`heedful info`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from heedful.bundle import WEIGHTS, read_manifest, read_weights
+from heedful.config import from_table
+from heedful.inspection.cost import forward_flops, parameters
+from heedful.model.transformer import TransformerConfig
+
+
+def info(
+    bundle: Annotated[Path, Parameter(help="Model folder")],
+    /,
+    *,
+    length: Annotated[int, Parameter(help="Sentence length that the cost is given for, in subwords")] = 25,
+    json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
+) -> None:
+    """Describe a model: parameters, FLOPs per token, sizes, search defaults, provenance; verifies its files."""
+    manifest = read_manifest(bundle)
+    read_weights(bundle / WEIGHTS)
+    config = from_table(TransformerConfig, manifest["model"], str(bundle))
+    source, target = manifest["symbols"]["source"], manifest["symbols"]["target"]
+    counted = parameters(config, source, target)
+    flops = forward_flops(config, target, length, length)
+    size = (bundle / WEIGHTS).stat().st_size
+    if json_:
+        described = {"parameters": counted, "flops": flops, "length": length, "bytes": size, **manifest}
+        print(json.dumps(described, indent=1, default=str))
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_row(
+        "model",
+        f"{manifest['family']}, {config.encoder_layers}+{config.decoder_layers} layers, "
+        f"d_model {config.d_model}, d_ff {config.d_ff}, {config.heads} heads, {config.normalization}-norm",
+    )
+    parts = ", ".join(f"{name} {count:,}" for name, count in counted.items())
+    table.add_row("parameters", f"{sum(counted.values()):,} ({parts})")
+    table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols")
+    per_token = sum(flops.values()) / length / 1e6
+    table.add_row(
+        "cost",
+        f"{per_token:.2f} MFLOP a token to score, {3 * per_token:.2f} to train (both sides {length} long)",
+    )
+    table.add_row("weights", f"{size / 1e6:.1f} MB, checksum verified")
+    table.add_row(
+        "search",
+        ", ".join(f"{key} {manifest['search'][key]}" for key in ("beam", "length_penalty", "max_extra")),
+    )
+    for key, value in manifest["provenance"].items():
+        table.add_row(key, str(value))
+    Console(highlight=False).print(table)

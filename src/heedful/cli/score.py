@@ -1,0 +1,56 @@
+"""`heedful score`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from heedful.cli.settings import Device, Threads
+from heedful.cli.translate import load
+from heedful.errors import HeedfulError
+from heedful.text.corpus import Corpus, read_pairs
+
+
+def score(
+    bundle: Annotated[Path, Parameter(help="Model folder")],
+    /,
+    *,
+    source: Annotated[
+        Path, Parameter(help="Source text, or, without --target, a file of pairs (TSV or JSONL)")
+    ],
+    target: Annotated[Path | None, Parameter(help="Translations to score, line by line")] = None,
+    length_penalty: Annotated[
+        float | None, Parameter(help="Alpha of the penalty (default: the model's own)")
+    ] = None,
+    jsonl: Annotated[
+        bool, Parameter(help="Write a JSON object a line, with word alignments", negative=())
+    ] = False,
+    batch: Annotated[int, Parameter(help="Pairs scored together; does not change the result")] = 64,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Score given translations by force-decoding: score and log-probability, tab-separated, a line for each pair.
+
+    The score is the one that `translate` reports for the same output: log-probability over the length penalty.
+    """
+    from dataclasses import replace
+
+    translator = load(bundle, device, threads)
+    if length_penalty is not None:
+        translator.search = replace(translator.search, length_penalty=length_penalty)
+        translator.search.check()
+    pairs = list(read_pairs(Corpus(source, target)))
+    if not pairs:
+        raise HeedfulError(f"{source}: the file is empty; give at least one pair")
+    sources, targets = [pair.source or "" for pair in pairs], [pair.target or "" for pair in pairs]
+    for output in translator.score(sources, targets, batch=max(1, batch), align=jsonl):
+        if jsonl:
+            row = {
+                "score": output.score,
+                "log_probability": output.log_probability,
+                "alignment": output.alignment,
+            }
+            print(json.dumps(row))
+        else:
+            print(f"{output.score:.6f}\t{output.log_probability:.6f}")

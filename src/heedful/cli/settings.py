@@ -1,0 +1,91 @@
+"""Settings classes as flags: every field of a dataclass becomes a flag that, if not given, changes nothing."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter
+
+from heedful.config import Table
+
+Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
+Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores")]
+
+
+def flags(settings: type[Any], defaults: Any = None, prefix: str = "") -> type[Any]:
+    """Return a dataclass with the fields of `settings`, all None by default, for cyclopts to make flags of.
+
+    Nested settings become `--group.field`. The help shows each field's own default, taken from `defaults`.
+    """
+    defaults = defaults or settings()
+    types = get_type_hints(settings)
+    fields: list[tuple[str, Any, Any]] = []
+    for field in dataclasses.fields(settings):
+        expected, default = types[field.name], getattr(defaults, field.name)
+        if dataclasses.is_dataclass(expected):
+            nested = flags(expected, default, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            group = Annotated[nested | None, Parameter()]  # type: ignore[operator, valid-type]
+            fields.append((field.name, group, None))
+            continue
+        parameter = Parameter(
+            name=_names(field, prefix),
+            help=field.metadata["help"] + _default(default),
+            show_default=False,
+            negative=None if expected is bool else (),
+        )
+        fields.append((field.name, Annotated[expected | None, parameter], None))
+    made = dataclasses.make_dataclass(settings.__name__, fields, frozen=True)
+    made.__module__ = __name__  # cyclopts takes classes of no module for builtins
+    return made
+
+
+def given(flags: Any) -> Table:
+    """Return what was given on the command line, as a table."""
+    table: Table = {}
+    for field in dataclasses.fields(flags) if flags is not None else ():
+        value = getattr(flags, field.name)
+        if dataclasses.is_dataclass(value):
+            value = given(value) or None
+        if value is not None:
+            table[field.name] = value
+    return table
+
+
+def describe(settings: type[Any], defaults: Any = None, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """Return (flag, kind, default, help) of every field, nested ones included, for the reference."""
+    defaults = defaults or settings()
+    types = get_type_hints(settings)
+    rows = []
+    for field in dataclasses.fields(settings):
+        expected, default = types[field.name], getattr(defaults, field.name)
+        flag = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(expected):
+            rows += describe(expected, default, f"{flag}.")  # type: ignore[arg-type]
+        else:
+            short = field.metadata["flag"]
+            shown = f"--{flag}" + (f", --{short}" if short else "")
+            rows.append((shown, _kind(expected), _default(default).strip(" ()"), field.metadata["help"]))
+    return rows
+
+
+def _names(field: "dataclasses.Field[Any]", prefix: str) -> list[str] | None:
+    """Return both names of a field with a short flag; cyclopts derives the name of the others."""
+    short = field.metadata["flag"]
+    return [f"--{short}", f"--{prefix}{field.name}".replace("_", "-")] if short else None
+
+
+def _default(default: Any) -> str:
+    if default is None or default == ():
+        return ""
+    shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
+    return f" (default: {shown})"
+
+
+def _kind(expected: Any) -> str:
+    if get_origin(expected) is Literal:
+        return " | ".join(map(str, get_args(expected)))
+    if get_origin(expected) is tuple:
+        return f"{_kind(get_args(expected)[0])}, repeatable"
+    names = {int: "integer", float: "number", bool: "yes/no", str: "text", Path: "path"}
+    options = [option for option in get_args(expected) or (expected,) if option is not type(None)]
+    return names.get(options[0], "text")

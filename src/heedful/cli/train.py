@@ -1,0 +1,100 @@
+"""`heedful train`."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from heedful.cli.display import show
+from heedful.cli.settings import flags, given
+from heedful.config import read_toml
+from heedful.errors import HeedfulError
+from heedful.recipe import Event, Recipe, build, resume, run
+from heedful.training.loop import Evaluation, Step
+
+RecipeFlags: Any = flags(Recipe)
+
+
+def train(
+    recipe: Annotated[
+        Path | None, Parameter(help="A recipe (TOML); flags change single settings of it")
+    ] = None,
+    /,
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="Model folder to write (default: runs/ and the recipe's name)")
+    ] = None,
+    resume_from: Annotated[Path | None, Parameter(name="--resume", help="Go on with a stopped run")] = None,
+    tensorboard: Annotated[
+        Path | None, Parameter(help="Also write TensorBoard event files into this folder")
+    ] = None,
+    settings: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
+) -> None:
+    """Train a model on pairs of text: from raw text to a model folder, in one go.
+
+    Data may be two aligned files (--source, --target) or one file of pairs (--pairs); .gz and .zst are read as they
+    are. Ctrl-C saves and stops; --resume goes on, bit by bit as if nothing had been.
+    """
+    changes = given(settings)
+    with _graceful() as stopping:
+        if resume_from is not None:
+            if recipe or changes or out:
+                raise HeedfulError(
+                    "--resume takes nothing else: the run goes on with the recipe that it began with"
+                )
+            folder, events = resume_from, resume(resume_from, stopping)
+        else:
+            table = read_toml(recipe) if recipe else {}
+            chosen = build(table, changes, where=str(recipe or "flags"))
+            folder = out or Path("runs") / (recipe.stem if recipe else "model")
+            events = run(chosen, folder, stopping)
+        show(_recorded(events, tensorboard) if tensorboard else events, folder)
+
+
+@contextmanager
+def _graceful() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or TERM into a wish to stop after this step; a second Ctrl-C ends at once."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _recorded(events: Iterator[Event], folder: Path) -> Iterator[Event]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise HeedfulError("--tensorboard needs the extra: pip install 'heedful[tensorboard]'") from None
+    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    try:
+        for event in events:
+            for name, value in _scalars(event).items():
+                writer.add_scalar(name, value, getattr(event, "step", 0))  # type: ignore[no-untyped-call]
+            yield event
+    finally:
+        writer.close()  # type: ignore[no-untyped-call]
+
+
+def _scalars(event: Event) -> dict[str, float]:
+    if isinstance(event, Step):
+        return {
+            "training/loss": event.loss,
+            "training/rate": event.rate,
+            "training/tokens_per_second": event.tokens_per_second,
+        }
+    if isinstance(event, Evaluation):
+        return {f"development/{name}": value for name, value in event.scores.items()}
+    return {}

@@ -1,0 +1,144 @@
+"""`heedful translate`."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+from cyclopts import Parameter
+
+from heedful import files
+from heedful.cli.settings import Device, Threads, flags, given
+from heedful.config import from_table, merge, to_table
+from heedful.decoding.search import SearchConfig
+from heedful.errors import HeedfulError
+from heedful.text.corpus import read_lines
+from heedful.translator import Output, Translator
+
+SearchFlags: Any = flags(SearchConfig)
+
+
+def translate(
+    bundle: Annotated[Path, Parameter(help="Model folder")],
+    /,
+    *,
+    input: Annotated[
+        Path | None, Parameter(name=["--input", "-i"], help="Text to translate (default: standard input)")
+    ] = None,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="Where to write (default: standard output)")
+    ] = None,
+    prefix: Annotated[
+        Path | None, Parameter(help="File whose line n is what output n must begin with")
+    ] = None,
+    jsonl: Annotated[
+        bool, Parameter(help="Write a JSON object a line: text, score, alignment, n-best", negative=())
+    ] = False,
+    batch: Annotated[int, Parameter(help="Lines translated together; does not change the result")] = 64,
+    device: Device = "cpu",
+    threads: Threads = 0,
+    search: Annotated[SearchFlags | None, Parameter(name="*")] = None,
+) -> None:
+    """Translate lines of text: one line out for each line in; an empty line stays empty.
+
+    With --n-best, each output is a line of its own: the number of the input line, the score, the text, tab-separated.
+    Word alignments in --jsonl are pairs of source and target word numbers, from 0.
+    """
+    translator = load(bundle, device, threads)
+    config = from_table(SearchConfig, merge(to_table(translator.search), _beam_for(given(search))), "search")
+    config.check()
+    lines = read_lines(input) if input else standard_input()
+    prefixes = (line or "" for line in read_lines(prefix)) if prefix else None
+    with _output(output) as file, _progress(input) as advance:
+        results = translator.translate(
+            (line or "" for line in lines),
+            config,
+            batch=max(1, batch),
+            prefixes=prefixes,
+            align=jsonl,
+            window=1 if input is None and sys.stdin.isatty() else 4096,
+            progress=advance,
+        )
+        for number, outputs in enumerate(results, start=1):
+            for line in _lines(number, outputs, jsonl, config.n_best):
+                file.write(line + "\n")
+            if input is None:
+                file.flush()
+
+
+def load(folder: Path, device: str, threads: int) -> Translator:
+    """Load a bundle and set the threads that it computes with."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    return Translator.load(folder, device)
+
+
+def standard_input() -> Iterator[str]:
+    r"""Yield the lines of standard input; only \n ends a line.
+
+    Raises:
+        HeedfulError: a line is not UTF-8.
+    """
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise HeedfulError(
+                f"standard input:{number}: not UTF-8; convert the text, e.g. `iconv -f latin1 -t utf-8`"
+            ) from None
+
+
+def _beam_for(changes: dict[str, Any]) -> dict[str, Any]:
+    """Asking for more outputs than the beam holds widens the beam."""
+    wanted = changes.get("n_best", 1)
+    return {"beam": max(wanted, 4), **changes} if wanted > 1 else changes
+
+
+def _lines(number: int, outputs: list[Output], jsonl: bool, n_best: int) -> Iterable[str]:
+    if jsonl:
+        found = [
+            {
+                "text": output.text,
+                "score": output.score,
+                "log_probability": output.log_probability,
+                "alignment": output.alignment,
+            }
+            for output in outputs
+        ]
+        rest = {"n_best": found} if n_best > 1 else {}
+        yield json.dumps({"line": number, **found[0], **rest}, ensure_ascii=False)
+    elif n_best > 1:
+        yield from (f"{number}\t{output.score:.6f}\t{output.text}" for output in outputs)
+    else:
+        yield outputs[0].text
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[IO[str]]:
+    if path is None:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        yield sys.stdout
+    else:
+        with files.replacing(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+
+
+@contextmanager
+def _progress(path: Path | None) -> Iterator[Any]:
+    """A count of lines on standard error, if it is a terminal and the text is a file."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    if path is None or not console.is_terminal:
+        yield lambda done: None
+        return
+    total = sum(1 for _ in read_lines(path))
+    columns = (SpinnerColumn(), TextColumn("lines"), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("lines", total=total)
+        yield lambda done: progress.advance(task, done)

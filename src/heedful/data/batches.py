@@ -1,0 +1,152 @@
+"""Batches by token budget over length buckets: seeded, and resumable at any step.
+
+`B` batch, `S` source length, `T` target length, `N` pairs of the corpus.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heedful.config import setting
+from heedful.data.tokens import TokenStore, flatten, pad
+from heedful.text.vocabulary import BEGIN, PAD, Vocabulary
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How pairs are gathered into batches."""
+
+    tokens: int = setting(4096, "Tokens in a batch, padding included, on its longer side")
+    accumulate: int = setting(1, "Batches whose gradients make one step")
+    seed: int = setting(1, "Seed of the order")
+
+
+class Batch(NamedTuple):
+    """Pairs of similar length, padded. `target_in` is `target_out` moved right by one, as in section 3.1."""
+
+    source_BS: Tensor
+    source_lengths_B: Tensor
+    target_in_BT: Tensor
+    target_out_BT: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def plan_epoch(
+    source_lengths_N: np.ndarray, target_lengths_N: np.ndarray, tokens: int, generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Cut the pairs into batches of at most `tokens` on the longer side, little padded, in random order.
+
+    Pairs are ordered by target length, then by source length: up and down in turn, so that the source lengths
+    do not jump where one target length ends and the next begins. Ties are broken at random.
+    """
+    target_N, source_N = target_lengths_N.astype(np.int64), source_lengths_N.astype(np.int64)
+    snake_N = np.where(target_N % 2 == 0, source_N, -source_N)
+    order = np.lexsort((generator.random(len(target_N)), snake_N, target_N))
+    batches, start, width = [], 0, 0
+    longer = np.maximum(source_N, target_N)[order]
+    for position, length in enumerate(longer.tolist()):
+        width = max(width, length)
+        if width * (position - start + 1) > tokens and position > start:
+            batches.append(order[start:position])
+            start, width = position, length
+    if len(order) > start:
+        batches.append(order[start:])
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def collate(source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray]) -> Batch:
+    """Make a batch of (ids, lengths) of both sides."""
+    source_BS = pad(*source, width=int(source[1].max()))
+    target_out_BT = pad(*target, width=int(target[1].max()))
+    target_in_BT = np.roll(target_out_BT, 1, axis=1)
+    target_in_BT[:, 0] = BEGIN
+    target_in_BT[target_out_BT == PAD] = PAD
+    tensors = (source_BS, source[1].astype(np.int64), target_in_BT, target_out_BT)
+    return Batch(*(torch.from_numpy(tensor) for tensor in tensors))
+
+
+def batch_of(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Batch:
+    """Make a batch of lists of ids."""
+    return collate(flatten(sources), flatten(targets))
+
+
+class BatchStream:
+    """Endless batches of a token store. Its whole state is (epoch, position); the rest follows from the seed.
+
+    With several processes each takes every `world`-th batch, beginning with its own `rank`.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        config: BatchConfig,
+        *,
+        vocabulary: Vocabulary | None = None,
+        subword_dropout: float = 0.0,
+        weights: Sequence[float] = (),
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._store, self._config, self._weights = store, config, weights
+        self._vocabulary, self._subword_dropout = vocabulary, subword_dropout
+        self._rank, self._world = rank, world
+        self.epoch, self.position = 0, 0
+        self._plan: list[np.ndarray] = []
+        self._planned = -1
+
+    def state(self) -> dict[str, int]:
+        """Return what `restore` needs to continue with the very next batch."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Continue where the stream that gave `state` stood."""
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def batches_in_epoch(self) -> int:
+        """Return the number of batches of the present epoch, over all processes."""
+        return len(self._epoch_plan())
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            if self.position + self._world > max(len(self._epoch_plan()), self._world):
+                self.epoch, self.position = self.epoch + 1, 0
+            plan = self._epoch_plan()
+            rows = plan[(self.position + self._rank) % len(plan)]
+            self.position += self._world
+            yield self._collate(rows)
+
+    def _epoch_plan(self) -> list[np.ndarray]:
+        if self._planned != self.epoch:
+            generator = np.random.default_rng((self._config.seed, self.epoch))
+            rows = self._rows_of_epoch(generator)
+            lengths = self._store.source_lengths_N[rows], self._store.target_lengths_N[rows]
+            self._plan = [rows[batch] for batch in plan_epoch(*lengths, self._config.tokens, generator)]
+            self._planned = self.epoch
+        return self._plan
+
+    def _rows_of_epoch(self, generator: np.random.Generator) -> np.ndarray:
+        """Each pair `weight` times; the fraction of a weight by chance, anew each epoch."""
+        rows = np.arange(len(self._store))
+        if not self._weights or set(self._weights) == {1.0}:
+            return rows
+        weight_N = np.asarray(self._weights)[self._store.corpus_N]
+        times_N = np.floor(weight_N + generator.random(len(rows))).astype(np.int64)
+        return np.repeat(rows, times_N)
+
+    def _collate(self, rows: np.ndarray) -> Batch:
+        source, target = self._store.take("source", rows), self._store.take("target", rows)
+        if self._subword_dropout and self._vocabulary:
+            seed = hash((self._config.seed, self.epoch, self.position))
+            sides = []
+            for side, (flat, lengths) in (("source", source), ("target", target)):
+                lines = np.split(flat, np.cumsum(lengths)[:-1])
+                sides.append(flatten(self._vocabulary.resample(lines, side, self._subword_dropout, seed)))  # type: ignore[arg-type]
+            source, target = sides
+        return collate(source, target)

@@ -1,0 +1,140 @@
+"""The corpus as ids: an Arrow file, memory-mapped, so that memory does not grow with the corpus."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from heedful.files import replacing
+from heedful.text.vocabulary import PAD, Vocabulary
+
+CHUNK = 20_000  # pairs encoded, written and mapped at a time
+SCHEMA = pa.schema(
+    [("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint8())]
+)
+WIDE_SCHEMA = pa.schema(
+    [("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint8())]
+)
+
+
+class Encoded(NamedTuple):
+    """What encoding a corpus found: pairs kept, pairs dropped by reason, unknown symbols."""
+
+    kept: int
+    too_long: int
+    ratio: int
+    unknown: int
+
+
+class TokenStore:
+    """Encoded pairs on disk. Only the lengths are held in memory, 4 bytes a side and pair."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        self.source_lengths_N = self._lengths("source")
+        self.target_lengths_N = self._lengths("target")
+        self.corpus_N = self._table.column("corpus").to_numpy()
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def take(self, side: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (ids one after another, lengths) of the given rows of "source" or "target"."""
+        taken = self._table.column(side).take(pa.array(rows)).combine_chunks()
+        if isinstance(taken, pa.ChunkedArray):
+            taken = taken.chunk(0)
+        return taken.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.diff(
+            taken.offsets.to_numpy()
+        )
+
+    def _lengths(self, side: str) -> np.ndarray:
+        chunks = [np.diff(chunk.offsets.to_numpy()) for chunk in self._table.column(side).chunks]
+        return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int32)
+
+
+def cache_folder() -> Path:
+    """Return where token stores are kept: $HEEDFUL_CACHE, else heedful's folder in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HEEDFUL_CACHE") or Path(base) / "heedful") / "tokens"
+
+
+def content_key(files: Iterable[Path], settings: str, vocabulary: Vocabulary) -> str:
+    """Return a name for the store of these files under this vocabulary, from their content alone."""
+    digest = sha256(settings.encode())
+    for content in vocabulary.files().values():
+        digest.update(content)
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def encode_corpus(
+    pairs: Iterable[tuple[int, str, str]],
+    vocabulary: Vocabulary,
+    path: Path,
+    max_length: int,
+    max_ratio: float,
+) -> Encoded:
+    """Encode (corpus number, source, target) triples on all cores and write the store to `path`, atomically."""
+    counts = np.zeros(4, dtype=np.int64)
+    schema = SCHEMA if max(vocabulary.sizes) <= 1 << 16 else WIDE_SCHEMA
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with (
+        replacing(path) as aside,
+        pa.OSFile(str(aside), "wb") as file,
+        pa.ipc.new_file(file, schema) as writer,
+    ):
+        for chunk in _chunks(pairs):
+            corpus, source_lines, target_lines = zip(*chunk, strict=True)
+            source = vocabulary.encode_source(source_lines, threads)
+            target = vocabulary.encode_target(target_lines, threads)
+            verdicts = [
+                _verdict(len(s), len(t), max_length, max_ratio) for s, t in zip(source, target, strict=True)
+            ]
+            keep = [row for row, verdict in enumerate(verdicts) if verdict == 0]
+            counts[:3] += np.bincount(verdicts, minlength=3)
+            counts[3] += sum(line.count(1) for side in (source, target) for line in side)
+            columns = [
+                [source[row] for row in keep],
+                [target[row] for row in keep],
+                [corpus[row] for row in keep],
+            ]
+            arrays = [
+                pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)
+            ]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+    return Encoded(*(int(count) for count in counts))
+
+
+def pad(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+    """Lay ids that follow one another out as rows of `width`, padded with PAD."""
+    padded = np.full((len(lengths), width), PAD, dtype=np.int64)
+    padded[np.arange(width) < lengths[:, None]] = flat
+    return padded
+
+
+def flatten(lines: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (ids one after another, lengths) of lists of ids."""
+    lengths = np.array([len(line) for line in lines], dtype=np.int64)
+    return np.array([i for line in lines for i in line], dtype=np.int64), lengths
+
+
+def _verdict(source: int, target: int, max_length: int, max_ratio: float) -> int:
+    """Return 0 to keep a pair of these lengths, 1 if it is too long, 2 if its ratio is too large."""
+    longer, shorter = max(source, target) - 1, min(source, target) - 1  # END is not counted
+    if longer > max_length:
+        return 1
+    return 2 if longer > max_ratio * max(shorter, 1) else 0
+
+
+def _chunks(pairs: Iterable[tuple[int, str, str]]) -> Iterator[list[tuple[int, str, str]]]:
+    iterator = iter(pairs)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk

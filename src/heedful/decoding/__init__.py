@@ -1,0 +1,1 @@
+"""Logits to ids: search over a step function, and word alignments from attention."""

@@ -1,0 +1,118 @@
+"""BLEU, chrF and TER with their signatures, and paired bootstrap, all by sacreBLEU (Post 2018)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.significance import PairedTest
+
+from heedful.config import setting
+from heedful.errors import HeedfulError
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """In which convention to score; the defaults are sacreBLEU's own."""
+
+    lowercase: bool = setting(False, "Score lowercased text")
+    tokenize: Literal["13a", "intl", "none", "char", "zh"] = setting(
+        "13a", "sacreBLEU's tokeniser; none if the text is tokenised already"
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score, with all that is needed to reproduce it."""
+
+    name: str
+    value: float
+    signature: str
+    details: str = ""
+
+
+def score_corpus(
+    outputs: Sequence[str], references: Sequence[Sequence[str]], config: ScoreConfig | None = None
+) -> list[Score]:
+    """Return BLEU, chrF and TER of the outputs.
+
+    Args:
+        outputs: one line each
+        references: one list of lines for each reference translation, each as long as `outputs`
+        config: the convention
+
+    Raises:
+        HeedfulError: a list of references differs in length from the outputs, or there is nothing to score.
+    """
+    _check(outputs, references)
+    scores = []
+    for name, metric in _metrics(config or ScoreConfig()).items():
+        result = metric.corpus_score(list(outputs), [list(reference) for reference in references])
+        scores.append(Score(name, float(result.score), str(metric.get_signature()), str(result)))
+    return scores
+
+
+def bleu_and_chrf(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return the two scores that training watches, in sacreBLEU's default convention."""
+    bleu = BLEU(force=True).corpus_score(list(outputs), [list(references)])
+    chrf = CHRF().corpus_score(list(outputs), [list(references)])
+    return {"bleu": float(bleu.score), "chrf": float(chrf.score)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether two systems differ: each one's score, and the p-value of the paired bootstrap."""
+
+    name: str
+    first: float
+    second: float
+    p_value: float
+    signature: str
+
+
+def compare(
+    first: Sequence[str],
+    second: Sequence[str],
+    references: Sequence[Sequence[str]],
+    config: ScoreConfig | None = None,
+    samples: int = 1000,
+) -> list[Comparison]:
+    """Compare two systems' outputs by paired bootstrap resampling (Koehn 2004).
+
+    Raises:
+        HeedfulError: lengths differ.
+    """
+    _check(first, references)
+    _check(second, references)
+    metrics = _metrics(config or ScoreConfig())
+    del metrics["TER"]  # a thousand resamplings of TER take minutes and say what the others say
+    systems = [("first", list(first)), ("second", list(second))]
+    test = PairedTest(systems, metrics, [list(r) for r in references], test_type="bs", n_samples=samples)
+    signatures, results = test()
+    return [
+        Comparison(
+            name,
+            *(float(r.score) for r in results[name]),
+            float(results[name][1].p_value),
+            str(signatures[name]),
+        )
+        for name in metrics
+    ]
+
+
+def _metrics(config: ScoreConfig) -> dict[str, BLEU | CHRF | TER]:
+    return {
+        "BLEU": BLEU(lowercase=config.lowercase, tokenize=config.tokenize, force=True),
+        "chrF": CHRF(lowercase=config.lowercase),
+        "TER": TER(case_sensitive=not config.lowercase),
+    }
+
+
+def _check(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not outputs:
+        raise HeedfulError("nothing to score: the outputs are empty")
+    for reference in references:
+        if len(reference) != len(outputs):
+            raise HeedfulError(
+                f"{len(outputs):,} outputs and {len(reference):,} references; each output needs its reference line"
+            )

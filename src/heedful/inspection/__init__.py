@@ -1,0 +1,1 @@
+"""Look inside: what a model costs, and what it attends to."""

@@ -1,0 +1,1 @@
+"""Tensors to hidden states and logits: the Transformer of the paper."""

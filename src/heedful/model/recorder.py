@@ -1,0 +1,42 @@
+"""See what every head attends to: an explicit recorder, so that `forward` returns one thing."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from torch import Tensor
+
+from heedful.model.transformer import MultiHeadAttention, Transformer
+
+Maps = dict[str, list[Tensor]]
+
+
+@contextmanager
+def recording(model: Transformer) -> Iterator[Maps]:
+    """Collect attention weights while the context lasts: name -> one [B, H, L, M] tensor for each use.
+
+    Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer. In stepwise decoding each step adds a
+    tensor; there L counts the hypotheses of a sentence in "cross" maps.
+    """
+    maps: Maps = defaultdict(list)
+    attentions = dict(_named(model))
+    for name, attention in attentions.items():
+        attention.observer = partial(_keep, maps[name])
+    try:
+        yield maps
+    finally:
+        for attention in attentions.values():
+            attention.observer = None
+
+
+def _keep(kept: list[Tensor], weights: Tensor) -> None:
+    kept.append(weights)
+
+
+def _named(model: Transformer) -> Iterator[tuple[str, MultiHeadAttention]]:
+    for number, layer in enumerate(model.encoder):
+        yield f"encoder.{number}", layer.self_attention  # type: ignore[misc]
+    for number, layer in enumerate(model.decoder):
+        yield f"decoder.{number}", layer.self_attention  # type: ignore[misc]
+        yield f"cross.{number}", layer.cross_attention  # type: ignore[misc]

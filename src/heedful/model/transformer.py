@@ -1,0 +1,354 @@
+"""The Transformer: section 3 of "Attention Is All You Need" (Vaswani et al. 2017), in the paper's order.
+
+Shape suffixes: `B` batch, `S` source length, `T` target length, `L`/`M` query/key length inside attention,
+`D` d_model, `H` heads, `K` d_k (or d_v), `F` d_ff, `V` vocabulary, `N` = B x W hypotheses of a beam of width `W`.
+Masks are boolean, True = may attend.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heedful.config import setting
+from heedful.errors import HeedfulError
+from heedful.model.cache import DecoderState, KeysValues, SelfCache, lengths_to_mask
+from heedful.model.dropout import Dropout
+
+# Above this many scores per head, scaled_dot_product_attention wins on a CPU: it never holds the whole matrix.
+PLAIN_SCORES = 256 * 256
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and choices of the Transformer; the defaults are the paper's base model."""
+
+    encoder_layers: int = setting(6, "Layers of the encoder (N in the paper)")
+    decoder_layers: int = setting(6, "Layers of the decoder")
+    d_model: int = setting(512, "Width of the residual stream")
+    d_ff: int = setting(2048, "Inner width of the feed-forward networks")
+    heads: int = setting(8, "Attention heads (h)")
+    d_k: int = setting(0, "Width of a head's keys and queries; 0 = d_model / heads")
+    d_v: int = setting(0, "Width of a head's values; 0 = d_model / heads")
+    dropout: float = setting(0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)")
+    attention_dropout: float = setting(0.0, "Dropout on attention weights")
+    activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks")
+    normalization: Literal["post", "pre"] = setting(
+        "post", "Layer norm after each residual sum (3.1), or before each sublayer"
+    )
+    positions: Literal["sinusoidal", "learned"] = setting(
+        "sinusoidal", "Positional encoding (3.5) or learned ones"
+    )
+    first_position: int = setting(0, "Number of the first position, 0 or 1")
+    max_positions: int = setting(1024, "How many positions to learn, where they are learned")
+    share: Literal["all", "target", "none"] = setting(
+        "all", "Share weights between both embeddings and the output (3.4), the target's two only, or none"
+    )
+
+
+# 3.2 Attention ----------------------------------------------------------------------------------------------------
+
+
+def attention(
+    query_BHLK: Float[Tensor, "B H L K"],
+    key_BHMK: Float[Tensor, "B H M K"],
+    value_BHMK: Float[Tensor, "B H M Kv"],
+    allowed_B1LM: Bool[Tensor, "*mask"] | None,
+    dropout: Callable[[Tensor], Tensor] = lambda weights: weights,
+) -> tuple[Float[Tensor, "B H L Kv"], Float[Tensor, "B H L M"]]:
+    """Scaled dot-product attention, softmax(Q K^T / sqrt(d_k)) V  (section 3.2.1, equation 1).
+
+    Returns the weighted values and the weights. A row that may attend to nothing gets uniform weights, never NaN.
+    """
+    scores_BHLM = (query_BHLK * query_BHLK.size(-1) ** -0.5) @ key_BHMK.mT
+    if allowed_B1LM is not None:
+        scores_BHLM = scores_BHLM.masked_fill(~allowed_B1LM, torch.finfo(scores_BHLM.dtype).min)
+    weights_BHLM = scores_BHLM.softmax(dim=-1)
+    return dropout(weights_BHLM) @ value_BHMK, weights_BHLM
+
+
+class MultiHeadAttention(nn.Module):
+    """Concat(head_1, ..., head_h) W^O, each head attending in its own projection  (section 3.2.2).
+
+    `observer`, if set, is called with the weights [B, H, L, M] of every use: see model/recorder.py.
+    """
+
+    def __init__(self, d_model: int, heads: int, d_k: int, d_v: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(d_model, heads * d_k, bias=False)
+        self.key = nn.Linear(d_model, heads * d_k, bias=False)
+        self.value = nn.Linear(d_model, heads * d_v, bias=False)
+        self.output = nn.Linear(heads * d_v, d_model, bias=False)
+        self.dropout = Dropout(dropout)
+        self.observer: Callable[[Tensor], None] | None = None
+
+    def keys_values(self, x_BMD: Float[Tensor, "B M D"]) -> KeysValues:
+        """Project what will be attended to, and split it into heads."""
+        return KeysValues(self._split(self.key(x_BMD)), self._split(self.value(x_BMD)))
+
+    def forward(
+        self, x_BLD: Float[Tensor, "B L D"], attended: KeysValues, allowed_B1LM: Bool[Tensor, "*mask"] | None
+    ) -> Float[Tensor, "B L D"]:
+        """Attend from each position of `x_BLD` to `attended`."""
+        query_BHLK = self._split(self.query(x_BLD))
+        if self._plain(query_BHLK, attended):
+            heads_BHLK, weights_BHLM = attention(query_BHLK, *attended, allowed_B1LM, self.dropout)
+            if self.observer:
+                self.observer(weights_BHLM.detach())
+        else:
+            p = self.dropout.p if self.training else 0.0
+            heads_BHLK = functional.scaled_dot_product_attention(query_BHLK, *attended, allowed_B1LM, p)
+        return cast(Tensor, self.output(heads_BHLK.transpose(1, 2).flatten(2)))
+
+    def _split(self, x_BLHK: Tensor) -> Tensor:
+        return x_BLHK.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _plain(self, query_BHLK: Tensor, attended: KeysValues) -> bool:
+        # Plain products win on a CPU with short sequences, the fused kernel elsewhere; a test ties the two.
+        if self.observer:
+            return True
+        return (
+            query_BHLK.device.type == "cpu" and query_BHLK.size(2) * attended.key_BHMK.size(2) <= PLAIN_SCORES
+        )
+
+
+# 3.3 Position-wise feed-forward networks --------------------------------------------------------------------------
+
+
+class FeedForward(nn.Module):
+    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2  (section 3.3, equation 2)."""
+
+    def __init__(self, d_model: int, d_ff: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(d_model, d_ff)
+        self.outer = nn.Linear(d_ff, d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Apply the same two linear maps to each position."""
+        return cast(Tensor, self.outer(self.dropout(functional.relu(self.inner(x_BLD)))))
+
+
+# 3.4 Embeddings, 3.5 positional encoding --------------------------------------------------------------------------
+
+
+def sinusoids(length: int, d_model: int, first: int = 0) -> Float[Tensor, "L D"]:
+    """PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos of the same  (section 3.5)."""
+    position_L1 = torch.arange(first, first + length, dtype=torch.float64)[:, None]
+    angle_LD = position_L1 / 10000 ** (torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
+    return torch.stack([angle_LD.sin(), angle_LD.cos()], dim=-1).flatten(1)[:, :d_model].float()
+
+
+class Embedding(nn.Module):
+    """Embed tokens, scale by sqrt(d_model) (section 3.4), add positions (3.5), drop out (5.4)."""
+
+    def __init__(self, token: nn.Embedding, config: TransformerConfig) -> None:
+        super().__init__()
+        self.token = token
+        self.scale = math.sqrt(config.d_model)
+        self.first = config.first_position
+        self.dropout = Dropout(config.dropout)
+        self.learned = (
+            nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
+        )
+        self.register_buffer("table_LD", sinusoids(256, config.d_model, self.first), persistent=False)
+
+    def forward(self, token_BL: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
+        """Embed tokens that stand at positions `start` onwards."""
+        embedded_BLD = self.token(token_BL) * self.scale
+        return cast(Tensor, self.dropout(embedded_BLD + self._positions(start, start + token_BL.size(1))))
+
+    def _positions(self, start: int, end: int) -> Tensor:
+        if self.learned is not None:
+            most = self.learned.num_embeddings
+            if end + self.first > most:
+                raise HeedfulError(f"{end} tokens, but the model learned {most} positions; split the text")
+            return self.learned.weight[start + self.first : end + self.first]
+        table = cast(Tensor, self.table_LD)
+        if end > len(table):  # longer than any text so far: extend the table, at least twofold
+            table = sinusoids(max(end, 2 * len(table)), table.size(1), self.first).to(table)
+            self.table_LD = table
+        return table[start:end]
+
+
+# 3.1 Encoder and decoder stacks -----------------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """LayerNorm(x + Sublayer(x)), with dropout on the sublayer's output  (sections 3.1 and 5.4).
+
+    With pre-norm, x + Sublayer(LayerNorm(x)): the form of tensor2tensor's later versions.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.d_model)
+        self.dropout = Dropout(config.dropout)
+        self.pre = config.normalization == "pre"
+
+    def forward(self, x_BLD: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """Wrap `sublayer` around `x_BLD`."""
+        if self.pre:
+            return x_BLD + cast(Tensor, self.dropout(sublayer(self.norm(x_BLD))))
+        return cast(Tensor, self.norm(x_BLD + self.dropout(sublayer(x_BLD))))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the feed-forward network: two residual connections  (section 3.1)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.self_attention = _multi_head(config)
+        self.feed_forward = FeedForward(config.d_model, config.d_ff, config.activation_dropout)
+        self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
+
+    def forward(self, x_BSD: Tensor, allowed_B11S: Tensor | None) -> Tensor:
+        """Transform source states; `allowed_B11S` hides padding."""
+        attend, feed = self.residuals
+        x_BSD = attend(
+            x_BSD, lambda x: self.self_attention(x, self.self_attention.keys_values(x), allowed_B11S)
+        )
+        return cast(Tensor, feed(x_BSD, self.feed_forward))
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, attention to the encoder, feed-forward: three residual connections  (section 3.1)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.self_attention = _multi_head(config)
+        self.cross_attention = _multi_head(config)
+        self.feed_forward = FeedForward(config.d_model, config.d_ff, config.activation_dropout)
+        self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        causal_TT: Tensor | None,
+        memory: KeysValues,
+        memory_allowed_B11S: Tensor | None,
+        remember: Callable[[KeysValues], KeysValues] = lambda new: new,
+    ) -> Tensor:
+        """Transform target states. A cache takes part only as `remember`: new keys and values in, all of them out."""
+
+        def to_itself(x: Tensor) -> Tensor:
+            attended = remember(self.self_attention.keys_values(x))
+            return cast(Tensor, self.self_attention(x, attended, causal_TT))
+
+        def to_memory(x: Tensor) -> Tensor:
+            # Queries do not see each other here, so the hypotheses of a sentence can stand beside one another as
+            # positions do: its memory is read where it lies, once, not copied for each of them.
+            sentences_BLD = x.reshape(memory.key_BHMK.size(0), -1, x.size(-1))
+            return cast(Tensor, self.cross_attention(sentences_BLD, memory, memory_allowed_B11S)).view_as(x)
+
+        attend, cross, feed = self.residuals
+        return cast(Tensor, feed(cross(attend(x_BTD, to_itself), to_memory), self.feed_forward))
+
+
+def _multi_head(config: TransformerConfig) -> MultiHeadAttention:
+    d_head = config.d_model // config.heads
+    return MultiHeadAttention(
+        config.d_model, config.heads, config.d_k or d_head, config.d_v or d_head, config.attention_dropout
+    )
+
+
+class Memory(NamedTuple):
+    """What the encoder hands to the decoder: its states, and which of them are not padding (None: all)."""
+
+    states_BSD: Tensor
+    allowed_B11S: Tensor | None
+
+
+class Transformer(nn.Module):
+    """The whole model: figure 1, and section 3.4's shared weights.
+
+    Raises:
+        HeedfulError: sizes that do not fit together.
+    """
+
+    def __init__(self, config: TransformerConfig, source_size: int, target_size: int) -> None:
+        super().__init__()
+        _check(config, source_size, target_size)
+        self.config = config
+        source = nn.Embedding(source_size, config.d_model)
+        target = source if config.share == "all" else nn.Embedding(target_size, config.d_model)
+        self.source_embedding = Embedding(source, config)
+        self.target_embedding = Embedding(target, config)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        pre = config.normalization == "pre"  # the residual stream of pre-norm leaves each stack unnormalised
+        self.encoder_norm = nn.LayerNorm(config.d_model) if pre else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(config.d_model) if pre else nn.Identity()
+        self.output = nn.Linear(config.d_model, target_size, bias=False)
+        self._initialise()
+        if config.share != "none":
+            self.output.weight = target.weight
+
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Memory:
+        """Encode source sentences, padded on the right."""
+        allowed_B11S = lengths_to_mask(source_lengths_B, source_BS.size(1))
+        x_BSD = self.source_embedding(source_BS)
+        for layer in self.encoder:
+            x_BSD = layer(x_BSD, allowed_B11S)
+        return Memory(self.encoder_norm(x_BSD), allowed_B11S)
+
+    def decode(self, target_in_BT: Int[Tensor, "B T"], memory: Memory) -> Float[Tensor, "B T D"]:
+        """Return the hidden state after each given token, all positions at once; position t sees none after t."""
+        length = target_in_BT.size(1)
+        causal_TT = torch.ones(length, length, dtype=torch.bool, device=target_in_BT.device).tril()
+        x_BTD = self.target_embedding(target_in_BT)
+        for layer in self.decoder:
+            attended = layer.cross_attention.keys_values(memory.states_BSD)
+            x_BTD = layer(x_BTD, causal_TT, attended, memory.allowed_B11S)
+        return cast(Tensor, self.decoder_norm(x_BTD))
+
+    def start(self, memory: Memory) -> DecoderState:
+        """Return the state before the first step; the memory is projected here, once per sentence."""
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        projected = tuple(layer.cross_attention.keys_values(memory.states_BSD) for layer in layers)
+        return DecoderState(tuple(SelfCache() for _ in layers), projected, memory.allowed_B11S)
+
+    def step(
+        self, token_N: Int[Tensor, "N"], state: DecoderState
+    ) -> tuple[Float[Tensor, "N D"], DecoderState]:
+        """Return the hidden state after one more token of each hypothesis: equal to `decode`'s, by test."""
+        x_N1D = self.target_embedding(token_N[:, None], start=state.position)
+        for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
+            x_N1D = layer(x_N1D, None, memory, state.memory_allowed_B11S, past.append)
+        return cast(Tensor, self.decoder_norm(x_N1D))[:, 0], state.advance()
+
+    def logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
+        """Map hidden states to unnormalised log-probabilities  (section 3.4)."""
+        return cast(Tensor, self.output(hidden))
+
+    def _initialise(self) -> None:
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(
+                module, nn.Embedding
+            ):  # times sqrt(d_model) this has variance 1, like the positions
+                nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _check(config: TransformerConfig, source_size: int, target_size: int) -> None:
+    if config.d_model % config.heads and not (config.d_k and config.d_v):
+        raise HeedfulError(
+            f"model: d_model {config.d_model} is not a multiple of {config.heads} heads; change one, or set d_k and d_v"
+        )
+    if config.share == "all" and source_size != target_size:
+        raise HeedfulError(
+            f'model: share = "all" needs a joint vocabulary, but there are {source_size} source and {target_size} '
+            f'target symbols; set vocabulary.joint = true or model.share = "target"'
+        )
+    if min(config.encoder_layers, config.decoder_layers, config.heads, config.d_model, config.d_ff) < 1:
+        raise HeedfulError("model: every size and number of layers must be at least 1")

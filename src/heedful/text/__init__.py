@@ -1,0 +1,1 @@
+"""Strings to ids: parallel text and its subword vocabulary. Never imports torch."""

@@ -1,0 +1,350 @@
+"""Read, check, clean and pair parallel text, streaming: no more than a few bytes a pair stay in memory."""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Literal, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+
+from heedful.config import setting
+from heedful.errors import HeedfulError
+
+COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs to learn from, which to judge by, and what to leave out."""
+
+    folder: Path | None = setting(None, "Folder that relative paths below start from")
+    source: tuple[Path, ...] = setting((), "Source text, one sentence a line; repeatable", flag="source")
+    target: tuple[Path, ...] = setting((), "Target text, line by line beside the source", flag="target")
+    pairs: tuple[Path, ...] = setting(
+        (), "Pairs in one file: TSV, or JSONL with source and target", flag="pairs"
+    )
+    weights: tuple[float, ...] = setting(
+        (), "How often an epoch shows each corpus (files, then pairs); 1 each"
+    )
+    development_source: Path | None = setting(None, "Development source text", flag="dev-source")
+    development_target: Path | None = setting(None, "Development target text", flag="dev-target")
+    development_pairs: Path | None = setting(None, "Development pairs, TSV or JSONL", flag="dev-pairs")
+    held_out: int = setting(1000, "Pairs held out for development where none are given (at most a tenth)")
+    undecodable: Literal["refuse", "drop"] = setting("refuse", "What to do with a line that is not UTF-8")
+    drop_duplicates: bool = setting(True, "Keep only the first of equal pairs")
+    drop_identical: bool = setting(True, "Leave out pairs whose source equals their target")
+    max_length: int = setting(250, "Longest side of a pair, in subwords")
+    max_ratio: float = setting(9.0, "Largest ratio of the two sides' lengths, in subwords")
+    seed: int = setting(1, "Seed for choosing the held-out pairs")
+
+
+class Corpus(NamedTuple):
+    """One parallel corpus: two aligned files, or one file of pairs (`target` is None)."""
+
+    source: Path
+    target: Path | None
+    weight: float = 1.0
+
+
+class Pair(NamedTuple):
+    """A source and a target; None marks a side that is not UTF-8."""
+
+    source: str | None
+    target: str | None
+
+
+@dataclass
+class Report:
+    """What was found in the corpora: counts of pairs, and why some were left out."""
+
+    read: int = 0
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
+    held_out: int = 0
+    shared_with_held_out: int = 0
+    leaked: int = 0
+    development: int = 0
+    lengths: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    unknown: int = 0
+
+    @property
+    def kept(self) -> int:
+        """The number of pairs left to train on."""
+        return self.read - sum(self.dropped.values()) - self.held_out - self.shared_with_held_out
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count pairs as left out for `reason`."""
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+
+@dataclass
+class Examined:
+    """The verdict on each pair of a corpus list, in reading order: one byte a pair."""
+
+    corpora: list[Corpus]
+    undecodable: Literal["refuse", "drop"]
+    use: np.ndarray  # uint8: 0 left out, 1 training, 2 held out for development
+    report: Report
+
+    def training(self) -> Iterator[tuple[int, str, str]]:
+        """Yield (corpus number, source, target) of each training pair."""
+        return self._chosen(1)
+
+    def held_out(self) -> list[tuple[str, str]]:
+        """Return the pairs held out for development."""
+        return [(source, target) for _, source, target in self._chosen(2)]
+
+    def _chosen(self, use: int) -> Iterator[tuple[int, str, str]]:
+        position = 0
+        for number, corpus in enumerate(self.corpora):
+            for pair in read_pairs(corpus, self.undecodable):
+                if self.use[position] == use:
+                    yield number, cast(str, pair.source), cast(str, pair.target)
+                position += 1
+
+
+def corpora(config: DataConfig) -> list[Corpus]:
+    """Return the training corpora that `config` names.
+
+    Raises:
+        HeedfulError: no corpus; sources without targets; a file missing or given twice; weights that do not fit.
+    """
+    if len(config.source) != len(config.target):
+        raise HeedfulError(
+            f"{len(config.source)} source and {len(config.target)} target files given; each source needs its target"
+        )
+    found = [
+        (_resolve(source, config), _resolve(target, config))
+        for source, target in zip(config.source, config.target, strict=True)
+    ]
+    alone = [(_resolve(pairs, config), None) for pairs in config.pairs]
+    files: list[tuple[Path, Path | None]] = [*found, *alone]
+    if not files:
+        raise HeedfulError("no training text; give --source FILE and --target FILE, or --pairs FILE")
+    weights = config.weights or (1.0,) * len(files)
+    if len(weights) != len(files) or min(weights) <= 0:
+        raise HeedfulError(
+            f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each"
+        )
+    _refuse_repeats([path for entry in files for path in entry if path])
+    return [Corpus(source, target, weight) for (source, target), weight in zip(files, weights, strict=True)]
+
+
+def development(config: DataConfig) -> list[tuple[str, str]]:
+    """Return the development pairs that `config` names, or none.
+
+    Raises:
+        HeedfulError: half a pair of files given, a file missing or broken, or a file that is also training text.
+    """
+    given = (config.development_source, config.development_target)
+    if any(given) and not all(given):
+        raise HeedfulError("development text needs both --dev-source and --dev-target")
+    chosen = config.development_pairs or config.development_source
+    if chosen is None:
+        return []
+    target = None if config.development_pairs else cast(Path, config.development_target)
+    corpus = Corpus(_resolve(chosen, config), _resolve(target, config) if target else None)
+    training = [file for entry in corpora(config) for file in entry[:2] if file]
+    _refuse_repeats([*training, corpus.source, *([corpus.target] if corpus.target else [])])
+    kept = [pair for pair in read_pairs(corpus, config.undecodable) if pair.source and pair.target]
+    if not kept:
+        raise HeedfulError(f"{corpus.source}: no development pair in it; give a file with text on both sides")
+    return cast(list[tuple[str, str]], [tuple(pair) for pair in kept])
+
+
+def read_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[Pair]:
+    """Yield the pairs of a corpus in order, whitespace at the ends of each side removed.
+
+    Raises:
+        HeedfulError: unequal line counts (with both), a malformed row, or, where refused, a line that is not UTF-8;
+            each with file, line and remedy.
+    """
+    if corpus.target is None:
+        yield from _pairs_of_one_file(corpus.source, undecodable)
+        return
+    sources, targets = read_lines(corpus.source, undecodable), read_lines(corpus.target, undecodable)
+    lines = 0
+    for source in sources:
+        lines += 1
+        target = next(targets, _END)
+        if target is _END:
+            count = lines + sum(1 for _ in sources)
+            raise _unequal(corpus, count, lines - 1)
+        yield Pair(source, cast(str | None, target))
+    if next(targets, _END) is not _END:
+        raise _unequal(corpus, lines, lines + 1 + sum(1 for _ in targets))
+
+
+def read_lines(path: Path, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[str | None]:
+    r"""Yield the lines of a text file, plain, gzip or zstd; only \n ends a line, and \r before it is dropped.
+
+    Raises:
+        HeedfulError: the file cannot be read, or has a line that is not UTF-8 and `undecodable` is "refuse".
+    """
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield line.decode("utf-8").strip().removeprefix("\ufeff")
+                except UnicodeDecodeError as error:
+                    if undecodable == "refuse":
+                        raise HeedfulError(
+                            f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert the file, "
+                            f"for example `iconv -f latin1 -t utf-8`, or set --data.undecodable drop"
+                        ) from None
+                    yield None
+    except (OSError, pa.ArrowException) as error:
+        raise HeedfulError(f"{path}: cannot be read after line {number}: {error}") from None
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading bytes, decompressing by its suffix (.gz, .zst).
+
+    Raises:
+        HeedfulError: there is no such file.
+    """
+    if not path.is_file():
+        raise HeedfulError(f"{path}: no such file; check the path")
+    stream = pa.input_stream(str(path), compression=COMPRESSION.get(path.suffix))
+    return cast(IO[bytes], io.BufferedReader(stream, 1 << 20))
+
+
+def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConfig) -> Examined:
+    """Read the corpora once and decide for each pair whether to train on it, hold it out or leave it out.
+
+    Where no development pairs are given, up to `config.held_out` pairs are held out; every other pair that shares
+    a sentence with one of them, on either side, is left out of training, so that the two are disjoint.
+
+    Raises:
+        HeedfulError: whatever `read_pairs` raises, or no pair is left.
+    """
+    report = Report(development=len(dev))
+    use, keys = _first_reading(training, config, report)
+    if not dev and config.held_out:
+        _hold_out(use, keys, config, report)
+    else:
+        dev_sides = [np.array(sorted({_key(pair[side]) for pair in dev}), dtype=np.uint64) for side in (0, 1)]
+        shared = np.isin(keys[:, 0], dev_sides[0]) | np.isin(keys[:, 1], dev_sides[1])
+        report.leaked = int((shared & (use == 1)).sum())
+    if not (use == 1).any():
+        names = ", ".join(str(corpus.source) for corpus in training)
+        raise HeedfulError(
+            f"{names}: no pair left to train on, of {report.read} read ({report.dropped}); check the files"
+        )
+    return Examined(training, config.undecodable, use, report)
+
+
+def _first_reading(
+    training: list[Corpus], config: DataConfig, report: Report
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (use, keys): a verdict and the 64-bit hashes of both sides, for each pair."""
+    use, keys = bytearray(), bytearray()
+    for corpus in training:
+        before = len(use)
+        for source, target in read_pairs(corpus, config.undecodable):
+            reason = _reason_to_drop(source, target, config)
+            if reason:
+                report.drop(reason)
+            use.append(not reason)
+            keys += blake2b((source or "").encode(), digest_size=8).digest()
+            keys += blake2b((target or "").encode(), digest_size=8).digest()
+        if len(use) == before:
+            raise HeedfulError(f"{corpus.source}: the file is empty; give a file with at least one pair")
+    report.read = len(use)
+    use_N = np.frombuffer(use, dtype=np.uint8)
+    keys_N2 = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
+    if config.drop_duplicates:
+        both = (
+            keys_N2[:, 0] * np.uint64(0x9E3779B97F4A7C15) + keys_N2[:, 1]
+        )  # order matters: (a, b) is not (b, a)
+        first = np.zeros(len(use_N), dtype=bool)
+        first[np.unique(both, return_index=True)[1]] = True
+        report.drop("duplicate", int((~first & (use_N == 1)).sum()))
+        use_N = use_N * first
+    return use_N.astype(np.uint8), keys_N2
+
+
+def _reason_to_drop(source: str | None, target: str | None, config: DataConfig) -> str:
+    if source is None or target is None:
+        return "undecodable"
+    if not source or not target:
+        return "empty"
+    return "identical" if config.drop_identical and source == target else ""
+
+
+def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Report) -> None:
+    """Mark pairs as held out (2), and drop every other training pair that shares a side with one of them."""
+    candidates = np.flatnonzero(use == 1)
+    count = min(config.held_out, len(candidates) // 10)
+    if not count:
+        return
+    chosen = np.random.default_rng(config.seed).choice(candidates, count, replace=False)
+    shared = np.isin(keys[:, 0], keys[chosen, 0]) | np.isin(keys[:, 1], keys[chosen, 1])
+    shared[chosen] = False
+    report.held_out = report.development = count
+    report.shared_with_held_out = int((shared & (use == 1)).sum())
+    use[shared] = 0
+    use[chosen] = 2
+
+
+def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[Pair]:
+    is_json = ".jsonl" in path.suffixes
+    for number, line in enumerate(read_lines(path, undecodable), start=1):
+        if line is None:
+            yield Pair(None, None)
+        elif is_json:
+            yield _json_pair(line, f"{path}:{number}")
+        else:
+            columns = line.split("\t")
+            if len(columns) < 2 and line:
+                raise HeedfulError(f"{path}:{number}: no tab in this row; a row is source, tab, target")
+            yield Pair(columns[0].strip(), columns[1].strip()) if line else Pair("", "")
+
+
+def _json_pair(line: str, where: str) -> Pair:
+    try:
+        row = json.loads(line)
+        source, target = row["source"], row["target"]
+    except (ValueError, KeyError, TypeError):
+        raise HeedfulError(f'{where}: expected an object such as {{"source": "…", "target": "…"}}') from None
+    if not (isinstance(source, str) and isinstance(target, str)):
+        raise HeedfulError(f"{where}: source and target must both be texts")
+    # A row is one line of text on either side: line breaks inside it become spaces.
+    return Pair(" ".join(source.split("\n")).strip(), " ".join(target.split("\n")).strip())
+
+
+def _resolve(path: Path, config: DataConfig) -> Path:
+    full = path if config.folder is None else config.folder / path
+    if not full.is_file():
+        remedy = (
+            "check the path" if config.folder else "check the path, or give the folder with --data.folder"
+        )
+        raise HeedfulError(f"{full}: no such file; {remedy}")
+    return full
+
+
+def _refuse_repeats(paths: Iterable[Path]) -> None:
+    seen = set[Path]()
+    for path in paths:
+        if path.resolve() in seen:
+            raise HeedfulError(f"{path}: given twice; each file may stand in one place only")
+        seen.add(path.resolve())
+
+
+def _unequal(corpus: Corpus, sources: int, targets: int) -> HeedfulError:
+    return HeedfulError(
+        f"{corpus.source} has {sources:,} lines and {corpus.target} has {targets:,}; "
+        f"line n of one must belong to line n of the other: mend the files"
+    )
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+_END = cast(str | None, object())

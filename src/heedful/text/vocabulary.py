@@ -1,0 +1,197 @@
+"""Subwords (section 5.1) on sentencepiece: learn, save, load, encode, decode."""
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import sentencepiece
+
+from heedful.config import setting
+from heedful.errors import HeedfulError
+from heedful.files import write_bytes
+
+PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """How text becomes symbols."""
+
+    kind: Literal["bpe", "unigram", "characters", "symbols"] = setting(
+        "bpe", "Subwords by byte-pair encoding or unigram model, characters, or whitespace-separated symbols"
+    )
+    size: int = setting(
+        8000, "Number of symbols, a joint vocabulary's in all; fewer if the text has not so many"
+    )
+    joint: bool = setting(True, "One vocabulary for both sides, as in the paper; else one for each")
+    byte_fallback: bool = setting(
+        True, "Spell what the vocabulary lacks in bytes, so that nothing is unknown"
+    )
+    dropout: float = setting(0.0, "Subword dropout in training: probability of skipping a merge (BPE)")
+    normalization: Literal["identity", "nfkc", "nmt_nfkc"] = setting(
+        "identity", "Unicode normalisation; identity keeps every character"
+    )
+
+
+class Vocabulary:
+    """Turns text into ids and back. Ids 0 to 3 are padding, unknown, begin and end on both sides.
+
+    `source` and `target` are sentencepiece processors; in a joint vocabulary they are the same object.
+    """
+
+    def __init__(self, source: bytes, target: bytes | None = None) -> None:
+        self._models = (source, target)
+        self.source = sentencepiece.SentencePieceProcessor(model_proto=source)
+        self.target = (
+            self.source if target is None else sentencepiece.SentencePieceProcessor(model_proto=target)
+        )
+
+    @property
+    def joint(self) -> bool:
+        """Whether both sides share one vocabulary."""
+        return self.target is self.source
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The number of symbols of the source and of the target side."""
+        return self.source.vocab_size(), self.target.vocab_size()
+
+    def encode_source(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """Encode source lines; each ends with END."""
+        return self.source.encode(list(lines), add_eos=True, num_threads=threads)
+
+    def encode_target(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """Encode target lines; each ends with END, and BEGIN is not part of it."""
+        return self.target.encode(list(lines), add_eos=True, num_threads=threads)
+
+    def decode_target(self, ids: Sequence[int]) -> str:
+        """Decode target ids to one line of text; ids that do not spell valid UTF-8 become U+FFFD."""
+        return _one_line(self.target.decode([i for i in ids if i > END]))
+
+    def pieces(self, ids: Sequence[int], side: Literal["source", "target"]) -> list[str]:
+        """Return the written form of each id, as sentencepiece shows it."""
+        return [getattr(self, side).id_to_piece(int(i)) for i in ids]
+
+    def resample(self, ids: Sequence[Sequence[int]], side: str, dropout: float, seed: int) -> list[list[int]]:
+        """Segment encoded lines anew with subword dropout (Provilkov et al. 2020); a function of its arguments."""
+        processor = getattr(self, side)
+        texts = [processor.decode([int(i) for i in line if i > END]) for line in ids]
+        sentencepiece.set_random_generator_seed(seed & 0x7FFFFFFF)
+        return processor.encode(
+            texts, add_eos=True, enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1
+        )
+
+    def files(self) -> dict[str, bytes]:
+        """Return the vocabulary's files by name: one if joint, else one for each side."""
+        source, target = self._models
+        if target is None:
+            return {"vocabulary.model": source}
+        return {"vocabulary.source.model": source, "vocabulary.target.model": target}
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary's files into `folder`."""
+        for name, content in self.files().items():
+            write_bytes(folder / name, content)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        """Read a vocabulary that `save` wrote.
+
+        Raises:
+            HeedfulError: the files are missing or are not sentencepiece models.
+        """
+        joint = folder / "vocabulary.model"
+        try:
+            if joint.exists():
+                return cls(joint.read_bytes())
+            sides = [(folder / f"vocabulary.{side}.model").read_bytes() for side in ("source", "target")]
+            return cls(*sides)
+        except (OSError, RuntimeError) as error:
+            raise HeedfulError(
+                f"{folder}: no usable vocabulary in it ({error}); copy the whole model folder"
+            ) from None
+
+
+def learn(
+    sources: Iterable[str], targets: Iterable[str], config: VocabularyConfig, threads: int = 1
+) -> Vocabulary:
+    """Learn a vocabulary from text.
+
+    Raises:
+        HeedfulError: the text is too poor for any vocabulary.
+    """
+    if config.joint:
+        return Vocabulary(_learn_one(chain(sources, targets), config, threads))
+    return Vocabulary(_learn_one(sources, config, threads), _learn_one(targets, config, threads))
+
+
+def _learn_one(lines: Iterable[str], config: VocabularyConfig, threads: int) -> bytes:
+    sentences = list(_sample(lines))
+    size = config.size
+    try:
+        return _train(sentences, config, size, threads)
+    except RuntimeError as error:
+        # A small corpus does not bear a large vocabulary: take what sentencepiece says it bears.
+        limit = re.search(r"value <= (\d+)", str(error))
+        if not limit:
+            raise HeedfulError(
+                f"no vocabulary of {size} can be learned from this text: {_last(error)}"
+            ) from None
+        return _train(sentences, config, int(limit[1]), threads)
+
+
+def _train(sentences: list[str], config: VocabularyConfig, size: int, threads: int) -> bytes:
+    model = io.BytesIO()
+    kinds = {"bpe": "bpe", "unigram": "unigram", "characters": "char", "symbols": "word"}
+    arguments: dict[str, Any] = {
+        "model_type": kinds[config.kind],
+        "vocab_size": size,
+        "byte_fallback": config.byte_fallback,
+        # With few characters none is rare; for large scripts the tail is spelt in bytes.
+        "character_coverage": 0.9998 if config.byte_fallback else 1.0,
+        "normalization_rule_name": config.normalization,
+        "hard_vocab_limit": config.kind == "bpe",
+        "max_sentence_length": 65536,
+        "num_threads": threads,
+        "minloglevel": 3,
+        "pad_id": PAD,
+        "unk_id": UNKNOWN,
+        "bos_id": BEGIN,
+        "eos_id": END,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=model, **arguments
+    )
+    return model.getvalue()
+
+
+def _sample(lines: Iterable[str], most: int = 1_000_000, bytes_in_all: int = 64 << 20) -> Iterator[str]:
+    """Thin a long text out evenly: whenever the sample is full, every second line of it goes, and the stride doubles.
+
+    Subword statistics settle long before a million lines; without a bound the learner's memory grows with the text.
+    """
+    kept: list[str] = []
+    stride, size = 1, 0
+    for number, line in enumerate(lines):
+        if number % stride:
+            continue
+        kept.append(line)
+        size += len(line)
+        if len(kept) >= most or size >= bytes_in_all:
+            kept = kept[::2]
+            stride, size = stride * 2, sum(map(len, kept))
+    yield from kept
+
+
+def _one_line(text: str) -> str:
+    # Word models spell the space before an unknown symbol as the byte form of U+2581. Line breaks cannot stand
+    # in a line of output: one line in, one line out.
+    return re.sub(r"[\n\r]", " ", text.replace("\u2581", " ")).strip()
+
+
+def _last(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

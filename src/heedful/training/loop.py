@@ -1,0 +1,368 @@
+"""The training loop: one plain generator of records  (section 5)."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, distributed, nn
+
+from heedful import files
+from heedful.bundle import take_weights, write_weights
+from heedful.config import setting
+from heedful.data.batches import Batch, BatchStream
+from heedful.errors import HeedfulError
+from heedful.model.transformer import Transformer
+from heedful.text.vocabulary import PAD
+from heedful.training.average import average_files, update_exponential
+from heedful.training.loss import Loss, smoothed_cross_entropy
+from heedful.training.schedule import Schedule, learning_rate
+from heedful.training.state import (
+    Progress,
+    load_state,
+    newest_state,
+    random_state,
+    restore_random_state,
+    save_state,
+)
+
+Metric = Literal["bleu", "chrf", "loss"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train; the defaults are the paper's for its base model."""
+
+    steps: int = setting(100_000, "Steps to train for")
+    minutes: float = setting(
+        0.0, "Set the number of steps so that training takes about so long here; 0 = off"
+    )
+    optimizer: Literal["adam", "adamw"] = setting("adam", "Adam, or Adam with decoupled weight decay")
+    beta1: float = setting(0.9, "Adam's decay of the mean gradient")
+    beta2: float = setting(0.98, "Adam's decay of the mean squared gradient")
+    epsilon: float = setting(1e-9, "Adam's epsilon")
+    weight_decay: float = setting(0.0, "Weight decay")
+    schedule: Schedule = setting("paper", "Learning rate: equation 3, warmup-stable-decay, or cosine")
+    rate: float = setting(1.0, "Peak learning rate; with the paper's schedule a factor on equation 3")
+    warmup: int = setting(4000, "Steps over which the learning rate rises")
+    decay: float = setting(0.2, "Share of the steps over which stable-decay falls to zero")
+    clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping")
+    label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)")
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "bfloat16 autocast, float32, or bfloat16 where the processor has it natively"
+    )
+    average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)")
+    exponential_average: float = setting(0.0, "Decay of an exponential average to use instead; 0 = off")
+    checkpoint_every: int = setting(1000, "Steps between checkpoints")
+    evaluate_every: int = setting(
+        1000, "Steps between evaluations on the development data; 0 = only at the end"
+    )
+    metric: Metric = setting("bleu", "Development score that decides which checkpoint is best")
+    patience: int = setting(0, "Stop after so many evaluations without a better score; 0 = never")
+    seed: int = setting(1, "Seed of initialisation and dropout")
+    threads: int = setting(0, "CPU threads; 0 = all cores")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step. Losses are nats per target token; `tokens` counts target tokens of all processes."""
+
+    step: int
+    steps: int
+    loss: float
+    likelihood: float
+    rate: float
+    tokens: int
+    tokens_per_second: float
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on the development data: loss, perplexity, bleu, chrf or what the evaluator gives."""
+
+    step: int
+    scores: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The state was saved and can be resumed from."""
+
+    step: int
+    place: Path
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Training ended: `reason` is "steps", "patience" or "interrupted"."""
+
+    step: int
+    reason: Literal["steps", "patience", "interrupted"]
+    seconds: float
+
+
+Record = Step | Evaluation | Saved | Notice | Ended
+Evaluate = Callable[[Transformer], tuple[dict[str, float], list[str]]]
+
+
+def train(
+    model: Transformer,
+    stream: BatchStream,
+    config: TrainingConfig,
+    state_folder: Path,
+    *,
+    accumulate: int = 1,
+    evaluate: Evaluate | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Record]:
+    """Train `model` in place, resuming from the newest state under `state_folder` if there is one.
+
+    `evaluate` scores the model on development data and returns warnings beside the scores; `stop` is asked after
+    each step. On several processes (torchrun) each has its own `stream`, and gradients are summed over all.
+
+    Raises:
+        HeedfulError: the loss or the gradient is not a number; the last state on disk is good.
+    """
+    device = next(model.parameters()).device
+    optimizer = make_optimizer(model, config)
+    progress, average = Progress(), _start_average(model, config)
+    if place := newest_state(state_folder):
+        progress, random, average = load_state(place, model, optimizer)
+        stream.restore(progress.data)
+        restore_random_state(random[_rank() % len(random)], device)
+    batches = iter(stream)
+    precision = autocast(config.precision, device)
+    started = time.monotonic() - progress.seconds
+
+    def save() -> Saved:
+        progress.seconds = time.monotonic() - started
+        return _save(state_folder, progress, model, optimizer, average, device)
+
+    while progress.step < config.steps:
+        began = time.monotonic()
+        model.train()
+        step = progress.step + 1
+        rate = learning_rate(
+            config.schedule,
+            step,
+            config.steps,
+            config.rate,
+            config.warmup,
+            config.decay,
+            model.config.d_model,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        # forward and backward, as often as gradients are accumulated
+        sums = torch.zeros(3, dtype=torch.float64)
+        for _ in range(accumulate):
+            batch = next(batches).to(device)
+            with precision():
+                loss = batch_loss(model, batch, config.label_smoothing)
+            loss.smoothed.backward()  # type: ignore[no-untyped-call]
+            sums += torch.tensor(
+                [loss.smoothed.item(), loss.likelihood.item(), int((batch.target_out_BT != PAD).sum())]
+            )
+
+        # the gradient of the mean over all tokens of this step, on all processes
+        _sum_over_processes(model, sums)
+        smoothed, likelihood, tokens = sums.tolist()
+        norm = scale_and_clip(model, 1.0 / tokens, config.clip)
+        if not (math.isfinite(smoothed) and math.isfinite(norm)):
+            raise HeedfulError(_diverged(step, stream, newest_state(state_folder)))
+        optimizer.step()
+        optimizer.zero_grad()
+        if average:
+            update_exponential(average, take_weights(model), config.exponential_average, step)
+        progress.step, progress.tokens, progress.data = step, progress.tokens + int(tokens), stream.state()
+        speed = tokens / (time.monotonic() - began)
+        yield Step(
+            step, config.steps, smoothed / tokens, likelihood / tokens, rate, int(tokens), speed, stream.epoch
+        )
+
+        last = step == config.steps
+        if last or step % config.checkpoint_every == 0:
+            _keep_checkpoint(
+                state_folder / "checkpoints", step, average or take_weights(model), config.average
+            )
+        if evaluate and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
+            yield from _evaluate(model, evaluate, config, progress, average, state_folder)
+        patience_is_over = 0 < config.patience <= progress.evaluations_without_gain
+        interrupted = stop()
+        if last or interrupted or patience_is_over or step % config.checkpoint_every == 0:
+            yield save()
+        if not last and (interrupted or patience_is_over):
+            yield Ended(step, "interrupted" if interrupted else "patience", progress.seconds)
+            return
+    yield Ended(progress.step, "steps", time.monotonic() - started)
+
+
+def batch_loss(model: Transformer, batch: Batch, smoothing: float) -> Loss:
+    """Return the summed loss of a batch; padding is left out before the projection."""
+    hidden_BTD = model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
+    real_BT = batch.target_out_BT != PAD
+    return smoothed_cross_entropy(
+        hidden_BTD[real_BT], model.output.weight, batch.target_out_BT[real_BT], smoothing
+    )
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return Adam as in section 5.3, or AdamW, in torch's fused form."""
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        model.parameters(),
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def scale_and_clip(model: nn.Module, scale: float, clip: float) -> float:
+    """Multiply the gradients by `scale`, then shrink them to norm `clip` if that is above 0; return their norm."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) * scale
+    factor = scale * (clip / norm if 0 < clip < norm else 1.0)
+    torch._foreach_mul_(gradients, factor)
+    return norm
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Return a maker of contexts to compute in: bfloat16 autocast, or nothing for float32."""
+    if precision == "float32" or (precision == "auto" and not has_native_bfloat16(device)):
+        return nullcontext
+    return lambda: torch.autocast(device.type, torch.bfloat16)
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Return whether `device` multiplies bfloat16 matrices in hardware: elsewhere float32 is far faster."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo")
+    listed = flags.read_text().split() if flags.exists() else []
+    return capabilities != "DEFAULT" and any(flag in listed for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _start_average(model: nn.Module, config: TrainingConfig) -> dict[str, Tensor]:
+    if not config.exponential_average:
+        return {}
+    return {name: tensor.clone() for name, tensor in take_weights(model).items()}
+
+
+def _evaluate(
+    model: Transformer,
+    evaluate: Evaluate,
+    config: TrainingConfig,
+    progress: Progress,
+    average: dict[str, Tensor],
+    state_folder: Path,
+) -> Iterator[Record]:
+    """Score the model (its exponential average, if there is one), remember the best, pass warnings on."""
+    weights = take_weights(model)
+    trained = {name: tensor.clone() for name, tensor in weights.items()} if average else {}
+    _assign(weights, average)
+    scores, warnings = evaluate(model.eval())
+    score = -scores["loss"] if config.metric == "loss" else scores.get(config.metric, -scores["loss"])
+    better = progress.best is None or score > progress.best
+    if better:
+        progress.best, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
+        if _rank() == 0:
+            write_weights(state_folder / "checkpoints" / "best.safetensors", weights)
+    else:
+        progress.evaluations_without_gain += 1
+    _assign(weights, trained)
+    yield Evaluation(progress.step, scores, better)
+    yield from map(Notice, warnings)
+
+
+@torch.no_grad()
+def _assign(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        weights[name].copy_(value)
+
+
+def _keep_checkpoint(folder: Path, step: int, weights: dict[str, Tensor], most: int) -> None:
+    if _rank() != 0:
+        return
+    write_weights(folder / f"step-{step:08d}.safetensors", weights)
+    for old in last_checkpoints(folder, 10**9)[: -max(most, 1)]:
+        files.remove(old)
+
+
+def last_checkpoints(folder: Path, most: int) -> list[Path]:
+    """Return the newest checkpoints in `folder`, oldest first."""
+    return sorted(folder.glob("step-*.safetensors"))[-most:]
+
+
+def final_weights(state_folder: Path, config: TrainingConfig) -> dict[str, Tensor]:
+    """Return the weights to translate with: the exponential average, else the mean of the last checkpoints."""
+    most = 1 if config.exponential_average else max(config.average, 1)
+    return average_files(last_checkpoints(state_folder / "checkpoints", most))
+
+
+def _save(
+    folder: Path,
+    progress: Progress,
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    device: torch.device,
+) -> Saved:
+    random = random_state(device)
+    gathered = [torch.empty_like(random) for _ in range(_world())]
+    if _world() > 1:
+        distributed.all_gather_object(gathered, random)
+    else:
+        gathered = [random]
+    place = folder / f"step-{progress.step:08d}"
+    if _rank() == 0:
+        place = save_state(folder, progress, model, optimizer, torch.stack(gathered), average)
+    return Saved(progress.step, place)
+
+
+def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
+    if _world() == 1:
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(flat)
+    for gradient, summed in zip(
+        gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+    ):
+        gradient.copy_(summed.view_as(gradient))
+    device_sums = sums.to(flat.device)
+    distributed.all_reduce(device_sums)
+    sums.copy_(device_sums)
+
+
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def _world() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def _diverged(step: int, stream: BatchStream, good: Path | None) -> str:
+    kept = f"the last good state is kept in {good}" if good else "no state was saved yet"
+    return (
+        f"step {step} (epoch {stream.epoch}, batch {stream.position}): the loss is not a number; {kept}. "
+        f"Lower training.rate, lengthen training.warmup, or set training.clip 1.0"
+    )

@@ -1,0 +1,115 @@
+"""Everything that resuming needs, in one object: written as one folder, atomically.
+
+state/step-00001200/         the newest complete state; older ones are removed
+    weights.safetensors  optimizer.safetensors  random.safetensors  average.safetensors  state.json
+state/checkpoints/           the last n weights, for averaging, and the best
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from heedful import files
+from heedful.bundle import put_weights, read_weights, take_weights, write_weights
+from heedful.errors import HeedfulError
+
+
+@dataclass
+class Progress:
+    """How far a training has come."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    evaluations_without_gain: int = 0
+    data: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
+
+
+def save_state(
+    folder: Path,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    random: Tensor,
+    average: Mapping[str, Tensor],
+) -> Path:
+    """Write the state of a training under `folder`, and remove older states; return where it stands.
+
+    `random` is [world, bytes]: the random states of all processes.
+    """
+    place = folder / f"step-{progress.step:08d}"
+    if not place.exists():
+        with files.replacing(place) as aside:
+            aside.mkdir()
+            write_weights(aside / "weights.safetensors", take_weights(model))
+            write_weights(aside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
+            write_weights(aside / "random.safetensors", {"random": random})
+            write_weights(aside / "average.safetensors", average)
+            files.write_text(aside / "state.json", json.dumps(asdict(progress)))
+    for other in folder.glob("step-*"):
+        if other != place:
+            files.remove(other)
+    return place
+
+
+def newest_state(folder: Path) -> Path | None:
+    """Return the newest complete state under `folder`, if there is one."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def load_state(
+    place: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, Tensor, dict[str, Tensor]]:
+    """Put a saved state into model and optimizer; return (progress, random states, exponential average).
+
+    Raises:
+        HeedfulError: a file of the state is missing or damaged.
+    """
+    put_weights(model, read_weights(place / "weights.safetensors"), place)
+    _put_optimizer_tensors(model, optimizer, read_weights(place / "optimizer.safetensors"))
+    try:
+        progress = Progress(**json.loads((place / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise HeedfulError(
+            f"{place / 'state.json'}: damaged ({error}); remove {place} and start again"
+        ) from None
+    random = read_weights(place / "random.safetensors")["random"]
+    return progress, random, read_weights(place / "average.safetensors")
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of the random generator that `device` uses."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def restore_random_state(state: Tensor, device: torch.device) -> None:
+    """Set the random generator that `device` uses."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}/{key}"] = value
+    return tensors
+
+
+def _put_optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    parameters = dict(model.named_parameters())
+    for entry, tensor in tensors.items():
+        name, key = entry.rsplit("/", 1)
+        state = optimizer.state[parameters[name]]
+        # Adam counts its steps in a scalar that stays where the optimizer wants it.
+        state[key] = tensor.clone() if key == "step" else tensor.to(parameters[name].device)

@@ -1,0 +1,230 @@
+"""Text in; text, scores and alignments out."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heedful import bundle
+from heedful.config import from_table
+from heedful.data.batches import batch_of
+from heedful.data.tokens import flatten, pad
+from heedful.decoding.alignment import align_words
+from heedful.decoding.search import Hypothesis, SearchConfig, length_penalty, search
+from heedful.errors import HeedfulError
+from heedful.model.cache import DecoderState
+from heedful.model.recorder import recording
+from heedful.model.transformer import Transformer
+from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+
+WINDOW = 4096  # lines sorted by length together, so that a stream needs bounded memory
+
+
+@dataclass(frozen=True)
+class Output:
+    """One translation of a line. `score` is its length-normalised log-probability, `log_probability` the plain sum."""
+
+    text: str
+    score: float
+    log_probability: float
+    ids: list[int] = field(repr=False)
+    alignment: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
+
+@dataclass
+class Translator:
+    """A loaded model and how to search with it."""
+
+    model: Transformer
+    vocabulary: Vocabulary
+    search: SearchConfig = SearchConfig()
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "cpu") -> "Translator":
+        """Load a model folder.
+
+        Raises:
+            HeedfulError: a file is missing, truncated or altered.
+        """
+        loaded = bundle.load(Path(folder), device)
+        config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
+        return cls(loaded.model, loaded.vocabulary, config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.model.parameters()).device
+
+    def translate(
+        self,
+        lines: Iterable[str],
+        config: SearchConfig | None = None,
+        *,
+        batch: int = 64,
+        prefixes: Iterable[str] | None = None,
+        align: bool = False,
+        window: int = WINDOW,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Iterator[list[Output]]:
+        """Yield for each line, in order, its `n_best` translations, best first; an empty line gives one empty text.
+
+        Lines are taken `window` at a time, sorted by length and translated `batch` together; what else is in a
+        batch does not change a translation. Each output begins with its prefix, if prefixes are given.
+        """
+        config = config or self.search
+        config.check()
+        remaining = iter(lines)
+        forced = chain(prefixes, repeat("")) if prefixes is not None else None
+        start = 0
+        while taken := list(islice(remaining, window)):
+            begun = list(islice(forced, len(taken))) if forced is not None else None
+            yield from self._window(taken, begun, config, start, batch, align, progress)
+            start += len(taken)
+
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False
+    ) -> list[Output]:
+        """Return the score of each given translation: the one that `translate` would report for these symbols.
+
+        Raises:
+            HeedfulError: sources and targets differ in number.
+        """
+        if len(sources) != len(targets):
+            raise HeedfulError(
+                f"{len(sources)} sources and {len(targets)} targets; each source needs its target"
+            )
+        source_ids, target_ids = (
+            self.vocabulary.encode_source(sources),
+            self.vocabulary.encode_target(targets),
+        )
+        return self.score_ids(source_ids, target_ids, batch=batch, align=align)
+
+    @torch.inference_mode()
+    def score_ids(
+        self,
+        sources: Sequence[list[int]],
+        targets: Sequence[list[int]],
+        *,
+        batch: int = 64,
+        align: bool = False,
+    ) -> list[Output]:
+        """Score symbols as they are: the same text can be spelt in more than one way."""
+        results: dict[int, Output] = {}
+        order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), len(targets[i])))
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            outputs = self._score_batch([sources[i] for i in chosen], [targets[i] for i in chosen], align)
+            results.update(zip(chosen, outputs, strict=True))
+        return [results[i] for i in range(len(sources))]
+
+    def _window(
+        self,
+        lines: list[str],
+        prefixes: list[str] | None,
+        config: SearchConfig,
+        start: int,
+        batch: int,
+        align: bool,
+        progress: Callable[[int], None],
+    ) -> list[list[Output]]:
+        sources = self.vocabulary.encode_source(lines)
+        forced = [line[:-1] for line in self.vocabulary.encode_target(prefixes)] if prefixes else None
+        results: dict[int, list[Output]] = {}
+        full = [i for i, source in enumerate(sources) if len(source) > 1]
+        for chosen in _by_length(full, sources, batch):
+            begun = [forced[i] for i in chosen] if forced else None
+            found = self._search([sources[i] for i in chosen], config, [start + i for i in chosen], begun)
+            for i, hypotheses in zip(chosen, found, strict=True):
+                results[i] = [self._output(hypothesis) for hypothesis in hypotheses]
+            progress(len(chosen))
+        progress(len(lines) - len(full))
+        outputs = [results.get(i) or [Output("", 0.0, 0.0, [])] for i in range(len(lines))]
+        return self._aligned(sources, outputs, batch) if align else outputs
+
+    def _search(
+        self,
+        sources: list[list[int]],
+        config: SearchConfig,
+        keys: list[int],
+        prefixes: list[list[int]] | None,
+    ) -> list[list[Hypothesis]]:
+        ids, lengths = flatten(sources)
+        source_BS = torch.from_numpy(pad(ids, lengths, int(lengths.max()))).to(self.device)
+        with torch.inference_mode():
+            memory = self.model.encode(source_BS, torch.from_numpy(lengths).to(self.device))
+            return search(
+                self._step,
+                self.model.start(memory),
+                [length - 1 for length in lengths.tolist()],
+                config,
+                begin=BEGIN,
+                end=END,
+                forbidden=(PAD, UNKNOWN, BEGIN),
+                prefixes=prefixes,
+                keys=keys,
+                device=self.device,
+            )
+
+    def _step(self, token_N: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        hidden_ND, state = self.model.step(token_N, state)
+        return self.model.logits(hidden_ND), state
+
+    def _output(self, hypothesis: Hypothesis) -> Output:
+        text = self.vocabulary.decode_target(hypothesis.ids)
+        return Output(text, hypothesis.score, hypothesis.log_probability, hypothesis.ids)
+
+    def _aligned(
+        self, sources: list[list[int]], outputs: list[list[Output]], batch: int
+    ) -> list[list[Output]]:
+        flat = [(source, output) for source, found in zip(sources, outputs, strict=True) for output in found]
+        known = [i for i, (_, output) in enumerate(flat) if output.ids]
+        scored = self.score_ids(
+            [flat[i][0] for i in known], [flat[i][1].ids for i in known], batch=batch, align=True
+        )
+        links = {i: output.alignment for i, output in zip(known, scored, strict=True)}
+        numbered = iter(range(len(flat)))
+        return [
+            [Output(o.text, o.score, o.log_probability, o.ids, links.get(next(numbered), [])) for o in found]
+            for found in outputs
+        ]
+
+    def _score_batch(self, sources: list[list[int]], targets: list[list[int]], align: bool) -> list[Output]:
+        batch = batch_of(sources, targets).to(self.device)
+        with recording(self.model) as maps:
+            memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
+            hidden_BTD = self.model.decode(batch.target_in_BT, memory)
+        log_BTV = self.model.logits(hidden_BTD).float().log_softmax(-1)
+        taken_BT = log_BTV.gather(2, batch.target_out_BT[:, :, None])[:, :, 0]
+        totals = taken_BT.masked_fill(batch.target_out_BT == PAD, 0.0).sum(1).tolist()
+        outputs = []
+        for row, (source, target, total) in enumerate(zip(sources, targets, totals, strict=True)):
+            links: list[tuple[int, int]] = []
+            if align:
+                weights_TS = self._alignment_weights(maps, row)[: len(target), : len(source)]
+                pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(target, "target")
+                links = align_words(weights_TS, *pieces)
+            score = total / length_penalty(len(target), self.search.length_penalty)
+            outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), links))
+        return outputs
+
+    def _alignment_weights(self, maps: dict[str, list[Tensor]], row: int) -> Tensor:
+        """The mean over heads of the last layer but one, where alignment is best in Transformers (Garg et al. 2019)."""
+        layer = max(len(self.model.decoder) - 2, 0)
+        return cast(Tensor, maps[f"cross.{layer}"][0][row].mean(0))
+
+
+def _by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:
+    """Cut rows, longest first, into batches of `batch` rows, fewer where they are very long."""
+    lengths = np.array([len(sources[i]) for i in rows])
+    order = [rows[i] for i in np.argsort(-lengths, kind="stable")]
+    position = 0
+    while position < len(order):
+        widest = len(sources[order[position]])
+        count = max(1, min(batch, batch * 128 // widest))
+        yield order[position : position + count]
+        position += count
