@@ -68,25 +68,17 @@ def read_manifest(folder: Path) -> Table:
         HeedfulError: not a bundle, written by a newer heedful, or altered.
     """
     if not (folder / "model.toml").is_file():
-        raise HeedfulError(
-            f"{folder}: not a model folder (no model.toml in it); give the folder that `train` wrote"
-        )
+        raise HeedfulError(f"{folder}: not a model folder (no model.toml in it); give the folder that `train` wrote")
     manifest = read_toml(folder / "model.toml")
     if manifest.get("format", FORMAT) > FORMAT:
-        raise HeedfulError(
-            f"{folder}: written by a newer heedful (format {manifest['format']}); upgrade heedful"
-        )
+        raise HeedfulError(f"{folder}: written by a newer heedful (format {manifest['format']}); upgrade heedful")
     checksums = dict(manifest.get("checksums", {}))
     own = checksums.pop("model.toml", None)
     if own != _digest_of_table({**manifest, "checksums": checksums}):
-        raise HeedfulError(
-            f"{folder / 'model.toml'}: altered since it was written; copy the model folder again"
-        )
+        raise HeedfulError(f"{folder / 'model.toml'}: altered since it was written; copy the model folder again")
     for name, expected in checksums.items():
         if not (folder / name).is_file() or files.sha256(folder / name) != expected:
-            raise HeedfulError(
-                f"{folder / name}: missing or altered since it was written; copy the model folder again"
-            )
+            raise HeedfulError(f"{folder / name}: missing or altered since it was written; copy the model folder again")
     return manifest
 
 
@@ -120,9 +112,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -
         name for name, parameter in parameters.items() if parameter.shape != weights[name].shape
     ]
     if wrong:
-        raise HeedfulError(
-            f"{source}: does not fit the model in model.toml ({wrong[0]}); copy the model folder again"
-        )
+        raise HeedfulError(f"{source}: does not fit the model in model.toml ({wrong[0]}); copy the model folder again")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
@@ -159,7 +149,7 @@ def _digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

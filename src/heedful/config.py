@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _convert(expected: Any, value: Any, where: str) -> Any:
+def _convert(expected: Any, value: Any, where: str) -> Any:  # noqa: PLR0911 - one return for each kind of value
     """Check `value` against the annotation `expected`; lists become tuples and strings become paths."""
     if dataclasses.is_dataclass(expected):
         if isinstance(value, Mapping):

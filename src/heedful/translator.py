@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -95,9 +94,7 @@ class Translator:
             HeedfulError: sources and targets differ in number.
         """
         if len(sources) != len(targets):
-            raise HeedfulError(
-                f"{len(sources)} sources and {len(targets)} targets; each source needs its target"
-            )
+            raise HeedfulError(f"{len(sources)} sources and {len(targets)} targets; each source needs its target")
         source_ids, target_ids = (
             self.vocabulary.encode_source(sources),
             self.vocabulary.encode_target(targets),
@@ -178,14 +175,10 @@ class Translator:
         text = self.vocabulary.decode_target(hypothesis.ids)
         return Output(text, hypothesis.score, hypothesis.log_probability, hypothesis.ids)
 
-    def _aligned(
-        self, sources: list[list[int]], outputs: list[list[Output]], batch: int
-    ) -> list[list[Output]]:
+    def _aligned(self, sources: list[list[int]], outputs: list[list[Output]], batch: int) -> list[list[Output]]:
         flat = [(source, output) for source, found in zip(sources, outputs, strict=True) for output in found]
         known = [i for i, (_, output) in enumerate(flat) if output.ids]
-        scored = self.score_ids(
-            [flat[i][0] for i in known], [flat[i][1].ids for i in known], batch=batch, align=True
-        )
+        scored = self.score_ids([flat[i][0] for i in known], [flat[i][1].ids for i in known], batch=batch, align=True)
         links = {i: output.alignment for i, output in zip(known, scored, strict=True)}
         numbered = iter(range(len(flat)))
         return [
@@ -213,9 +206,9 @@ class Translator:
         return outputs
 
     def _alignment_weights(self, maps: dict[str, list[Tensor]], row: int) -> Tensor:
-        """The mean over heads of the last layer but one, where alignment is best in Transformers (Garg et al. 2019)."""
+        """Return the mean over heads of the last layer but one, where alignment is best (Garg et al. 2019)."""
         layer = max(len(self.model.decoder) - 2, 0)
-        return cast(Tensor, maps[f"cross.{layer}"][0][row].mean(0))
+        return maps[f"cross.{layer}"][0][row].mean(0)
 
 
 def _by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:

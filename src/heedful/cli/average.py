@@ -19,9 +19,7 @@ def average(
     *,
     out: Annotated[Path, Parameter(help="Model folder to write")],
     last: Annotated[int, Parameter(help="Average so many last checkpoints")] = 5,
-    weights: Annotated[
-        tuple[Path, ...], Parameter(help="Average these weight files instead", negative=())
-    ] = (),
+    weights: Annotated[tuple[Path, ...], Parameter(help="Average these weight files instead", negative=())] = (),
 ) -> None:
     """Average checkpoints into a new model folder (section 6.1)."""
     bundles.read_manifest(bundle)

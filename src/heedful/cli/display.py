@@ -56,9 +56,7 @@ class _Plain:
             case Saved():
                 pass
             case Ended() if event.reason == "interrupted":
-                self.say(
-                    f"stopped at step {event.step:,}; saved. Go on with: heedful train --resume {self.folder}"
-                )
+                self.say(f"stopped at step {event.step:,}; saved. Go on with: heedful train --resume {self.folder}")
             case Ended():
                 why = "no better score for a while" if event.reason == "patience" else "all steps done"
                 self.say(f"{why}: step {event.step:,}, {_clock(event.seconds)} of training")
@@ -149,34 +147,22 @@ def _report(prepared: Prepared) -> Table:
     table.add_column()
     table.add_row("pairs", f"{report.read:,} read, {report.kept:,} kept")
     if report.dropped:
-        table.add_row(
-            "left out", ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.dropped.items()))
-        )
+        table.add_row("left out", ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.dropped.items())))
     if report.held_out:
         text = f"{report.held_out:,} pairs held out, disjoint on both sides"
         shared = f"; {report.shared_with_held_out:,} pairs that share a sentence with them left out"
         table.add_row("development", text + (shared if report.shared_with_held_out else ""))
     else:
-        leak = (
-            f"; {report.leaked:,} training pairs share a sentence with it" if report.leaked else ", disjoint"
-        )
-        table.add_row(
-            "development", f"{report.development:,} pairs given{leak}" if report.development else "none"
-        )
+        leak = f"; {report.leaked:,} training pairs share a sentence with it" if report.leaked else ", disjoint"
+        table.add_row("development", f"{report.development:,} pairs given{leak}" if report.development else "none")
     for side, (mean, median, longest) in report.lengths.items():
-        table.add_row(
-            f"{side} length", f"mean {mean:.1f}, median {median:.0f}, longest {longest:.0f} subwords"
-        )
+        table.add_row(f"{side} length", f"mean {mean:.1f}, median {median:.0f}, longest {longest:.0f} subwords")
     source, target = prepared.symbols
     unknown = f"{report.unknown:,} unknown" if report.unknown else "nothing unknown"
     table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols, {unknown}")
-    table.add_row(
-        "batches", f"{prepared.batches_in_epoch:,} an epoch, {100 * prepared.padding:.1f} % padding"
-    )
+    table.add_row("batches", f"{prepared.batches_in_epoch:,} an epoch, {100 * prepared.padding:.1f} % padding")
     table.add_row("model", f"{prepared.parameters:,} parameters")
-    table.add_row(
-        "time", f"about {_clock(prepared.seconds)} for {prepared.steps:,} steps, evaluations not counted"
-    )
+    table.add_row("time", f"about {_clock(prepared.seconds)} for {prepared.steps:,} steps, evaluations not counted")
     return table
 
 

@@ -28,9 +28,7 @@ def evaluate(
     source: Annotated[Path | None, Parameter(help="Text to translate")] = None,
     reference: Annotated[tuple[Path, ...], Parameter(help="Reference translations; repeatable", negative=())],
     outputs: Annotated[Path | None, Parameter(help="Score this text instead of translating")] = None,
-    against: Annotated[
-        Path | None, Parameter(help="A second model folder: paired bootstrap between the two")
-    ] = None,
+    against: Annotated[Path | None, Parameter(help="A second model folder: paired bootstrap between the two")] = None,
     symbols: Annotated[
         bool, Parameter(help="Word and symbol error rates, any of several references", negative=())
     ] = False,
@@ -55,8 +53,7 @@ def evaluate(
         files.write_text(save, "".join(line + "\n" for line in found))
     scores = score_corpus(found, references, config)
     rows = [
-        {"metric": s.name, "score": round(s.value, 3), "details": s.details, "signature": s.signature}
-        for s in scores
+        {"metric": s.name, "score": round(s.value, 3), "details": s.details, "signature": s.signature} for s in scores
     ]
     if against:
         other = _outputs(against, source, None, beam, device, threads)
@@ -89,9 +86,7 @@ def _print_error_rates(
     possible: dict[str, list[str]] = {}
     for reference in references:
         if len(reference) != len(lines):
-            raise HeedfulError(
-                f"{source} has {len(lines):,} lines and a reference {len(reference):,}; they must match"
-            )
+            raise HeedfulError(f"{source} has {len(lines):,} lines and a reference {len(reference):,}; they must match")
         for line, ways in gather_references(lines, reference).items():
             possible.setdefault(line, []).extend(ways)
     inputs = list(possible)
@@ -133,9 +128,7 @@ def _outputs(
     return _translate(bundle, _lines(source), beam, device, threads)
 
 
-def _translate(
-    bundle: Path | None, lines: list[str], beam: int | None, device: str, threads: int
-) -> list[str]:
+def _translate(bundle: Path | None, lines: list[str], beam: int | None, device: str, threads: int) -> list[str]:
     from dataclasses import replace
 
     from heedful.cli.translate import load

@@ -16,16 +16,10 @@ def score(
     bundle: Annotated[Path, Parameter(help="Model folder")],
     /,
     *,
-    source: Annotated[
-        Path, Parameter(help="Source text, or, without --target, a file of pairs (TSV or JSONL)")
-    ],
+    source: Annotated[Path, Parameter(help="Source text, or, without --target, a file of pairs (TSV or JSONL)")],
     target: Annotated[Path | None, Parameter(help="Translations to score, line by line")] = None,
-    length_penalty: Annotated[
-        float | None, Parameter(help="Alpha of the penalty (default: the model's own)")
-    ] = None,
-    jsonl: Annotated[
-        bool, Parameter(help="Write a JSON object a line, with word alignments", negative=())
-    ] = False,
+    length_penalty: Annotated[float | None, Parameter(help="Alpha of the penalty (default: the model's own)")] = None,
+    jsonl: Annotated[bool, Parameter(help="Write a JSON object a line, with word alignments", negative=())] = False,
     batch: Annotated[int, Parameter(help="Pairs scored together; does not change the result")] = 64,
     device: Device = "cpu",
     threads: Threads = 0,

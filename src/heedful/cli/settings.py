@@ -24,7 +24,7 @@ def flags(settings: type[Any], defaults: Any = None, prefix: str = "") -> type[A
         expected, default = types[field.name], getattr(defaults, field.name)
         if dataclasses.is_dataclass(expected):
             nested = flags(expected, default, f"{prefix}{field.name}.")  # type: ignore[arg-type]
-            group = Annotated[nested | None, Parameter()]  # type: ignore[operator, valid-type]
+            group = Annotated[nested | None, Parameter()]
             fields.append((field.name, group, None))
             continue
         parameter = Parameter(

@@ -19,18 +19,12 @@ RecipeFlags: Any = flags(Recipe)
 
 
 def train(
-    recipe: Annotated[
-        Path | None, Parameter(help="A recipe (TOML); flags change single settings of it")
-    ] = None,
+    recipe: Annotated[Path | None, Parameter(help="A recipe (TOML); flags change single settings of it")] = None,
     /,
     *,
-    out: Annotated[
-        Path | None, Parameter(help="Model folder to write (default: runs/ and the recipe's name)")
-    ] = None,
+    out: Annotated[Path | None, Parameter(help="Model folder to write (default: runs/ and the recipe's name)")] = None,
     resume_from: Annotated[Path | None, Parameter(name="--resume", help="Go on with a stopped run")] = None,
-    tensorboard: Annotated[
-        Path | None, Parameter(help="Also write TensorBoard event files into this folder")
-    ] = None,
+    tensorboard: Annotated[Path | None, Parameter(help="Also write TensorBoard event files into this folder")] = None,
     settings: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
 ) -> None:
     """Train a model on pairs of text: from raw text to a model folder, in one go.
@@ -42,9 +36,7 @@ def train(
     with _graceful() as stopping:
         if resume_from is not None:
             if recipe or changes or out:
-                raise HeedfulError(
-                    "--resume takes nothing else: the run goes on with the recipe that it began with"
-                )
+                raise HeedfulError("--resume takes nothing else: the run goes on with the recipe that it began with")
             folder, events = resume_from, resume(resume_from, stopping)
         else:
             table = read_toml(recipe) if recipe else {}
@@ -59,7 +51,7 @@ def _graceful() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or TERM into a wish to stop after this step; a second Ctrl-C ends at once."""
     asked = False
 
-    def ask(number: int, frame: object) -> None:
+    def ask(_number: int, _frame: object) -> None:
         nonlocal asked
         if asked:
             raise KeyboardInterrupt
@@ -78,14 +70,14 @@ def _recorded(events: Iterator[Event], folder: Path) -> Iterator[Event]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise HeedfulError("--tensorboard needs the extra: pip install 'heedful[tensorboard]'") from None
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
     try:
         for event in events:
             for name, value in _scalars(event).items():
-                writer.add_scalar(name, value, getattr(event, "step", 0))  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, getattr(event, "step", 0))
             yield event
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
 
 
 def _scalars(event: Event) -> dict[str, float]:

@@ -30,9 +30,7 @@ def translate(
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="Where to write (default: standard output)")
     ] = None,
-    prefix: Annotated[
-        Path | None, Parameter(help="File whose line n is what output n must begin with")
-    ] = None,
+    prefix: Annotated[Path | None, Parameter(help="File whose line n is what output n must begin with")] = None,
     jsonl: Annotated[
         bool, Parameter(help="Write a JSON object a line: text, score, alignment, n-best", negative=())
     ] = False,

@@ -14,12 +14,8 @@ from heedful.files import replacing
 from heedful.text.vocabulary import PAD, Vocabulary
 
 CHUNK = 20_000  # pairs encoded, written and mapped at a time
-SCHEMA = pa.schema(
-    [("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint8())]
-)
-WIDE_SCHEMA = pa.schema(
-    [("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint8())]
-)
+SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint8())])
+WIDE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint8())])
 
 
 class Encoded(NamedTuple):
@@ -41,16 +37,14 @@ class TokenStore:
         self.corpus_N = self._table.column("corpus").to_numpy()
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return int(self._table.num_rows)
 
     def take(self, side: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (ids one after another, lengths) of the given rows of "source" or "target"."""
         taken = self._table.column(side).take(pa.array(rows)).combine_chunks()
         if isinstance(taken, pa.ChunkedArray):
             taken = taken.chunk(0)
-        return taken.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.diff(
-            taken.offsets.to_numpy()
-        )
+        return taken.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.diff(taken.offsets.to_numpy())
 
     def _lengths(self, side: str) -> np.ndarray:
         chunks = [np.diff(chunk.offsets.to_numpy()) for chunk in self._table.column(side).chunks]
@@ -95,9 +89,7 @@ def encode_corpus(
             corpus, source_lines, target_lines = zip(*chunk, strict=True)
             source = vocabulary.encode_source(source_lines, threads)
             target = vocabulary.encode_target(target_lines, threads)
-            verdicts = [
-                _verdict(len(s), len(t), max_length, max_ratio) for s, t in zip(source, target, strict=True)
-            ]
+            verdicts = [_verdict(len(s), len(t), max_length, max_ratio) for s, t in zip(source, target, strict=True)]
             keep = [row for row, verdict in enumerate(verdicts) if verdict == 0]
             counts[:3] += np.bincount(verdicts, minlength=3)
             counts[3] += sum(line.count(1) for side in (source, target) for line in side)
@@ -106,9 +98,7 @@ def encode_corpus(
                 [target[row] for row in keep],
                 [corpus[row] for row in keep],
             ]
-            arrays = [
-                pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)
-            ]
+            arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
     return Encoded(*(int(count) for count in counts))
 

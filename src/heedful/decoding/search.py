@@ -25,15 +25,11 @@ class SearchConfig:
     """How to look for the best output; the defaults are the paper's (section 6.1)."""
 
     beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy")
-    length_penalty: float = setting(
-        0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha"
-    )
+    length_penalty: float = setting(0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha")
     n_best: int = setting(1, "Outputs to return for each input, at most the beam")
     max_extra: int = setting(50, "Longest output: the source's length plus this, in subwords")
     min_length: int = setting(0, "Shortest output, in subwords")
-    no_repeat_ngram: int = setting(
-        0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow"
-    )
+    no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow")
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
     temperature: float = setting(1.0, "Sampling: divide logits by this")
     top_k: int = setting(0, "Sampling: draw from the k most probable symbols; 0 = from all")
@@ -49,9 +45,7 @@ class SearchConfig:
         if not 1 <= self.n_best <= self.beam:
             raise HeedfulError(f"search: n_best {self.n_best} must be between 1 and the beam, {self.beam}")
         if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.length_penalty < 0:
-            raise HeedfulError(
-                "search: temperature must be above 0, top_p in (0, 1], length_penalty at least 0"
-            )
+            raise HeedfulError("search: temperature must be above 0, top_p in (0, 1], length_penalty at least 0")
 
 
 class State(Protocol):
@@ -86,7 +80,7 @@ class Beams:
 
 def length_penalty(length: float, alpha: float) -> float:
     """Return ((5 + length) / 6)^alpha  (Wu et al. 2016, equation 14)."""
-    return ((5.0 + length) / 6.0) ** alpha
+    return float(((5.0 + length) / 6.0) ** alpha)
 
 
 @torch.inference_mode()
@@ -122,10 +116,7 @@ def search(
     beams = Beams(
         sentence_B=torch.arange(sentences, device=device),
         limit_B=torch.tensor(
-            [
-                max(length + config.max_extra, e + 1)
-                for length, e in zip(source_lengths_B, extra, strict=True)
-            ],
+            [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)],
             device=device,
         ),
         live_BWT=torch.full((sentences, width, 1), begin, device=device),
@@ -233,9 +224,7 @@ def _pick(log_BWV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
     cumulative_BWV = (sorted_BWV / sorted_BWV.sum(-1, keepdim=True)).cumsum(-1)
     assert rules.uniforms is not None
     step = beams.live_BWT.size(2) - 1
-    uniform_BW = torch.from_numpy(
-        rules.uniforms[beams.sentence_B.cpu().numpy(), :, step % rules.uniforms.shape[2]]
-    )
+    uniform_BW = torch.from_numpy(rules.uniforms[beams.sentence_B.cpu().numpy(), :, step % rules.uniforms.shape[2]])
     uniform_BW1 = uniform_BW.to(cumulative_BWV)[:, :, None]
     place_BW1 = (cumulative_BWV < uniform_BW1).sum(-1, keepdim=True)
     allowed_BW1 = (sorted_BWV > 0).sum(-1, keepdim=True) - 1
@@ -269,9 +258,7 @@ def _retire(beams: Beams, rules: _Rules) -> Tensor:
     length = beams.live_BWT.size(2) - 1
     best_live = beams.live_BW.amax(1).tolist()
     staying = []
-    for row, (sentence, limit) in enumerate(
-        zip(beams.sentence_B.tolist(), beams.limit_B.tolist(), strict=True)
-    ):
+    for row, (sentence, limit) in enumerate(zip(beams.sentence_B.tolist(), beams.limit_B.tolist(), strict=True)):
         finished = beams.finished[sentence]
         wanted = config.beam if config.sample else config.n_best
         worst = finished[wanted - 1].score if len(finished) >= wanted else -math.inf

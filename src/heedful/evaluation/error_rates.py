@@ -27,9 +27,7 @@ def error_rates(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
     ErrorRates(word=50.0, symbol=16.666666666666668, inputs=2)
     """
     if len(outputs) != len(references) or not outputs:
-        raise HeedfulError(
-            f"{len(outputs):,} outputs and {len(references):,} lists of references; each needs its own"
-        )
+        raise HeedfulError(f"{len(outputs):,} outputs and {len(references):,} lists of references; each needs its own")
     wrong, edits, symbols = 0, 0, 0
     for output, possible in zip(outputs, references, strict=True):
         if not possible:

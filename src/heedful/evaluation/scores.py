@@ -92,7 +92,8 @@ def compare(
     return [
         Comparison(
             name,
-            *(float(r.score) for r in results[name]),
+            float(results[name][0].score),
+            float(results[name][1].score),
             float(results[name][1].p_value),
             str(signatures[name]),
         )

@@ -20,9 +20,7 @@ def cross_attention(translator: Translator, source: str, target_ids: list[int]) 
     ids = translator.vocabulary.encode_source([source])[0]
     batch = batch_of([ids], [target_ids]).to(translator.device)
     with torch.inference_mode(), recording(translator.model) as maps:
-        translator.model.decode(
-            batch.target_in_BT, translator.model.encode(batch.source_BS, batch.source_lengths_B)
-        )
+        translator.model.decode(batch.target_in_BT, translator.model.encode(batch.source_BS, batch.source_lengths_B))
     layer = max(len(translator.model.decoder) - 2, 0)
     return maps[f"cross.{layer}"][0][0].mean(0)
 

@@ -37,9 +37,7 @@ class SelfCache:
             self._buffers = KeysValues(*(functional.pad(tensor, (0, 0, 0, ROOM - 1)) for tensor in new))
         else:
             if self._length == self._buffers.key_BHMK.size(2):
-                self._buffers = KeysValues(
-                    *(functional.pad(tensor, (0, 0, 0, ROOM)) for tensor in self._buffers)
-                )
+                self._buffers = KeysValues(*(functional.pad(tensor, (0, 0, 0, ROOM)) for tensor in self._buffers))
             for buffer, tensor in zip(self._buffers, new, strict=True):
                 buffer[:, :, self._length] = tensor[:, :, 0]
         self._length += 1

@@ -26,10 +26,11 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.p)
-        dropped: Tensor = _ByteDropout.apply(x, round(self.p * 256))
+        dropped: Tensor = _ByteDropout.apply(x, round(self.p * 256))  # type: ignore[no-untyped-call]
         return dropped
 
     def extra_repr(self) -> str:
+        """Show the probability in the model's printed form."""
         return f"p={self.p}"
 
 
@@ -43,6 +44,6 @@ class _ByteDropout(torch.autograd.Function):
         return (x * kept).mul_(ctx.scale)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
         return (gradient * kept).mul_(ctx.scale), None

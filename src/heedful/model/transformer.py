@@ -41,9 +41,7 @@ class TransformerConfig:
     normalization: Literal["post", "pre"] = setting(
         "post", "Layer norm after each residual sum (3.1), or before each sublayer"
     )
-    positions: Literal["sinusoidal", "learned"] = setting(
-        "sinusoidal", "Positional encoding (3.5) or learned ones"
-    )
+    positions: Literal["sinusoidal", "learned"] = setting("sinusoidal", "Positional encoding (3.5) or learned ones")
     first_position: int = setting(0, "Number of the first position, 0 or 1")
     max_positions: int = setting(1024, "How many positions to learn, where they are learned")
     share: Literal["all", "target", "none"] = setting(
@@ -107,15 +105,13 @@ class MultiHeadAttention(nn.Module):
         return cast(Tensor, self.output(heads_BHLK.transpose(1, 2).flatten(2)))
 
     def _split(self, x_BLHK: Tensor) -> Tensor:
-        return x_BLHK.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x_BLHK.view(*x_BLHK.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _plain(self, query_BHLK: Tensor, attended: KeysValues) -> bool:
         # Plain products win on a CPU with short sequences, the fused kernel elsewhere; a test ties the two.
         if self.observer:
             return True
-        return (
-            query_BHLK.device.type == "cpu" and query_BHLK.size(2) * attended.key_BHMK.size(2) <= PLAIN_SCORES
-        )
+        return query_BHLK.device.type == "cpu" and query_BHLK.size(2) * attended.key_BHMK.size(2) <= PLAIN_SCORES
 
 
 # 3.3 Position-wise feed-forward networks --------------------------------------------------------------------------
@@ -154,9 +150,8 @@ class Embedding(nn.Module):
         self.scale = math.sqrt(config.d_model)
         self.first = config.first_position
         self.dropout = Dropout(config.dropout)
-        self.learned = (
-            nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
-        )
+        self.learned = nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
+        self.table_LD: Tensor
         self.register_buffer("table_LD", sinusoids(256, config.d_model, self.first), persistent=False)
 
     def forward(self, token_BL: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
@@ -170,7 +165,7 @@ class Embedding(nn.Module):
             if end + self.first > most:
                 raise HeedfulError(f"{end} tokens, but the model learned {most} positions; split the text")
             return self.learned.weight[start + self.first : end + self.first]
-        table = cast(Tensor, self.table_LD)
+        table = self.table_LD
         if end > len(table):  # longer than any text so far: extend the table, at least twofold
             table = sinusoids(max(end, 2 * len(table)), table.size(1), self.first).to(table)
             self.table_LD = table
@@ -211,9 +206,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x_BSD: Tensor, allowed_B11S: Tensor | None) -> Tensor:
         """Transform source states; `allowed_B11S` hides padding."""
         attend, feed = self.residuals
-        x_BSD = attend(
-            x_BSD, lambda x: self.self_attention(x, self.self_attention.keys_values(x), allowed_B11S)
-        )
+        x_BSD = attend(x_BSD, lambda x: self.self_attention(x, self.self_attention.keys_values(x), allowed_B11S))
         return cast(Tensor, feed(x_BSD, self.feed_forward))
 
 
@@ -304,7 +297,7 @@ class Transformer(nn.Module):
         causal_TT = torch.ones(length, length, dtype=torch.bool, device=target_in_BT.device).tril()
         x_BTD = self.target_embedding(target_in_BT)
         for layer in self.decoder:
-            attended = layer.cross_attention.keys_values(memory.states_BSD)
+            attended = cast(DecoderLayer, layer).cross_attention.keys_values(memory.states_BSD)
             x_BTD = layer(x_BTD, causal_TT, attended, memory.allowed_B11S)
         return cast(Tensor, self.decoder_norm(x_BTD))
 
@@ -314,9 +307,7 @@ class Transformer(nn.Module):
         projected = tuple(layer.cross_attention.keys_values(memory.states_BSD) for layer in layers)
         return DecoderState(tuple(SelfCache() for _ in layers), projected, memory.allowed_B11S)
 
-    def step(
-        self, token_N: Int[Tensor, "N"], state: DecoderState
-    ) -> tuple[Float[Tensor, "N D"], DecoderState]:
+    def step(self, token_N: Int[Tensor, "N"], state: DecoderState) -> tuple[Float[Tensor, "N D"], DecoderState]:
         """Return the hidden state after one more token of each hypothesis: equal to `decode`'s, by test."""
         x_N1D = self.target_embedding(token_N[:, None], start=state.position)
         for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
@@ -332,9 +323,7 @@ class Transformer(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         for module in self.modules():
-            if isinstance(
-                module, nn.Embedding
-            ):  # times sqrt(d_model) this has variance 1, like the positions
+            if isinstance(module, nn.Embedding):  # times sqrt(d_model) this has variance 1, like the positions
                 nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -24,12 +24,8 @@ class DataConfig:
     folder: Path | None = setting(None, "Folder that relative paths below start from")
     source: tuple[Path, ...] = setting((), "Source text, one sentence a line; repeatable", flag="source")
     target: tuple[Path, ...] = setting((), "Target text, line by line beside the source", flag="target")
-    pairs: tuple[Path, ...] = setting(
-        (), "Pairs in one file: TSV, or JSONL with source and target", flag="pairs"
-    )
-    weights: tuple[float, ...] = setting(
-        (), "How often an epoch shows each corpus (files, then pairs); 1 each"
-    )
+    pairs: tuple[Path, ...] = setting((), "Pairs in one file: TSV, or JSONL with source and target", flag="pairs")
+    weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus (files, then pairs); 1 each")
     development_source: Path | None = setting(None, "Development source text", flag="dev-source")
     development_target: Path | None = setting(None, "Development target text", flag="dev-target")
     development_pairs: Path | None = setting(None, "Development pairs, TSV or JSONL", flag="dev-pairs")
@@ -127,9 +123,7 @@ def corpora(config: DataConfig) -> list[Corpus]:
         raise HeedfulError("no training text; give --source FILE and --target FILE, or --pairs FILE")
     weights = config.weights or (1.0,) * len(files)
     if len(weights) != len(files) or min(weights) <= 0:
-        raise HeedfulError(
-            f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each"
-        )
+        raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
     _refuse_repeats([path for entry in files for path in entry if path])
     return [Corpus(source, target, weight) for (source, target), weight in zip(files, weights, strict=True)]
 
@@ -174,7 +168,7 @@ def read_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse"
         if target is _END:
             count = lines + sum(1 for _ in sources)
             raise _unequal(corpus, count, lines - 1)
-        yield Pair(source, cast(str | None, target))
+        yield Pair(source, target)
     if next(targets, _END) is not _END:
         raise _unequal(corpus, lines, lines + 1 + sum(1 for _ in targets))
 
@@ -239,9 +233,7 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
     return Examined(training, config.undecodable, use, report)
 
 
-def _first_reading(
-    training: list[Corpus], config: DataConfig, report: Report
-) -> tuple[np.ndarray, np.ndarray]:
+def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -> tuple[np.ndarray, np.ndarray]:
     """Return (use, keys): a verdict and the 64-bit hashes of both sides, for each pair."""
     use, keys = bytearray(), bytearray()
     for corpus in training:
@@ -259,9 +251,7 @@ def _first_reading(
     use_N = np.frombuffer(use, dtype=np.uint8)
     keys_N2 = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
     if config.drop_duplicates:
-        both = (
-            keys_N2[:, 0] * np.uint64(0x9E3779B97F4A7C15) + keys_N2[:, 1]
-        )  # order matters: (a, b) is not (b, a)
+        both = keys_N2[:, 0] * np.uint64(0x9E3779B97F4A7C15) + keys_N2[:, 1]  # order matters: (a, b) is not (b, a)
         first = np.zeros(len(use_N), dtype=bool)
         first[np.unique(both, return_index=True)[1]] = True
         report.drop("duplicate", int((~first & (use_N == 1)).sum()))
@@ -321,9 +311,7 @@ def _json_pair(line: str, where: str) -> Pair:
 def _resolve(path: Path, config: DataConfig) -> Path:
     full = path if config.folder is None else config.folder / path
     if not full.is_file():
-        remedy = (
-            "check the path" if config.folder else "check the path, or give the folder with --data.folder"
-        )
+        remedy = "check the path" if config.folder else "check the path, or give the folder with --data.folder"
         raise HeedfulError(f"{full}: no such file; {remedy}")
     return full
 

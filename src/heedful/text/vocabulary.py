@@ -24,13 +24,9 @@ class VocabularyConfig:
     kind: Literal["bpe", "unigram", "characters", "symbols"] = setting(
         "bpe", "Subwords by byte-pair encoding or unigram model, characters, or whitespace-separated symbols"
     )
-    size: int = setting(
-        8000, "Number of symbols, a joint vocabulary's in all; fewer if the text has not so many"
-    )
+    size: int = setting(8000, "Number of symbols, a joint vocabulary's in all; fewer if the text has not so many")
     joint: bool = setting(True, "One vocabulary for both sides, as in the paper; else one for each")
-    byte_fallback: bool = setting(
-        True, "Spell what the vocabulary lacks in bytes, so that nothing is unknown"
-    )
+    byte_fallback: bool = setting(True, "Spell what the vocabulary lacks in bytes, so that nothing is unknown")
     dropout: float = setting(0.0, "Subword dropout in training: probability of skipping a merge (BPE)")
     normalization: Literal["identity", "nfkc", "nmt_nfkc"] = setting(
         "identity", "Unicode normalisation; identity keeps every character"
@@ -46,9 +42,7 @@ class Vocabulary:
     def __init__(self, source: bytes, target: bytes | None = None) -> None:
         self._models = (source, target)
         self.source = sentencepiece.SentencePieceProcessor(model_proto=source)
-        self.target = (
-            self.source if target is None else sentencepiece.SentencePieceProcessor(model_proto=target)
-        )
+        self.target = self.source if target is None else sentencepiece.SentencePieceProcessor(model_proto=target)
 
     @property
     def joint(self) -> bool:
@@ -62,11 +56,13 @@ class Vocabulary:
 
     def encode_source(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Encode source lines; each ends with END."""
-        return self.source.encode(list(lines), add_eos=True, num_threads=threads)
+        ids: list[list[int]] = self.source.encode(list(lines), add_eos=True, num_threads=threads)
+        return ids
 
     def encode_target(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Encode target lines; each ends with END, and BEGIN is not part of it."""
-        return self.target.encode(list(lines), add_eos=True, num_threads=threads)
+        ids: list[list[int]] = self.target.encode(list(lines), add_eos=True, num_threads=threads)
+        return ids
 
     def decode_target(self, ids: Sequence[int]) -> str:
         """Decode target ids to one line of text; ids that do not spell valid UTF-8 become U+FFFD."""
@@ -81,9 +77,9 @@ class Vocabulary:
         processor = getattr(self, side)
         texts = [processor.decode([int(i) for i in line if i > END]) for line in ids]
         sentencepiece.set_random_generator_seed(seed & 0x7FFFFFFF)
-        return processor.encode(
-            texts, add_eos=True, enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1
-        )
+        options = {"enable_sampling": True, "alpha": dropout, "nbest_size": -1, "num_threads": 1}
+        sampled: list[list[int]] = processor.encode(texts, add_eos=True, **options)
+        return sampled
 
     def files(self) -> dict[str, bytes]:
         """Return the vocabulary's files by name: one if joint, else one for each side."""
@@ -111,14 +107,10 @@ class Vocabulary:
             sides = [(folder / f"vocabulary.{side}.model").read_bytes() for side in ("source", "target")]
             return cls(*sides)
         except (OSError, RuntimeError) as error:
-            raise HeedfulError(
-                f"{folder}: no usable vocabulary in it ({error}); copy the whole model folder"
-            ) from None
+            raise HeedfulError(f"{folder}: no usable vocabulary in it ({error}); copy the whole model folder") from None
 
 
-def learn(
-    sources: Iterable[str], targets: Iterable[str], config: VocabularyConfig, threads: int = 1
-) -> Vocabulary:
+def learn(sources: Iterable[str], targets: Iterable[str], config: VocabularyConfig, threads: int = 1) -> Vocabulary:
     """Learn a vocabulary from text.
 
     Raises:
@@ -138,9 +130,7 @@ def _learn_one(lines: Iterable[str], config: VocabularyConfig, threads: int) -> 
         # A small corpus does not bear a large vocabulary: take what sentencepiece says it bears.
         limit = re.search(r"value <= (\d+)", str(error))
         if not limit:
-            raise HeedfulError(
-                f"no vocabulary of {size} can be learned from this text: {_last(error)}"
-            ) from None
+            raise HeedfulError(f"no vocabulary of {size} can be learned from this text: {_last(error)}") from None
         return _train(sentences, config, int(limit[1]), threads)
 
 
@@ -163,9 +153,7 @@ def _train(sentences: list[str], config: VocabularyConfig, size: int, threads: i
         "bos_id": BEGIN,
         "eos_id": END,
     }
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=model, **arguments
-    )
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences), model_writer=model, **arguments)
     return model.getvalue()
 
 

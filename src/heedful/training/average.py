@@ -25,9 +25,7 @@ def average_files(paths: Iterable[Path]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def update_exponential(
-    average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int
-) -> None:
+def update_exponential(average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int) -> None:
     """Move `average` towards `weights` in place: decay * average + (1 - decay) * weights.
 
     Early on the decay is lower, (1 + step) / (10 + step), so that the first weights do not linger.

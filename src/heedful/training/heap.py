@@ -22,4 +22,4 @@ def keep_heap() -> bool:
         (M_MMAP_THRESHOLD, largest),
         (M_TOP_PAD, 64 << 20),
     )
-    return all([mallopt(option, value) for option, value in settings])
+    return 0 not in [mallopt(option, value) for option, value in settings]

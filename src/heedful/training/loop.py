@@ -38,9 +38,7 @@ class TrainingConfig:
     """How to train; the defaults are the paper's for its base model."""
 
     steps: int = setting(100_000, "Steps to train for")
-    minutes: float = setting(
-        0.0, "Set the number of steps so that training takes about so long here; 0 = off"
-    )
+    minutes: float = setting(0.0, "Set the number of steps so that training takes about so long here; 0 = off")
     optimizer: Literal["adam", "adamw"] = setting("adam", "Adam, or Adam with decoupled weight decay")
     beta1: float = setting(0.9, "Adam's decay of the mean gradient")
     beta2: float = setting(0.98, "Adam's decay of the mean squared gradient")
@@ -58,9 +56,7 @@ class TrainingConfig:
     average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)")
     exponential_average: float = setting(0.0, "Decay of an exponential average to use instead; 0 = off")
     checkpoint_every: int = setting(1000, "Steps between checkpoints")
-    evaluate_every: int = setting(
-        1000, "Steps between evaluations on the development data; 0 = only at the end"
-    )
+    evaluate_every: int = setting(1000, "Steps between evaluations on the development data; 0 = only at the end")
     metric: Metric = setting("bleu", "Development score that decides which checkpoint is best")
     patience: int = setting(0, "Stop after so many evaluations without a better score; 0 = never")
     seed: int = setting(1, "Seed of initialisation and dropout")
@@ -190,15 +186,11 @@ def train(
             update_exponential(average, take_weights(model), config.exponential_average, step)
         progress.step, progress.tokens, progress.data = step, progress.tokens + int(tokens), stream.state()
         speed = tokens / (time.monotonic() - began)
-        yield Step(
-            step, config.steps, smoothed / tokens, likelihood / tokens, rate, int(tokens), speed, stream.epoch
-        )
+        yield Step(step, config.steps, smoothed / tokens, likelihood / tokens, rate, int(tokens), speed, stream.epoch)
 
         last = step == config.steps
         if last or step % config.checkpoint_every == 0:
-            _keep_checkpoint(
-                state_folder / "checkpoints", step, average or take_weights(model), config.average
-            )
+            _keep_checkpoint(state_folder / "checkpoints", step, average or take_weights(model), config.average)
         if evaluate and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
             yield from _evaluate(model, evaluate, config, progress, average, state_folder)
         patience_is_over = 0 < config.patience <= progress.evaluations_without_gain
@@ -215,9 +207,7 @@ def batch_loss(model: Transformer, batch: Batch, smoothing: float) -> Loss:
     """Return the summed loss of a batch; padding is left out before the projection."""
     hidden_BTD = model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
     real_BT = batch.target_out_BT != PAD
-    return smoothed_cross_entropy(
-        hidden_BTD[real_BT], model.output.weight, batch.target_out_BT[real_BT], smoothing
-    )
+    return smoothed_cross_entropy(hidden_BTD[real_BT], model.output.weight, batch.target_out_BT[real_BT], smoothing)
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -251,7 +241,7 @@ def autocast(precision: str, device: torch.device) -> Callable[[], AbstractConte
 def has_native_bfloat16(device: torch.device) -> bool:
     """Return whether `device` multiplies bfloat16 matrices in hardware: elsewhere float32 is far faster."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     capabilities = torch.backends.cpu.get_cpu_capability()
@@ -344,7 +334,7 @@ def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     distributed.all_reduce(flat)
     for gradient, summed in zip(
-        gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+        gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
     ):
         gradient.copy_(summed.view_as(gradient))
     device_sums = sums.to(flat.device)

@@ -6,7 +6,7 @@ chunk of tokens at a time is projected, and its loss and gradients are computed 
 `N` tokens, `C` tokens of a chunk, `D` d_model, `V` vocabulary.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -33,7 +33,8 @@ def smoothed_cross_entropy(
     The target distribution gives 1 - smoothing to the target and spreads `smoothing` evenly over all V symbols, as
     Szegedy et al. 2016 and `torch.nn.functional.cross_entropy` do. Gradients flow from `smoothed` only.
     """
-    return Loss(*cast(tuple[Tensor, Tensor], _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing)))
+    smoothed, likelihood = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing)  # type: ignore[no-untyped-call]
+    return Loss(smoothed, likelihood)
 
 
 class _ProjectedLoss(torch.autograd.Function):
@@ -79,6 +80,6 @@ class _ProjectedLoss(torch.autograd.Function):
         return (1.0 - smoothing) * likelihood + smoothing * uniform, likelihood
 
     @staticmethod
-    def backward(ctx: Any, smoothed: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, smoothed: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden_gradient_ND, weight_gradient_VD = ctx.saved_tensors
         return hidden_gradient_ND * smoothed, weight_gradient_VD * smoothed, None, None

@@ -16,7 +16,7 @@ def learning_rate(
     - "cosine": up to `rate` in `warmup` steps, then half a cosine to zero
     """
     if schedule == "paper":
-        return rate * d_model**-0.5 * min(step**-0.5, step * max(warmup, 1) ** -1.5)
+        return float(rate * d_model**-0.5 * min(step**-0.5, step * max(warmup, 1) ** -1.5))
     warmed = min(1.0, step / max(warmup, 1))
     left = (steps - step + 1) / max(steps, 1)  # share of the training that remains, this step included
     if schedule == "cosine":

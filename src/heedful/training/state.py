@@ -76,9 +76,7 @@ def load_state(
     try:
         progress = Progress(**json.loads((place / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise HeedfulError(
-            f"{place / 'state.json'}: damaged ({error}); remove {place} and start again"
-        ) from None
+        raise HeedfulError(f"{place / 'state.json'}: damaged ({error}); remove {place} and start again") from None
     random = read_weights(place / "random.safetensors")["random"]
     return progress, random, read_weights(place / "average.safetensors")
 
@@ -104,9 +102,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     return tensors
 
 
-def _put_optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
+def _put_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     for entry, tensor in tensors.items():
         name, key = entry.rsplit("/", 1)

