@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heedful.errors import HeedfulError
-    from heedful.recipe import Recipe, build, resume, run
+    from heedful.pipeline import resume, run
+    from heedful.recipe import Recipe, build
     from heedful.translator import Output, Translator
 
 __all__ = ["HeedfulError", "Output", "Recipe", "Translator", "build", "resume", "run"]
@@ -15,8 +16,8 @@ _HOMES = {
     "Recipe": "recipe",
     "Translator": "translator",
     "build": "recipe",
-    "resume": "recipe",
-    "run": "recipe",
+    "resume": "pipeline",
+    "run": "pipeline",
 }
 
 

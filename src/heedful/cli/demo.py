@@ -62,7 +62,8 @@ def demo(
 ) -> None:
     """Learn English spelling to pronunciation in three minutes: train, score, pronounce new words, show attention."""
     from heedful.cli.display import show
-    from heedful.recipe import build, run
+    from heedful.pipeline import run
+    from heedful.recipe import build
     from heedful.translator import Translator
 
     console = Console(highlight=False)

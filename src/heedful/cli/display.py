@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from heedful.recipe import Event, Finished, Prepared
+from heedful.pipeline import Event, Finished, Prepared
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step
 
 PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal

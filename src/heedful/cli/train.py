@@ -12,7 +12,8 @@ from heedful.cli.display import show
 from heedful.cli.settings import flags, given
 from heedful.config import read_toml
 from heedful.errors import HeedfulError
-from heedful.recipe import Event, Recipe, build, resume, run
+from heedful.pipeline import Event, resume, run
+from heedful.recipe import Recipe, build
 from heedful.training.loop import Evaluation, Step
 
 RecipeFlags: Any = flags(Recipe)

@@ -109,20 +109,17 @@ class BatchStream:
         """Continue where the stream that gave `state` stood."""
         self.epoch, self.position = state["epoch"], state["position"]
 
-    def batches_in_epoch(self) -> int:
-        """Return the number of batches of the present epoch, over all processes."""
-        return len(self._epoch_plan())
-
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            if self.position + self._world > max(len(self._epoch_plan()), self._world):
+            if self.position + self._world > max(len(self.plan()), self._world):
                 self.epoch, self.position = self.epoch + 1, 0
-            plan = self._epoch_plan()
+            plan = self.plan()
             rows = plan[(self.position + self._rank) % len(plan)]
             self.position += self._world
             yield self._collate(rows)
 
-    def _epoch_plan(self) -> list[np.ndarray]:
+    def plan(self) -> list[np.ndarray]:
+        """Return the rows of each batch of the present epoch, over all processes."""
         if self._planned != self.epoch:
             generator = np.random.default_rng((self._config.seed, self.epoch))
             rows = self._rows_of_epoch(generator)

@@ -90,14 +90,9 @@ def compare(
     test = PairedTest(systems, metrics, [list(r) for r in references], test_type="bs", n_samples=samples)
     signatures, results = test()
     return [
-        Comparison(
-            name,
-            float(results[name][0].score),
-            float(results[name][1].score),
-            float(results[name][1].p_value),
-            str(signatures[name]),
-        )
-        for name in metrics
+        Comparison(name, float(one.score), float(other.score), float(other.p_value), str(signatures[name]))
+        for name, (one, other) in results.items()
+        if name in signatures
     ]
 
 

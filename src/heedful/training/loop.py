@@ -164,29 +164,30 @@ def train(
             group["lr"] = rate
 
         # forward and backward, as often as gradients are accumulated
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(4, dtype=torch.float64)  # smoothed loss, likelihood, tokens, wishes to stop
         for _ in range(accumulate):
             batch = next(batches).to(device)
             with precision():
                 loss = batch_loss(model, batch, config.label_smoothing)
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
-            sums += torch.tensor(
-                [loss.smoothed.item(), loss.likelihood.item(), int((batch.target_out_BT != PAD).sum())]
-            )
+            tokens = int((batch.target_out_BT != PAD).sum())
+            sums += torch.tensor([loss.smoothed.item(), loss.likelihood.item(), tokens, stop()])
 
         # the gradient of the mean over all tokens of this step, on all processes
         _sum_over_processes(model, sums)
-        smoothed, likelihood, tokens = sums.tolist()
-        norm = scale_and_clip(model, 1.0 / tokens, config.clip)
+        smoothed, likelihood, counted, stops = sums.tolist()
+        norm = scale_and_clip(model, 1.0 / counted, config.clip)
         if not (math.isfinite(smoothed) and math.isfinite(norm)):
             raise HeedfulError(_diverged(step, stream, newest_state(state_folder)))
         optimizer.step()
         optimizer.zero_grad()
         if average:
             update_exponential(average, take_weights(model), config.exponential_average, step)
-        progress.step, progress.tokens, progress.data = step, progress.tokens + int(tokens), stream.state()
-        speed = tokens / (time.monotonic() - began)
-        yield Step(step, config.steps, smoothed / tokens, likelihood / tokens, rate, int(tokens), speed, stream.epoch)
+        progress.step, progress.tokens, progress.data = step, progress.tokens + int(counted), stream.state()
+        speed = counted / (time.monotonic() - began)
+        yield Step(
+            step, config.steps, smoothed / counted, likelihood / counted, rate, int(counted), speed, stream.epoch
+        )
 
         last = step == config.steps
         if last or step % config.checkpoint_every == 0:
@@ -194,7 +195,7 @@ def train(
         if evaluate and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
             yield from _evaluate(model, evaluate, config, progress, average, state_folder)
         patience_is_over = 0 < config.patience <= progress.evaluations_without_gain
-        interrupted = stop()
+        interrupted = stops > 0
         if last or interrupted or patience_is_over or step % config.checkpoint_every == 0:
             yield save()
         if not last and (interrupted or patience_is_over):

@@ -1,0 +1,410 @@
+"""Running a recipe: from raw text to a model folder, as a generator of events."""
+
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import tomli_w
+import torch
+from torch import distributed
+
+from heedful import bundle, files
+from heedful.config import from_table, read_toml, to_table
+from heedful.data.batches import Batch, BatchStream, batch_of
+from heedful.data.tokens import TokenStore, cache_folder, content_key, encode_corpus
+from heedful.errors import HeedfulError
+from heedful.evaluation.scores import bleu_and_chrf
+from heedful.model.transformer import Transformer
+from heedful.recipe import Recipe
+from heedful.text import corpus, vocabulary
+from heedful.text.corpus import Report
+from heedful.text.vocabulary import PAD, Vocabulary
+from heedful.training import loop
+from heedful.training.heap import keep_heap
+from heedful.training.loop import Ended, Notice, Record, Saved, Step, TrainingConfig
+from heedful.training.state import newest_state
+from heedful.translator import Translator
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was found before training: the data report, sizes, and how long training will take here."""
+
+    report: Report
+    symbols: tuple[int, int]
+    parameters: int
+    padding: float
+    steps: int
+    batches_in_epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The model folder is complete; scores are those of the final weights on the development data."""
+
+    folder: Path
+    scores: dict[str, float]
+    seconds: float
+
+
+Event = Record | Prepared | Finished
+
+
+def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Train from text to a model folder, yielding what happens; each event is also a line of log.jsonl.
+
+    Raises:
+        HeedfulError: something in the data or the settings that the user can mend.
+    """
+    if (folder / "model.toml").exists() and processes()[0] == 0:
+        raise HeedfulError(
+            f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
+        )
+    started = time.monotonic()
+    _set_threads(recipe.training)
+    rank, _ = processes()
+    recipe = _with_absolute_folder(recipe)
+    examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
+    if rank == 0:
+        _start_folder(folder, recipe, _learn_vocabulary(recipe, examined))
+    _wait_for_all()
+    yield from _Run(recipe, folder, examined, started).logged_events(stop)
+
+
+def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Continue a run from its last saved state: it ends in the weights of a run that was never stopped (CPU).
+
+    Raises:
+        HeedfulError: there is no run in `folder`.
+    """
+    if not (folder / "recipe.toml").is_file() or not (folder / "model.toml").is_file():
+        raise HeedfulError(f"{folder}: no training to resume in it; give the folder that `heedful train` wrote")
+    started = time.monotonic()
+    recipe = from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
+    _set_threads(recipe.training)
+    bundle.read_manifest(folder)
+    examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
+    if processes()[0] == 0:
+        _forget_unsaved(folder)
+    _wait_for_all()
+    yield from _Run(recipe, folder, examined, started).logged_events(stop)
+
+
+class _Run:
+    """One training run: what is shared between its parts."""
+
+    def __init__(self, recipe: Recipe, folder: Path, examined: corpus.Examined, started: float) -> None:
+        self.recipe, self.folder, self.started = recipe, folder, started
+        self.words = Vocabulary.load(folder)
+        self.report = examined.report
+        self.dev = corpus.development(recipe.data) or examined.held_out()
+        self.store = self._encode(examined)
+        self.device = _device()
+        torch.manual_seed(recipe.training.seed)
+        self.model = Transformer(recipe.model, *self.words.sizes).to(self.device)
+
+    def logged_events(self, stop: Callable[[], bool]) -> Iterator[Event]:
+        """Yield the events of the run; the first process also writes them to log.jsonl."""
+        if processes()[0] != 0:
+            yield from self.events(stop)
+            return
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            for event in self.events(stop):
+                _write_event(log, event)
+                yield event
+
+    def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
+        """Prepare, train, and finish the model folder."""
+        rank, world = processes()
+        torch.manual_seed(self.recipe.training.seed + 1000 * rank)
+        stream = self._stream(rank, world)
+        seconds_a_step = _agreed(self._time_a_step(stream))
+        self._fix_steps(seconds_a_step)
+        training = self.recipe.training
+        yield Prepared(
+            self.report,
+            self.words.sizes,
+            sum(parameter.numel() for parameter in self.model.parameters()),
+            _padding(stream, self.store),
+            training.steps,
+            len(stream.plan()),
+            training.steps * seconds_a_step,
+        )
+        yield from map(Notice, self._warnings())
+        torch.manual_seed(training.seed + 1000 * rank)
+        records = loop.train(
+            self.model,
+            stream,
+            training,
+            self.folder / "state",
+            accumulate=self.recipe.batches.accumulate,
+            evaluate=self._evaluate if self.dev else None,
+            stop=stop,
+        )
+        for record in records:
+            yield record
+            if isinstance(record, Saved) and rank == 0:
+                bundle.write_weights(self.folder / bundle.WEIGHTS, loop.final_weights(self.folder / "state", training))
+            if isinstance(record, Ended) and record.reason != "interrupted" and rank == 0:
+                yield self._finish()
+
+    def _finish(self) -> Finished:
+        weights = loop.final_weights(self.folder / "state", self.recipe.training)
+        bundle.write_weights(self.folder / bundle.WEIGHTS, weights)
+        bundle.put_weights(self.model, weights, self.folder)
+        scores = self._evaluate(self.model.eval(), beam=self.recipe.search.beam)[0] if self.dev else {}
+        finished = Finished(self.folder, scores, time.monotonic() - self.started)
+        files.write_text(self.folder / "README.md", _model_card(self.recipe, self.report, self.model, finished))
+        return finished
+
+    def _encode(self, examined: corpus.Examined) -> TokenStore:
+        data = self.recipe.data
+        settings = json.dumps([to_table(data), self.report.development], default=str, sort_keys=True)
+        inputs = [file for entry in examined.corpora for file in entry[:2] if file]
+        if data.development_source or data.development_pairs:
+            settings = json.dumps({**to_table(data), "folder": "", "held_out": 0}, default=str, sort_keys=True)
+        path = cache_folder() / f"{content_key(inputs, settings, self.words)}.arrow"
+        notes = path.with_suffix(".json")
+        if processes()[0] == 0 and not (path.is_file() and notes.is_file()):
+            encoded = encode_corpus(examined.training(), self.words, path, data.max_length, data.max_ratio)
+            files.write_text(notes, json.dumps(encoded._asdict()))
+        _wait_for_all()
+        counts = json.loads(notes.read_text(encoding="utf-8"))
+        self.report.drop("too long", counts["too_long"])
+        self.report.drop("ratio", counts["ratio"])
+        self.report.unknown = counts["unknown"]
+        store = TokenStore(path)
+        if not len(store):
+            raise HeedfulError(f"no pair left of {self.report.read}: {self.report.dropped}; raise data.max_length")
+        for side, lengths in (("source", store.source_lengths_N), ("target", store.target_lengths_N)):
+            self.report.lengths[side] = [
+                float(lengths.mean()),
+                float(np.median(lengths)),
+                float(lengths.max()),
+            ]
+        return store
+
+    def _stream(self, rank: int, world: int) -> BatchStream:
+        return BatchStream(
+            self.store,
+            self.recipe.batches,
+            vocabulary=self.words,
+            subword_dropout=self.recipe.vocabulary.dropout,
+            weights=self.recipe.data.weights,
+            rank=rank,
+            world=world,
+        )
+
+    def _time_a_step(self, stream: BatchStream) -> float:
+        """Time a few real batches, without learning from them; the estimate costs about as long as they take."""
+        precision = loop.autocast(self.recipe.training.precision, self.device)
+        batches = iter(stream)
+        times, most = [], 4
+        self.model.train()
+        for _ in range(most):
+            began = time.monotonic()
+            with precision():
+                loss = loop.batch_loss(self.model, next(batches).to(self.device), 0.1)
+            loss.smoothed.backward()  # type: ignore[no-untyped-call]
+            times.append(time.monotonic() - began)
+        self.model.zero_grad()
+        stream.restore({"epoch": 0, "position": 0})
+        steady = times[1:]  # the first pays for what is set up once
+        return sum(steady) / len(steady) * self.recipe.batches.accumulate * 1.05  # and the optimizer's share
+
+    def _fix_steps(self, seconds_a_step: float) -> None:
+        """Turn `minutes` into steps, once: the stored recipe has the steps, so that resuming is exact."""
+        training = self.recipe.training
+        if not training.minutes:
+            return
+        steps = max(20, int(60 * training.minutes / seconds_a_step))
+        # Short runs still want a warmup, evaluations and checkpoints to average.
+        every = min(training.checkpoint_every, max(1, steps // 20))
+        self.recipe = replace(
+            self.recipe,
+            training=replace(
+                training,
+                minutes=0.0,
+                steps=steps,
+                warmup=min(training.warmup, max(1, steps // 5)),
+                checkpoint_every=every,
+                evaluate_every=min(training.evaluate_every, every * 4),
+            ),
+        )
+        _write_recipe(self.folder, self.recipe)
+
+    def _warnings(self) -> Iterator[str]:
+        tokens = int(self.store.target_lengths_N.sum())
+        symbols = self.words.sizes[1]
+        if self.recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * symbols:
+            yield (
+                f"the vocabulary has {symbols:,} symbols but the target text only {tokens:,} tokens: most symbols are "
+                f"too rare to learn; try --vocabulary.size {max(300, tokens // 60)}"
+            )
+        if self.report.leaked > self.report.kept // 100:
+            yield (
+                f"{self.report.leaked:,} training pairs share a sentence with the development data: its scores will "
+                f"be too good; remove them, or leave development out to have disjoint pairs held out"
+            )
+
+    @torch.inference_mode()
+    def _evaluate(self, model: Transformer, beam: int = 1) -> tuple[dict[str, float], list[str]]:
+        """Score the development data: loss and perplexity by force-decoding, BLEU and chrF by search."""
+        loss = self._development_loss(model)
+        translator = Translator(model, self.words, replace(self.recipe.search, beam=beam, n_best=1, sample=False))
+        sources, references = [pair[0] for pair in self.dev], [pair[1] for pair in self.dev]
+        outputs = [found[0].text for found in translator.translate(sources)]
+        scores = {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))} | bleu_and_chrf(outputs, references)
+        scores["exact"] = 100 * sum(map(str.__eq__, outputs, references)) / len(outputs)
+        return scores, list(_collapse(outputs))
+
+    def _development_loss(self, model: Transformer) -> float:
+        """Mean negative log-likelihood of a target symbol, in nats."""
+        sources = self.words.encode_source([pair[0] for pair in self.dev])
+        targets = self.words.encode_target([pair[1] for pair in self.dev])
+        rows = sorted(range(len(sources)), key=lambda i: (len(targets[i]), len(sources[i])))
+        total, tokens = 0.0, 0
+        for start in range(0, len(rows), 64):
+            chosen = rows[start : start + 64]
+            batch: Batch = batch_of([sources[i] for i in chosen], [targets[i] for i in chosen]).to(self.device)
+            total += loop.batch_loss(model, batch, 0.0).likelihood.item()
+            tokens += int((batch.target_out_BT != PAD).sum())
+        return total / tokens
+
+
+def _learn_vocabulary(recipe: Recipe, examined: corpus.Examined) -> Vocabulary:
+    sources = (source for _, source, _ in examined.training())
+    targets = (target for _, _, target in examined.training())
+    return vocabulary.learn(sources, targets, recipe.vocabulary, threads=os.cpu_count() or 1)
+
+
+def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_recipe(folder, recipe)
+    provenance = {
+        "heedful": _version(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    bundle.describe(folder, to_table(recipe.model), words, to_table(recipe.search), provenance)
+    files.write_text(folder / "log.jsonl", "")
+
+
+def _write_recipe(folder: Path, recipe: Recipe) -> None:
+    files.write_text(folder / "recipe.toml", tomli_w.dumps(to_table(recipe)))
+
+
+def _write_event(log: IO[str], event: Event) -> None:
+    if isinstance(event, Step) and event.step % 10 and event.step != event.steps:
+        return
+    record = {"event": type(event).__name__.lower(), "time": round(time.time(), 3)} | asdict(event)
+    log.write(json.dumps(record, default=str) + "\n")
+    log.flush()
+
+
+def _forget_unsaved(folder: Path) -> None:
+    """Drop log records of steps after the saved state: they will be made again."""
+    place = newest_state(folder / "state")
+    saved = int(place.name.removeprefix("step-")) if place else 0
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line).get("step", 0) <= saved]
+    files.write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _padding(stream: BatchStream, store: TokenStore) -> float:
+    """Return the share of padding in an epoch's batches, over both sides."""
+    slots, tokens = 0, 0
+    for rows in stream.plan():
+        for lengths in (store.source_lengths_N[rows], store.target_lengths_N[rows]):
+            slots += len(lengths) * int(lengths.max())
+            tokens += int(lengths.sum())
+    return 1 - tokens / slots
+
+
+def _collapse(outputs: list[str]) -> Iterator[str]:
+    """Warn when a model says the same whatever it is given: the commonest failure that a falling loss hides."""
+    text, count = Counter(outputs).most_common(1)[0]
+    if len(outputs) >= 10 and count > len(outputs) / 2:
+        yield (
+            f"{count} of {len(outputs)} development outputs are the same ({text[:40]!r}): the model ignores its input. "
+            f"If this lasts: lower training.rate, train longer, or check that line n of both sides belong together"
+        )
+
+
+def _set_threads(config: TrainingConfig) -> None:
+    keep_heap()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+
+def processes() -> tuple[int, int]:
+    """Return (rank, number of processes), joining the others first if torchrun started us."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _wait_for_all() -> None:
+    if processes()[1] > 1:
+        distributed.barrier()
+
+
+def _agreed(value: float) -> float:
+    """Return the first process's value on all of them."""
+    values = [value]
+    if processes()[1] > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _with_absolute_folder(recipe: Recipe) -> Recipe:
+    """Let the stored recipe find its data from wherever it is resumed."""
+    return replace(recipe, data=replace(recipe.data, folder=(recipe.data.folder or Path()).resolve()))
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("heedful")
+
+
+def _model_card(recipe: Recipe, report: Report, model: Transformer, finished: Finished) -> str:
+    data = recipe.data
+    names = [str(path) for path in (*data.source, *data.target, *data.pairs)]
+    scores = "\n".join(f"| {name} | {value:.2f} |" for name, value in finished.scores.items())
+    return f"""# A heedful model
+
+Made by `heedful train` from {", ".join(names)}.
+
+- pairs: {report.kept:,} for training, {report.development:,} for development
+- model: Transformer, {sum(p.numel() for p in model.parameters()):,} parameters
+- training: {recipe.training.steps:,} steps, {finished.seconds / 60:.1f} minutes on {os.cpu_count()} cores
+
+| development score | value |
+|---|---|
+{scores}
+
+BLEU and chrF are sacreBLEU's (13a, cased, detokenised), beam {recipe.search.beam}.
+
+Translate with it: `heedful translate {finished.folder.name} < input.txt`
+"""

@@ -1,0 +1,101 @@
+"""Shapes are checked at run time in every test: jaxtyping's hook must stand before the first import of heedful."""
+
+import os
+import random
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+# Not decoding.search: beartype refuses `typing.Self` in a method that the hook decorates on its own (PEP 673).
+jaxtyping.install_import_hook(
+    ["heedful.model", "heedful.training.loss", "heedful.decoding.alignment"], "beartype.beartype"
+)
+
+import torch  # noqa: E402
+
+from heedful.model.transformer import Transformer, TransformerConfig  # noqa: E402
+from heedful.text.vocabulary import Vocabulary, VocabularyConfig, learn  # noqa: E402
+
+DATA = Path(os.environ.get("HEEDFUL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+SIZES = {
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "d_model": 14,
+    "heads": 2,
+    "d_k": 5,
+    "d_v": 3,
+    "d_ff": 23,
+    "dropout": 0.0,
+    "max_positions": 97,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test touches the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEEDFUL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Return a function: the folder of a data set, or a skip that says what is absent."""
+
+    def find(name: str) -> Path:
+        folder = DATA / name
+        if not folder.is_dir():
+            pytest.skip(f"no data at {folder}; set HEEDFUL_DATA")
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Return a maker of small random models in evaluation mode; norms and biases are random too, so that they count."""
+
+    def make(
+        seed: int = 1, source_size: int = 29, target_size: int = 29, dtype=torch.float32, **changes
+    ) -> Transformer:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = Transformer(TransformerConfig(**{**SIZES, **changes}), source_size, target_size)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.dim() == 1:
+                        parameter.add_(torch.randn_like(parameter) / 5)
+        return model.to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy_vocabulary() -> Vocabulary:
+    """Return a small joint vocabulary that spells what it does not know in bytes."""
+    words = [
+        "the",
+        "a",
+        "cat",
+        "dog",
+        "house",
+        "tree",
+        "ein",
+        "eine",
+        "Katze",
+        "Hund",
+        "Haus",
+        "Baum",
+        "sees",
+        "and",
+        "finds",
+        "sieht",
+        "und",
+        "findet",
+        "ü",
+        "ß",
+    ]
+    chance = random.Random(3)
+    lines = [" ".join(chance.choices(words, k=7)) for _ in range(211)]
+    return learn(lines[:101], lines[101:], VocabularyConfig(size=331))

@@ -1,0 +1,289 @@
+"""What the paper says of embeddings, positions, stacks, sharing, sizes, cost and dropout."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from heedful.errors import HeedfulError
+from heedful.inspection.cost import forward_flops, parameters
+from heedful.model.dropout import Dropout
+from heedful.model.transformer import Residual, Transformer, TransformerConfig, sinusoids
+
+SOURCE, TARGET = 31, 29
+
+
+@pytest.mark.parametrize("d_model", [14, 13])
+@pytest.mark.parametrize("first", [0, 1])
+def test_sinusoids_are_the_papers_formula(d_model, first):
+    table = sinusoids(19, d_model, first)
+    for row in range(19):
+        for column in range(d_model):
+            angle = (row + first) / 10000 ** ((column - column % 2) / d_model)
+            expected = math.cos(angle) if column % 2 else math.sin(angle)
+            assert table[row, column].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 7, 101])
+def test_a_shifted_position_is_one_linear_map_of_the_position(k):
+    """Section 3.5: "for any fixed offset k, PE(pos + k) can be represented as a linear function of PE(pos)"."""
+    d_model, table = 22, sinusoids(307, 22)
+    shift = torch.zeros(d_model, d_model)
+    for i in range(0, d_model, 2):
+        angle = k / 10000 ** (i / d_model)
+        cos, sin = math.cos(angle), math.sin(angle)
+        shift[i : i + 2, i : i + 2] = torch.tensor([[cos, sin], [-sin, cos]])
+    torch.testing.assert_close(table[:-k] @ shift.T, table[k:], rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_embeddings_are_scaled_by_the_root_of_d_model_and_positions_added(tiny_model):
+    embedding = tiny_model().source_embedding
+    token = torch.randint(29, (3, 11))
+    expected = embedding.token.weight[token] * 14**0.5 + sinusoids(11, 14)
+    torch.testing.assert_close(embedding(token), expected)
+    torch.testing.assert_close(embedding(token[:, 5:], start=5), expected[:, 5:])
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+@torch.no_grad()
+def test_first_position_one_shifts_every_position_by_one(tiny_model, positions):
+    zero, one = (tiny_model(positions=positions, first_position=first).source_embedding for first in (0, 1))
+    token = torch.randint(29, (3, 12))
+    shifted = one(token[:, :-1]) - one.token(token[:, :-1]) * one.scale
+    straight = zero(token) - zero.token(token) * zero.scale
+    torch.testing.assert_close(shifted, straight[:, 1:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [257, 601])
+@pytest.mark.parametrize("first", [0, 1])
+@torch.no_grad()
+def test_positions_extend_beyond_the_table_as_if_it_had_been_longer(tiny_model, length, first):
+    embedding = tiny_model(first_position=first).source_embedding
+    token = torch.full((1, length), 7)
+    expected = embedding.token.weight[token] * embedding.scale + sinusoids(length, 14, first)
+    torch.testing.assert_close(embedding(token), expected)
+    torch.testing.assert_close(embedding(token[:, :1], start=length - 1), expected[:, -1:])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_more_tokens_than_learned_positions_are_refused_in_words(tiny_model, first):
+    model = tiny_model(positions="learned", first_position=first)
+    most = 97 - first
+    model.encode(torch.full((1, most), 5), torch.tensor([most]))
+    with pytest.raises(HeedfulError, match="97 positions"):
+        model.encode(torch.full((1, most + 1), 5), torch.tensor([most + 1]))
+
+
+@torch.no_grad()
+def test_without_positions_permuting_source_tokens_permutes_encoder_outputs(tiny_model):
+    model = tiny_model(dtype=torch.float64)
+    source, lengths = torch.randint(4, 29, (3, 11)), torch.full((3,), 11)
+    order = torch.randperm(11)
+
+    def difference():
+        straight = model.encode(source, lengths).states_BSD[:, order]
+        return (straight - model.encode(source[:, order], lengths).states_BSD).abs().max().item()
+
+    assert difference() > 1e-3, "positions count"
+    model.source_embedding.table_LD.zero_()
+    assert difference() < 1e-12
+
+
+@pytest.mark.parametrize("normalization", ["post", "pre"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+@pytest.mark.parametrize("share", ["all", "target", "none"])
+def test_every_parameter_gets_a_gradient(tiny_model, normalization, positions, share):
+    model = tiny_model(normalization=normalization, positions=positions, share=share)
+    hidden = model.decode(torch.randint(29, (3, 7)), model.encode(torch.randint(29, (3, 11)), torch.tensor([11, 5, 2])))
+    model.logits(hidden).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("share", "distinct"), [("all", 1), ("target", 2), ("none", 3)])
+def test_tied_weights_are_one_storage(tiny_model, share, distinct):
+    model = tiny_model(share=share)
+    source, target = model.source_embedding.token.weight, model.target_embedding.token.weight
+    assert len({weight.data_ptr() for weight in (source, target, model.output.weight)}) == distinct
+    assert (target.data_ptr() == model.output.weight.data_ptr()) == (share != "none")
+    assert (source.data_ptr() == target.data_ptr()) == (share == "all")
+
+
+@pytest.mark.parametrize("share", ["all", "target"])
+def test_tied_weights_stay_tied_when_the_model_moves_or_changes_type(tiny_model, share):
+    model = tiny_model(share=share).to(torch.bfloat16).to(torch.float64)
+    assert model.output.weight is model.target_embedding.token.weight
+
+
+@pytest.mark.parametrize(("normalization", "final"), [("post", 0), ("pre", 2)])
+def test_a_pair_of_layers_has_five_residual_connections_and_five_norms(tiny_model, normalization, final):
+    model = tiny_model(encoder_layers=1, decoder_layers=1, normalization=normalization)
+    calls = []
+    for module in model.modules():
+        if isinstance(module, Residual | nn.LayerNorm):
+            module.register_forward_hook(lambda module, args, output: calls.append(type(module)))
+    model.decode(torch.randint(29, (2, 3)), model.encode(torch.randint(29, (2, 5)), torch.tensor([5, 5])))
+    assert calls.count(Residual) == 5
+    assert calls.count(nn.LayerNorm) == 5 + final
+
+
+@pytest.mark.parametrize("normalization", ["post", "pre"])
+@torch.no_grad()
+def test_a_residual_is_the_formula_of_its_normalization(normalization):
+    residual = Residual(TransformerConfig(d_model=14, dropout=0.0, normalization=normalization))
+    x, weight = torch.randn(3, 5, 14), torch.randn(14, 14)
+    expected = x + residual.norm(x) @ weight if residual.pre else residual.norm(x + x @ weight)
+    torch.testing.assert_close(residual(x, lambda y: y @ weight), expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"share": "target"},
+        {"share": "none", "normalization": "pre"},
+        {"share": "none", "positions": "learned", "max_positions": 41},
+        {"d_k": 0, "d_v": 0},
+        {"encoder_layers": 3, "decoder_layers": 1, "heads": 1, "d_ff": 7},
+    ],
+)
+def test_parameters_counted_on_paper_are_the_models(tiny_model, changes):
+    source = TARGET if changes.get("share", "all") == "all" else SOURCE
+    model = tiny_model(source_size=source, target_size=TARGET, **changes)
+    counted = parameters(model.config, source, TARGET)
+    assert sum(counted.values()) == sum(p.numel() for p in model.parameters())
+    stacks = {"encoder": (model.encoder, model.encoder_norm), "decoder": (model.decoder, model.decoder_norm)}
+    for part, modules in stacks.items():
+        assert counted[part] == sum(p.numel() for module in modules for p in module.parameters())
+
+
+def test_the_base_model_has_the_parameters_derived_by_hand():
+    """Table 3 says 65 x 10^6 for the base model; 37,000 joint subwords (5.1), shared three ways (3.4).
+
+    embeddings                                    37,000 x 512                        = 18,944,000
+    attention: W^Q, W^K, W^V, W^O                 4 x 512 x 512                       =  1,048,576
+    feed-forward: W_1, W_2, b_1, b_2              2 x 512 x 2048 + 2048 + 512         =  2,099,712
+    layer norm: gain and bias                     2 x 512                             =      1,024
+    encoder layer: 1 attention, 1 FFN, 2 norms    1,048,576 + 2,099,712 + 2,048       =  3,150,336   x 6 = 18,902,016
+    decoder layer: 2 attentions, 1 FFN, 3 norms   2,097,152 + 2,099,712 + 3,072       =  4,199,936   x 6 = 25,199,616
+    in all                                        18,944,000 + 18,902,016 + 25,199,616 = 63,045,632
+    """
+    with torch.device("meta"):
+        model = Transformer(TransformerConfig(), 37_000, 37_000)
+    count = sum(p.numel() for p in model.parameters())
+    assert count == 63_045_632 == sum(parameters(model.config, 37_000, 37_000).values())
+    assert count == pytest.approx(65e6, rel=0.04)
+
+
+def test_the_big_model_is_as_big_as_the_papers():
+    config = TransformerConfig(d_model=1024, d_ff=4096, heads=16, dropout=0.3)
+    with torch.device("meta"):
+        model = Transformer(config, 37_000, 37_000)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(213e6, rel=0.04)
+
+
+@pytest.mark.parametrize("changes", [{}, {"d_k": 0, "d_v": 0}, {"decoder_layers": 1, "normalization": "pre"}])
+def test_flops_by_formula_are_those_that_torch_counts(tiny_model, changes):
+    model = tiny_model(**changes)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        memory = model.encode(torch.randint(29, (1, 11)), torch.tensor([11]))
+        model.logits(model.decode(torch.randint(29, (1, 7)), memory))
+    expected = sum(forward_flops(model.config, 29, 11, 7).values())
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
+
+
+def test_widths_of_keys_and_values_are_free(tiny_model):
+    attention = tiny_model(d_model=15, heads=2, d_k=11, d_v=17).decoder[0].cross_attention
+    shapes = [tuple(getattr(attention, name).weight.shape) for name in ("query", "key", "value", "output")]
+    assert shapes == [(22, 15), (22, 15), (34, 15), (15, 34)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"d_model": 15, "d_k": 0, "d_v": 0},
+        {"d_model": 15, "d_k": 5, "d_v": 0},
+        {"encoder_layers": 0},
+        {"decoder_layers": 0},
+        {"d_ff": 0},
+        {"d_model": 0},
+        {"heads": -1},
+        {"source_size": SOURCE, "share": "all"},
+        pytest.param(
+            {"heads": 0, "d_k": 0, "d_v": 0},
+            marks=pytest.mark.xfail(strict=True, reason="_check divides by heads before it looks at them"),
+        ),
+        pytest.param({"d_k": -3}, marks=pytest.mark.xfail(strict=True, reason="_check does not look at d_k and d_v")),
+        pytest.param(
+            {"dropout": 1.0},
+            marks=pytest.mark.xfail(strict=True, reason="dropout 1 is accepted, and divides by zero in training"),
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(tiny_model, changes):
+    with pytest.raises(HeedfulError, match="model"):
+        tiny_model(**changes)
+
+
+# Dropout ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("shape", [(100_003,), (47, 43, 53)])
+def test_dropout_zeroes_at_its_rate_and_keeps_the_expectation(p, shape):
+    torch.manual_seed(1)
+    y = Dropout(p)(torch.ones(shape))
+    deviation = 5 * math.sqrt(p * (1 - p) / y.numel())
+    assert (y == 0).float().mean().item() == pytest.approx(p, abs=deviation + 1 / 512)
+    assert y.mean().item() == pytest.approx(1.0, abs=deviation / (1 - p))
+    assert len(y.unique()) == 2, "survivors are scaled alike"
+
+
+def test_the_expectation_is_exact_for_the_rate_that_is_used():
+    # A threshold off by one would drop 1/256 more than survivors are scaled for; enough draws tell them apart.
+    torch.manual_seed(2)
+    y = Dropout(0.25)(torch.ones(4_000_037))
+    assert y.mean().item() == pytest.approx(1.0, abs=5 * math.sqrt(1 / 3 / y.numel()))
+
+
+def test_dropout_drops_each_element_independently():
+    torch.manual_seed(3)
+    kept = (Dropout(0.5)(torch.ones(20_011, 8)) > 0).double()
+    correlation = torch.corrcoef(kept.T) - torch.eye(8)
+    assert correlation.abs().max() < 5 / math.sqrt(20_011)
+
+
+def test_the_gradient_of_dropout_has_its_mask():
+    x = torch.randn(1009, requires_grad=True)
+    y = Dropout(0.3)(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(y, x * gradient)
+    assert 0 < (gradient == 0).sum() < 1009
+
+
+def test_dropout_is_nothing_in_evaluation_or_at_zero():
+    x = torch.randn(101)
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0)(x) is x
+
+
+def test_a_model_drops_out_in_training_and_only_there(tiny_model):
+    model = tiny_model(dropout=0.3)
+    source, lengths = torch.randint(29, (3, 11)), torch.tensor([11, 5, 2])
+    assert torch.equal(model.encode(source, lengths)[0], model.encode(source, lengths)[0])
+    model.train()
+    assert not torch.equal(model.encode(source, lengths)[0], model.encode(source, lengths)[0])
+
+
+def test_dropout_stands_where_the_paper_puts_it(tiny_model):
+    """5.4: on the output of each sublayer and on both embedding sums; nowhere else unless asked for."""
+    model = tiny_model(encoder_layers=1, decoder_layers=1, dropout=0.3)
+    active = sorted(name for name, m in model.named_modules() if isinstance(m, Dropout) and m.p > 0)
+    residuals = [f"encoder.0.residuals.{i}.dropout" for i in range(2)]
+    residuals += [f"decoder.0.residuals.{i}.dropout" for i in range(3)]
+    assert active == sorted([*residuals, "source_embedding.dropout", "target_embedding.dropout"])

@@ -1,0 +1,185 @@
+"""The program as a user meets it: commands, pipes, errors."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from toy_task import settings, write_pairs
+
+
+def heedful(*arguments, text=None, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "heedful", *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    source, target = write_pairs(folder)
+    table = settings(source, target, steps=30)
+    (folder / "toy.toml").write_text(tomli_w.dumps(table))
+    ran = heedful("train", folder / "toy.toml", "--out", folder / "model", "--tensorboard", folder / "events")
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+def test_training_reports_the_data_then_steps_scores_and_the_folder(trained):
+    ran = heedful("train", trained / "toy.toml", "--out", trained / "model2", "--training.steps", "4")
+    assert "read" in ran.stderr
+    assert "held out, disjoint on both sides" in ran.stderr
+    assert "% padding" in ran.stderr
+    assert "about 0:00:0" in ran.stderr
+    assert "step 4/4" in ran.stderr
+    assert "BLEU" in ran.stderr
+    assert str(trained / "model2") in ran.stderr
+    assert "\x1b" not in ran.stderr
+
+
+def test_the_model_folder_is_complete(trained):
+    names = {path.name for path in (trained / "model").iterdir()}
+    assert {"model.toml", "vocabulary.model", "weights.safetensors", "recipe.toml", "log.jsonl", "README.md"} <= names
+    events = [json.loads(line)["event"] for line in (trained / "model" / "log.jsonl").read_text().splitlines()]
+    assert events[0] == "prepared"
+    assert events[-1] == "finished"
+    assert {"step", "evaluation", "saved", "ended"} <= set(events)
+    assert any((trained / "events").iterdir())
+
+
+def test_one_line_comes_out_for_each_line_and_empty_lines_stay_empty(trained):
+    lines = ["a b c", "", "g f \u2028 e", "   ", "é ü 🙂", "a"]
+    ran = heedful("translate", trained / "model", text="\n".join(lines) + "\n")
+    assert ran.returncode == 0, ran.stderr
+    out = ran.stdout.split("\n")
+    assert len(out) == len(lines) + 1
+    assert out[1] == ""
+    assert out[3] == ""
+
+
+def test_translate_writes_files_json_and_n_best(trained, tmp_path):
+    (tmp_path / "in").write_text("a b\nc d e\n")
+    model = trained / "model"
+    ran = heedful(
+        "translate", model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--jsonl", "--n-best", "3"
+    )
+    assert ran.returncode == 0, ran.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [row["line"] for row in rows] == [1, 2]
+    assert len(rows[0]["n_best"]) == 3
+    assert rows[0]["score"] == rows[0]["n_best"][0]["score"] >= rows[0]["n_best"][1]["score"]
+    plain = heedful("translate", model, "--n-best", "2", text="a b\n").stdout.splitlines()
+    assert [line.split("\t")[0] for line in plain] == ["1", "1"]
+
+
+def test_score_gives_the_score_that_translate_reported(trained, tmp_path):
+    (tmp_path / "in").write_text("a b\nc d e\nf g a b\n")
+    rows = [
+        json.loads(line)
+        for line in heedful("translate", trained / "model", "--input", tmp_path / "in", "--jsonl").stdout.splitlines()
+    ]
+    (tmp_path / "out").write_text("".join(row["text"] + "\n" for row in rows))
+    ran = heedful("score", trained / "model", "--source", tmp_path / "in", "--target", tmp_path / "out")
+    scores = [float(line.split("\t")[0]) for line in ran.stdout.splitlines()]
+    assert scores == pytest.approx([row["score"] for row in rows], abs=2e-6)
+
+
+def test_evaluate_gives_scores_with_signatures_and_compares_two_models(trained):
+    source, target = trained / "pairs.source", trained / "pairs.target"
+    model = trained / "model"
+    ran = heedful("evaluate", model, "--source", source, "--reference", target, "--against", model, "--json")
+    rows = {row["metric"]: row for row in json.loads(ran.stdout)}
+    assert "version:" in rows["BLEU"]["signature"]
+    assert {"BLEU", "chrF", "TER"} <= set(rows)
+    assert any("p = " in row["details"] for row in rows.values())
+    rates = heedful("evaluate", model, "--source", source, "--reference", target, "--symbols", "--json")
+    assert [row["metric"] for row in json.loads(rates.stdout)] == ["word error rate", "symbol error rate"]
+
+
+def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tmp_path):
+    ran = heedful("average", trained / "model", "--last", "2", "--out", tmp_path / "mean")
+    assert ran.returncode == 0, ran.stderr
+    assert heedful("translate", tmp_path / "mean", text="a b\n").returncode == 0
+    described = json.loads(heedful("info", tmp_path / "mean", "--json").stdout)
+    assert described["parameters"]["decoder"] > 0
+    assert "parameters" in heedful("info", tmp_path / "mean").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "--source", "absent.en", "--target", "absent.de"], "absent.en: no such file"),
+        (["train"], "--source FILE and --target FILE"),
+        (["train", "absent.toml"], "absent.toml: no such file"),
+        (["train", "--soruce", "x"], "Did you mean"),
+        (["trian"], "Did you mean"),
+        (["translate", "nowhere"], "not a model folder"),
+        (["train", "--resume", "nowhere"], "no training to resume"),
+    ],
+)
+def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, expected, tmp_path):
+    ran = heedful(*arguments, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert expected in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_invalid_input_and_unwritable_places_end_calmly(trained, tmp_path):
+    program = [sys.executable, "-m", "heedful", "translate", str(trained / "model")]
+    ran = subprocess.run(program, input=b"a b\n\xff\xfe\n", capture_output=True)
+    assert ran.returncode == 2
+    assert b"standard input:2: not UTF-8" in ran.stderr
+    ran = heedful("translate", trained / "model", "--output", "/proc/nothing/out", text="a\n")
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_reader_that_leaves_ends_the_program_quietly(trained, tmp_path):
+    (tmp_path / "in").write_text("a b c\n" * 20_000)
+    program = f"{sys.executable} -m heedful translate {trained / 'model'} --beam 1 -i {tmp_path / 'in'} | head -n 1"
+    ran = subprocess.run(program, shell=True, capture_output=True, text=True, timeout=100)
+    assert len(ran.stdout.splitlines()) == 1
+    assert ran.stderr == ""
+
+
+def test_help_answers_without_torch():
+    code = """
+import sys
+from heedful.cli.app import make_app
+make_app()(["--help"], result_action="return_value")
+assert "torch" not in sys.modules
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "translate" in ran.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["copy", "reverse", "sort"])
+def test_copying_reversing_and_sorting_are_learned_through_the_command_line(task, tmp_path):
+    source, target = write_pairs(tmp_path / "train", 6000, seed=1, length=7, task=task)
+    new_source, new_target = write_pairs(tmp_path / "test", 200, seed=2, length=7, task=task)
+    table = settings(source, target, steps=700, checkpoint_every=100, evaluate_every=0, rate=5e-3)
+    table["model"] |= {"d_model": 64, "d_ff": 128, "heads": 4, "dropout": 0.0, "encoder_layers": 2, "decoder_layers": 2}
+    table["batches"] = {"tokens": 1024}
+    table["data"]["drop_duplicates"] = True
+    (tmp_path / "task.toml").write_text(tomli_w.dumps(table))
+    began = time.monotonic()
+    ran = heedful("train", tmp_path / "task.toml", "--out", tmp_path / "model", "--training.threads", "2")
+    assert ran.returncode == 0, ran.stderr
+    ran = heedful(
+        "evaluate", tmp_path / "model", "--source", new_source, "--reference", new_target, "--symbols", "--json"
+    )
+    wrong = json.loads(ran.stdout)[0]["score"]
+    print(f"{task}: {wrong} % of new sequences wrong after {time.monotonic() - began:.0f} s")
+    assert wrong <= 5.0

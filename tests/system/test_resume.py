@@ -1,0 +1,92 @@
+"""Promise 5: killed at any moment and resumed, training ends in bit-identical weights."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from toy_task import settings, write_pairs
+
+
+def heedful(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "heedful", *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A recipe, and the folder of an uninterrupted run of it beside the recipe's file."""
+    tmp_path = tmp_path_factory.mktemp("resume")
+    source, target = write_pairs(tmp_path)
+    table = settings(source, target, steps=160, checkpoint_every=7, evaluate_every=20)
+    path = tmp_path / "toy.toml"
+    path.write_text(tomli_w.dumps(table))
+    whole = heedful("train", path, "--out", tmp_path / "whole")
+    assert whole.wait(120) == 0, whole.stderr.read()
+    whole.stderr.close()
+    return path
+
+
+def last_step(folder):
+    log = folder / "log.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return max((json.loads(line).get("step", 0) for line in lines if line.endswith("}")), default=0)
+
+
+def run_until(process, folder, step, number):
+    """Send a signal once training has come past `step`; return the exit status and what was said."""
+    deadline = time.monotonic() + 60
+    while last_step(folder) < step and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    return process.returncode, said
+
+
+def same_bytes(first: Path, second: Path):
+    return (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+
+
+def test_killed_at_random_moments_and_resumed_a_run_ends_in_the_same_bytes(tmp_path, recipe):
+    folder = tmp_path / "killed"
+    generator = random.Random()
+    status, _ = run_until(heedful("train", recipe, "--out", folder), folder, generator.randint(10, 60), signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    status, _ = run_until(heedful("train", "--resume", folder), folder, generator.randint(70, 130), signal.SIGKILL)
+    last = heedful("train", "--resume", folder)
+    said = last.communicate(timeout=120)[1]
+    assert last.returncode == 0, said
+    assert same_bytes(folder, recipe.parent / "whole")
+    steps = [
+        json.loads(line)["step"]
+        for line in (folder / "log.jsonl").read_text().splitlines()
+        if '"event": "step"' in line
+    ]
+    assert steps == sorted(set(steps))
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_resuming_ends_in_the_same_bytes(tmp_path, recipe):
+    folder = tmp_path / "stopped"
+    status, said = run_until(heedful("train", recipe, "--out", folder), folder, 30, signal.SIGINT)
+    assert status == 0
+    assert f"heedful train --resume {folder}" in said.replace("\n", "")
+    last = heedful("train", "--resume", folder, cwd="/")
+    said = last.communicate(timeout=120)[1]
+    assert last.returncode == 0, said
+    assert same_bytes(folder, recipe.parent / "whole")
+
+
+def test_a_finished_folder_is_not_overwritten(tmp_path, recipe):
+    again = heedful("train", recipe, "--out", recipe.parent / "whole")
+    said = again.communicate(timeout=60)[1]
+    assert again.returncode == 2
+    assert "there is a model already" in said
+    assert (recipe.parent / "whole" / "weights.safetensors").exists()

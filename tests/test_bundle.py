@@ -1,0 +1,183 @@
+"""Promise 7: a model folder is complete and portable, and refused, by name, if anything in it is not as written."""
+
+import shutil
+import tomllib
+
+import pytest
+import tomli_w
+import torch
+
+from heedful import bundle
+from heedful.config import to_table
+from heedful.decoding.search import SearchConfig
+from heedful.errors import HeedfulError
+from heedful.text.vocabulary import VocabularyConfig, learn
+from heedful.translator import Translator
+
+FILES = ["model.toml", "vocabulary.model", "weights.safetensors"]
+SEARCH = SearchConfig(beam=3, max_extra=3, length_penalty=0.7)
+LINES = ["the cat sees a house", "", "Haus und Baum"]
+
+
+def write(folder, model, vocabulary):
+    bundle.describe(folder, to_table(model.config), vocabulary, to_table(SEARCH), {"pairs": 211, "task": "prüfen"})
+    bundle.write_weights(folder / bundle.WEIGHTS, bundle.take_weights(model))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_model, toy_vocabulary):
+    folder = tmp_path_factory.mktemp("bundle")
+    size = toy_vocabulary.sizes[0]
+    model = tiny_model(encoder_layers=1, decoder_layers=1, source_size=size, target_size=size)
+    write(folder, model, toy_vocabulary)
+    return folder, Translator(model, toy_vocabulary, SEARCH)
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return shutil.copytree(made[0], tmp_path / "copy")
+
+
+def translations(translator):
+    return [[(o.text, o.ids, o.score) for o in outputs] for outputs in translator.translate(LINES)]
+
+
+def test_a_copied_folder_translates_exactly_as_the_model_that_was_saved(made, copy):
+    loaded = Translator.load(copy)
+    assert loaded.search == SEARCH
+    assert not loaded.model.training
+    assert translations(loaded) == translations(made[1])
+
+
+@pytest.mark.parametrize("share", ["target", "none"])
+def test_two_vocabularies_and_untied_weights_round_trip(tmp_path, tiny_model, share):
+    vocabulary = learn(["a cat", "a dog"] * 7, ["eine Katze", "ein Hund"] * 5, VocabularyConfig(size=277, joint=False))
+    sizes = dict(zip(("source_size", "target_size"), vocabulary.sizes, strict=True))
+    model = tiny_model(share=share, positions="learned", normalization="pre", **sizes)
+    write(tmp_path, model, vocabulary)
+    loaded = Translator.load(tmp_path)
+    assert loaded.model.config == model.config
+    assert not loaded.vocabulary.joint
+    for (name, one), (other_name, other) in zip(
+        model.named_parameters(), loaded.model.named_parameters(), strict=True
+    ):
+        assert name == other_name
+        assert torch.equal(one, other)
+    tied = loaded.model.output.weight is loaded.model.target_embedding.token.weight
+    assert tied == (share == "target")
+    assert translations(loaded) == translations(Translator(model, vocabulary, SEARCH))
+
+
+def test_saving_twice_writes_the_same_bytes(made, tmp_path):
+    write(tmp_path, made[1].model, made[1].vocabulary)
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (made[0] / name).read_bytes()
+
+
+def test_a_bundle_holds_these_files_and_nothing_pickled(made):
+    assert sorted(path.name for path in made[0].iterdir()) == FILES
+    for path in made[0].iterdir():
+        content = path.read_bytes()
+        assert not content.startswith((b"PK", b"\x80"))
+        assert b"torch._utils" not in content
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(HeedfulError, match=name):
+        bundle.load(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused_by_name(copy, name, kept):
+    path = copy / name
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(HeedfulError, match=name):
+        bundle.load(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_byte_less_or_more_is_refused_by_name(copy, name):
+    path = copy / name
+    content = path.read_bytes()
+    path.write_bytes(content.rstrip(b"\n")[:-1])
+    with pytest.raises(HeedfulError, match=name):
+        bundle.load(copy)
+    path.write_bytes(content + b"x")
+    with pytest.raises(HeedfulError, match=name):
+        bundle.load(copy)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80])
+@pytest.mark.parametrize("name", FILES)
+def test_one_altered_byte_is_refused_by_name(copy, name, flip):
+    path = copy / name
+    content = bytearray(path.read_bytes())
+    for position in {*range(0, len(content), len(content) // 29), *range(11), len(content) - 2}:
+        content[position] ^= flip
+        path.write_bytes(content)
+        with pytest.raises(HeedfulError, match=name):
+            bundle.load(copy)
+        content[position] ^= flip
+    path.write_bytes(content)
+    bundle.load(copy)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x04, 0x20])
+def test_any_byte_of_the_manifest_altered_is_refused_or_means_the_same(copy, flip):
+    path = copy / "model.toml"
+    content = bytearray(path.read_bytes())
+    meaning = tomllib.loads(content.decode())
+    for position in range(len(content)):
+        content[position] ^= flip
+        path.write_bytes(content)
+        try:
+            assert bundle.read_manifest(copy) == meaning
+        except HeedfulError as error:
+            assert str(copy) in str(error)
+        content[position] ^= flip
+
+
+def test_any_byte_of_the_weights_header_altered_is_refused(copy):
+    path = copy / bundle.WEIGHTS
+    content = bytearray(path.read_bytes())
+    header = int.from_bytes(content[:8], "little")
+    for position in range(8 + header):
+        content[position] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(HeedfulError, match=bundle.WEIGHTS):
+            bundle.read_weights(path)
+        content[position] ^= 1
+
+
+def test_weights_of_another_model_are_refused_by_name(copy, tiny_model):
+    bundle.write_weights(copy / bundle.WEIGHTS, bundle.take_weights(tiny_model()))
+    with pytest.raises(HeedfulError, match=bundle.WEIGHTS):
+        bundle.load(copy)
+
+
+def test_a_manifest_edited_by_hand_is_refused(copy):
+    path = copy / "model.toml"
+    manifest = tomllib.loads(path.read_text(encoding="utf-8"))
+    manifest["search"]["beam"] = 5
+    path.write_text(tomli_w.dumps(manifest), encoding="utf-8")
+    with pytest.raises(HeedfulError, match=r"model\.toml: altered"):
+        bundle.load(copy)
+
+
+def test_a_newer_format_asks_for_an_upgrade(copy):
+    path = copy / "model.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f"format = {bundle.FORMAT}", f"format = {bundle.FORMAT + 1}"), encoding="utf-8")
+    with pytest.raises(HeedfulError, match="upgrade heedful"):
+        bundle.load(copy)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(HeedfulError, match=r"model\.toml"):
+        Translator.load(tmp_path)
+    with pytest.raises(HeedfulError, match="absent"):
+        Translator.load(tmp_path / "absent")

@@ -1,0 +1,105 @@
+from hashlib import sha256 as hash_of
+
+import pytest
+
+from heedful.files import remove, replacing, sha256, write_bytes, write_text
+
+
+def everything_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def write_half_and_fail(path):
+    with replacing(path) as aside:
+        aside.write_text("half of the n")
+        raise RuntimeError("the lights went out")
+
+
+def test_an_exception_leaves_the_old_content_and_no_temporary_file(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="lights"):
+        write_half_and_fail(path)
+    assert path.read_text() == "old"
+    assert everything_in(tmp_path) == ["text"]
+
+
+def test_an_exception_before_there_was_a_file_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="lights"):
+        write_half_and_fail(tmp_path / "text")
+    assert everything_in(tmp_path) == []
+
+
+def test_the_old_content_stands_until_the_block_ends(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("old")
+    with replacing(path) as aside:
+        aside.write_text("new")
+        assert path.read_text() == "old"
+        assert aside.parent == path.parent  # a rename is atomic only within one file system
+    assert path.read_text() == "new"
+    assert everything_in(tmp_path) == ["text"]
+
+
+def test_folders_above_the_file_are_made(tmp_path):
+    write_text(tmp_path / "a" / "b" / "text", "new")
+    assert everything_in(tmp_path) == ["a", "a/b", "a/b/text"]
+
+
+def test_a_folder_can_be_written_whole(tmp_path):
+    with replacing(tmp_path / "model") as aside:
+        (aside / "inner").mkdir(parents=True)
+        (aside / "inner" / "weights").write_text("w")
+        (aside / "settings").write_text("s")
+        assert not (tmp_path / "model").exists()
+    assert everything_in(tmp_path) == ["model", "model/inner", "model/inner/weights", "model/settings"]
+
+
+def write_half_a_folder_and_fail(path):
+    with replacing(path) as aside:
+        (aside / "inner").mkdir(parents=True)
+        (aside / "inner" / "weights").write_text("w")
+        raise RuntimeError("the lights went out")
+
+
+def test_half_a_folder_is_removed_on_an_exception(tmp_path):
+    with pytest.raises(RuntimeError, match="lights"):
+        write_half_a_folder_and_fail(tmp_path / "model")
+    assert everything_in(tmp_path) == []
+
+
+def test_what_a_killed_process_left_aside_does_not_get_in_the_way(tmp_path):
+    path = tmp_path / "text"
+    with replacing(path) as aside:
+        aside.write_text("first")
+    aside.mkdir()
+    (aside / "left over").write_text("x")
+    write_text(path, "second")
+    assert path.read_text() == "second"
+    assert everything_in(tmp_path) == ["text"]
+
+
+def test_text_is_written_as_utf8_with_bare_newlines(tmp_path):
+    write_text(tmp_path / "text", "schön\nweit")
+    assert (tmp_path / "text").read_bytes() == "schön\nweit".encode()
+
+
+def test_removing_takes_files_folders_and_nothing_at_all(tmp_path):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    write_bytes(tmp_path / "file", b"x")
+    for name in ("folder", "file", "never there"):
+        remove(tmp_path / name)
+    assert everything_in(tmp_path) == []
+
+
+def test_removing_a_link_to_a_folder_leaves_the_folder(tmp_path):
+    write_bytes(tmp_path / "folder" / "file", b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    remove(tmp_path / "link")
+    assert everything_in(tmp_path) == ["folder", "folder/file"]
+
+
+def test_the_hash_of_a_file_is_that_of_its_content(tmp_path):
+    content = bytes(range(251)) * 10_007
+    write_bytes(tmp_path / "file", content)
+    assert sha256(tmp_path / "file") == hash_of(content).hexdigest()

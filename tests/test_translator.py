@@ -1,0 +1,152 @@
+"""Promise 8 and the rest of what a translator owes its caller, on a random model that writes rubbish."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from heedful.decoding.search import SearchConfig, length_penalty
+from heedful.errors import HeedfulError
+from heedful.text.vocabulary import END
+from heedful.translator import Output, Translator
+
+LINES = ["the cat sees a house", "", "Haus", "   ", "ein Hund und eine Katze", "日本語 ß 🙂", "a"]
+EMPTY = [Output("", 0.0, 0.0, [])]
+
+
+@pytest.fixture(scope="module")
+def translator(tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    model = tiny_model(encoder_layers=1, decoder_layers=2, source_size=size, target_size=size)
+    with torch.no_grad():  # likes to end now and then, so that lengths differ
+        model.output.weight[END] += model.output.weight.mean(0) + 0.1
+    return Translator(model, toy_vocabulary, SearchConfig(beam=3, max_extra=5))
+
+
+def test_each_line_gives_one_entry_and_empty_lines_stay_empty(translator):
+    found = list(translator.translate(LINES))
+    assert len(found) == len(LINES)
+    for line, outputs in zip(LINES, found, strict=True):
+        assert len(outputs) == 1
+        if line.strip():
+            assert outputs[0].ids[-1] == END
+        else:
+            assert outputs == EMPTY
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@settings(max_examples=41, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(st.text(max_size=13), max_size=5))
+def test_any_unicode_text_gives_exactly_one_line_each(translator, sample, lines):
+    config = SearchConfig(beam=2, n_best=2, max_extra=3, sample=sample)
+    found = list(translator.translate(lines, config, align=True))
+    assert len(found) == len(lines)
+    for outputs in found:
+        assert outputs
+        for output in outputs:
+            assert "\n" not in output.text
+            assert "\r" not in output.text
+            output.text.encode("utf-8")
+    scored = translator.score(lines, lines[::-1])
+    assert len(scored) == len(lines)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_scoring_what_was_found_gives_the_reported_score(translator, alpha, sample):
+    config = SearchConfig(beam=5, n_best=5, max_extra=5, length_penalty=alpha, sample=sample)
+    own = Translator(translator.model, translator.vocabulary, config)
+    lines = [line for line in LINES if line.strip()]
+    sources = translator.vocabulary.encode_source(lines)
+    for source, outputs in zip(sources, own.translate(lines), strict=True):
+        assert len(outputs) == 5
+        scored = own.score_ids([source] * 5, [output.ids for output in outputs], batch=2)
+        for one, other in zip(outputs, scored, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+            assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+            assert (one.ids, one.text) == (other.ids, other.text)
+
+
+def test_scores_come_in_the_order_of_their_lines_whatever_the_batch(translator):
+    targets = LINES[::-1]
+    found = [translator.score(LINES, targets, batch=batch) for batch in (1, 2, 64)]
+    for number, (source, target) in enumerate(zip(LINES, targets, strict=True)):
+        [alone] = translator.score([source], [target])
+        for outputs in found:
+            assert outputs[number].ids == alone.ids == translator.vocabulary.encode_target([target])[0]
+            assert outputs[number].score == pytest.approx(alone.score, abs=1e-5)
+        expected = alone.log_probability / length_penalty(len(alone.ids), translator.search.length_penalty)
+        assert alone.score == pytest.approx(expected)
+
+
+def test_sources_and_targets_must_be_as_many(translator):
+    with pytest.raises(HeedfulError, match="2 sources and 1 targets"):
+        translator.score(["a", "b"], ["c"])
+
+
+def test_the_n_best_are_distinct_and_best_first(translator):
+    config = SearchConfig(beam=7, n_best=5, max_extra=5)
+    for outputs in translator.translate([line for line in LINES if line.strip()], config):
+        scores = [output.score for output in outputs]
+        assert len(scores) == 5
+        assert scores == sorted(scores, reverse=True)
+        assert len({tuple(output.ids) for output in outputs}) == 5
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_neither_batch_nor_window_changes_a_translation(translator, sample):
+    config = SearchConfig(beam=3, n_best=2, max_extra=5, sample=sample)
+    expected = [[o.ids for o in outputs] for outputs in translator.translate(LINES, config)]
+    for batch, window in ((1, 1), (2, 3), (5, 4096)):
+        found = translator.translate(LINES, config, batch=batch, window=window)
+        assert [[o.ids for o in outputs] for outputs in found] == expected
+
+
+def test_lines_are_taken_a_window_at_a_time(translator):
+    taken = []
+    found = translator.translate((taken.append(line) or line for line in LINES), window=2)
+    next(found)
+    assert len(taken) == 2
+
+
+def test_progress_counts_every_line_once(translator):
+    done = []
+    list(translator.translate(LINES, batch=2, window=5, progress=done.append))
+    assert sum(done) == len(LINES)
+
+
+def test_outputs_begin_with_their_prefixes(translator):
+    prefixes = ["ein Haus", "", "und"]  # fewer than lines: the rest is free
+    found = list(translator.translate(LINES, prefixes=prefixes))
+    free = list(translator.translate(LINES))
+    assert len(found) == len(LINES)
+    for prefix, line, [output], [unforced] in zip([*prefixes, *[""] * 4], LINES, found, free, strict=True):
+        if not line.strip() or not prefix:
+            assert output.ids == unforced.ids
+            continue
+        ids = translator.vocabulary.encode_target([prefix])[0][:-1]
+        assert output.ids[: len(ids)] == ids
+        assert output.text.startswith(prefix)
+
+
+def test_alignments_name_words_that_exist_one_for_each_target_word(translator):
+    config = SearchConfig(beam=3, n_best=3, max_extra=5)
+    plain = list(translator.translate(LINES, config))
+    for line, outputs, unaligned in zip(LINES, translator.translate(LINES, config, align=True), plain, strict=True):
+        assert [o.ids for o in outputs] == [o.ids for o in unaligned]
+        assert [o.score for o in outputs] == [o.score for o in unaligned]
+        for output in outputs:
+            links = output.alignment
+            assert [target for _, target in links] == list(range(len(links)))
+            assert all(0 <= source < len(line.split()) for source, _ in links)
+            assert not line.strip() or not output.ids[:-1] or links
+
+
+def test_nothing_in_nothing_out(translator):
+    assert list(translator.translate([])) == []
+    assert translator.score([], []) == []
+
+
+def test_bad_settings_are_refused_before_anything_is_read(translator):
+    with pytest.raises(HeedfulError, match="n_best"):
+        list(translator.translate(iter(LINES), SearchConfig(beam=2, n_best=3)))

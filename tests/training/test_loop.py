@@ -1,0 +1,208 @@
+import math
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from heedful.data.batches import BatchConfig, BatchStream, batch_of
+from heedful.errors import HeedfulError
+from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.training import loop
+from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, TrainingConfig, train
+from heedful.training.loss import smoothed_cross_entropy
+from heedful.training.state import newest_state
+
+SYMBOLS = 23
+CONFIG = TransformerConfig(encoder_layers=1, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
+
+
+class OneBatch:
+    """A stream that repeats given batches; its state is a count."""
+
+    def __init__(self, *batches):
+        self.batches, self.position, self.epoch = batches, 0, 0
+
+    def __iter__(self):
+        while True:
+            self.position += 1
+            yield self.batches[(self.position - 1) % len(self.batches)]
+
+    def state(self):
+        return {"epoch": self.epoch, "position": self.position}
+
+    def restore(self, state):
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+def random_batch(rows=7, seed=1):
+    generator = np.random.default_rng(seed)
+    lines = [[*generator.integers(4, SYMBOLS, generator.integers(2, 6)).tolist(), 3] for _ in range(rows)]
+    return batch_of(lines, [line[::-1][1:] + [3] for line in lines])
+
+
+def fresh_model(**changes):
+    torch.manual_seed(3)
+    return Transformer(TransformerConfig(**{**CONFIG.__dict__, **changes}), SYMBOLS, SYMBOLS)
+
+
+def settings(**changes):
+    return TrainingConfig(
+        **{"steps": 5, "schedule": "cosine", "rate": 1e-2, "warmup": 2, "checkpoint_every": 2, **changes}
+    )
+
+
+def steps_of(records):
+    return [record for record in records if isinstance(record, Step)]
+
+
+def test_one_batch_is_overfitted_to_the_entropy_of_the_smoothed_labels(tmp_path):
+    smoothing, model = 0.1, fresh_model()
+    records = list(train(model, OneBatch(random_batch()), settings(steps=250, label_smoothing=smoothing), tmp_path))
+    right, wrong = 1 - smoothing + smoothing / SYMBOLS, smoothing / SYMBOLS
+    entropy = -right * math.log(right) - (SYMBOLS - 1) * wrong * math.log(wrong)
+    losses = [step.loss for step in steps_of(records)]
+    assert losses[0] > 2 * entropy
+    assert losses[-1] == pytest.approx(entropy, rel=0.03)
+    assert losses[-1] > entropy - 1e-6
+
+
+def test_micro_batches_accumulate_to_the_gradient_of_one_big_batch(tmp_path):
+    whole = random_batch(rows=12)
+    halves = [type(whole)(*(tensor[rows] for tensor in whole)) for rows in (slice(0, 5), slice(5, 12))]
+    big, small = fresh_model(), fresh_model()
+    list(train(big, OneBatch(whole), settings(steps=3, clip=0.5), tmp_path / "big"))
+    list(train(small, OneBatch(*halves), settings(steps=3, clip=0.5), tmp_path / "small", accumulate=2))
+    for one, other in zip(big.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5)
+
+
+def test_gradients_are_clipped_to_their_norm():
+    model = fresh_model()
+    loop.batch_loss(model, random_batch(), 0.1).smoothed.backward()
+    norm = loop.scale_and_clip(model, 1.0, 0.25)
+    assert norm > 0.25
+    clipped = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert float(clipped) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_loss_that_is_not_a_number_stops_at_its_step_and_keeps_the_last_good_state(tmp_path):
+    model = fresh_model()
+    records = train(model, OneBatch(random_batch()), settings(steps=9, checkpoint_every=2), tmp_path)
+    for record in records:
+        if isinstance(record, Saved) and record.step == 4:
+            with torch.no_grad():
+                next(model.parameters()).fill_(float("nan"))
+            break
+    with pytest.raises(HeedfulError, match=r"step 5 .*not a number.*step-00000004.*training\.rate"):
+        list(records)
+    assert newest_state(tmp_path).name == "step-00000004"
+
+
+def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):
+    scores = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
+    records = list(
+        train(
+            fresh_model(),
+            OneBatch(random_batch()),
+            settings(steps=50, evaluate_every=3, patience=2, metric="bleu"),
+            tmp_path,
+            evaluate=lambda model: ({"loss": 1.0, "bleu": next(scores)}, []),
+        )
+    )
+    assert [record.best for record in records if isinstance(record, Evaluation)] == [True, False, False]
+    assert records[-1] == Ended(9, "patience", records[-1].seconds)
+    assert (tmp_path / "checkpoints" / "best.safetensors").exists()
+
+
+def test_a_wish_to_stop_saves_and_ends(tmp_path):
+    wishes = iter([False, False, True])
+    records = list(
+        train(fresh_model(), OneBatch(random_batch()), settings(steps=50), tmp_path, stop=lambda: next(wishes))
+    )
+    assert [type(record) for record in records[-2:]] == [Saved, Ended]
+    assert records[-1].reason == "interrupted"
+    assert newest_state(tmp_path).name == "step-00000003"
+
+
+def test_warnings_of_the_evaluator_are_passed_on(tmp_path):
+    records = train(
+        fresh_model(),
+        OneBatch(random_batch()),
+        settings(steps=1),
+        tmp_path,
+        evaluate=lambda model: ({"loss": 1.0}, ["look"]),
+    )
+    assert Notice("look") in list(records)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4])
+def test_a_resumed_training_ends_in_the_very_same_weights(tmp_path, cut):
+    config = settings(steps=6, checkpoint_every=1, exponential_average=0.9)
+    batches = [random_batch(seed=seed) for seed in (1, 2, 3)]
+    whole = fresh_model(dropout=0.3)
+    torch.manual_seed(5)
+    list(train(whole, OneBatch(*batches), config, tmp_path / "whole"))
+    torch.manual_seed(5)
+    first = fresh_model(dropout=0.3)
+    torch.manual_seed(5)
+    for record in train(first, OneBatch(*batches), config, tmp_path / "parts"):
+        if isinstance(record, Saved) and record.step == cut:
+            break
+    torch.manual_seed(99)
+    second = fresh_model(dropout=0.3)
+    list(train(second, OneBatch(*batches), config, tmp_path / "parts"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+    averages = [loop.final_weights(tmp_path / name, config) for name in ("whole", "parts")]
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+
+
+def test_only_the_last_checkpoints_are_kept_and_averaged(tmp_path):
+    model = fresh_model()
+    seen = {}
+    for record in train(model, OneBatch(random_batch()), settings(steps=5, checkpoint_every=1, average=3), tmp_path):
+        if isinstance(record, Step):
+            seen[record.step] = model.output.weight.detach().clone()
+    kept = loop.last_checkpoints(tmp_path / "checkpoints", 100)
+    assert [path.stem for path in kept] == [f"step-{step:08d}" for step in (3, 4, 5)]
+    mean = loop.final_weights(tmp_path, settings(average=3))["source_embedding.token.weight"]
+    torch.testing.assert_close(mean, (seen[3] + seen[4] + seen[5]) / 3)
+
+
+def test_no_tensor_of_tokens_times_vocabulary_exists(monkeypatch):
+    rows, symbols, width = 1531, 3001, 11
+    hidden, weight = torch.randn(rows, width, requires_grad=True), torch.randn(symbols, width, requires_grad=True)
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        smoothed_cross_entropy(hidden, weight, torch.randint(symbols, (rows,)), 0.1).smoothed.backward()
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert 0 < largest < rows * symbols * 4 * 0.75
+
+
+def test_autocast_is_bfloat16_only_where_asked_or_native(monkeypatch):
+    device = torch.device("cpu")
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(loop, "has_native_bfloat16", lambda _device, native=native: native)
+        with loop.autocast("auto", device)():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+    with loop.autocast("bfloat16", device)():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_the_state_of_the_stream_is_saved_with_the_model(tmp_path):
+    class Store:
+        source_lengths_N = target_lengths_N = np.array([3] * 31)
+        corpus_N = np.zeros(31, dtype=np.uint8)
+
+        def __len__(self):
+            return 31
+
+        def take(self, side, rows):
+            return np.repeat(rows % 19 + 4, 3), np.full(len(rows), 3)
+
+    stream = BatchStream(Store(), BatchConfig(tokens=15, seed=2))
+    seen = [batch.source_BS for batch in islice(stream, 9)]
+    again = BatchStream(Store(), BatchConfig(tokens=15, seed=2))
+    list(islice(again, 4))
+    other = BatchStream(Store(), BatchConfig(tokens=15, seed=2))
+    other.restore(again.state())
+    assert all(torch.equal(a, b.source_BS) for a, b in zip(seen[4:], islice(other, 5), strict=True))

@@ -1,0 +1,47 @@
+"""Two gloo processes train as one process with their batches together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from toy_task import settings, write_pairs
+
+from heedful.bundle import read_weights
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from heedful import build, run
+recipe = build(json.loads(sys.argv[1]))
+for event in run(recipe, Path(sys.argv[2])):
+    pass
+"""
+
+
+def environment(tmp_path):
+    return {**os.environ, "HEEDFUL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp_path):
+    import json
+
+    source, target = write_pairs(tmp_path)
+    table = settings(source, target, steps=4, checkpoint_every=2, evaluate_every=0)
+    table["model"]["dropout"] = 0.0
+    one = {**table, "batches": {"tokens": 128, "accumulate": 2}}
+    command = [sys.executable, "-c", PROGRAM]
+    subprocess.run([*command, json.dumps(one), str(tmp_path / "one")], check=True, env=environment(tmp_path))
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    subprocess.run(
+        [*torchrun, json.dumps(table), str(tmp_path / "two")],
+        check=True,
+        env=environment(tmp_path),
+        capture_output=True,
+    )
+    weights = [read_weights(Path(tmp_path / name / "weights.safetensors")) for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-5)
