@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.config import from_table, merge, read_toml, setting, to_table
@@ -42,6 +42,7 @@ kitchens = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=31)
 @given(kitchens)
 def test_a_table_and_back_is_the_same_settings(kitchen):
     assert from_table(Kitchen, to_table(kitchen), "here") == kitchen

@@ -35,7 +35,7 @@ def test_each_line_gives_one_entry_and_empty_lines_stay_empty(translator):
 
 
 @pytest.mark.parametrize("sample", [False, True])
-@settings(max_examples=41, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=19, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(st.text(max_size=13), max_size=5))
 def test_any_unicode_text_gives_exactly_one_line_each(translator, sample, lines):
     config = SearchConfig(beam=2, n_best=2, max_extra=3, sample=sample)
@@ -62,7 +62,7 @@ def test_scoring_what_was_found_gives_the_reported_score(translator, alpha, samp
         assert len(outputs) == 5
         scored = own.score_ids([source] * 5, [output.ids for output in outputs], batch=2)
         for one, other in zip(outputs, scored, strict=True):
-            assert one.score == pytest.approx(other.score, abs=1e-5)
+            assert one.score == pytest.approx(other.score, rel=1e-6, abs=1e-5)
             assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
             assert (one.ids, one.text) == (other.ids, other.text)
 

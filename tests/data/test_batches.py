@@ -67,7 +67,7 @@ def test_every_pair_is_in_exactly_one_batch_and_no_batch_exceeds_the_tokens(leng
         assert len(batch) == 1 or width * len(batch) <= tokens
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=31)
 @given(some_lengths, st.integers(7, 61))
 def test_a_stream_shows_every_pair_once_an_epoch_with_its_own_target(lengths, tokens):
     with TemporaryDirectory() as folder:

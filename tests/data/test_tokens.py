@@ -3,7 +3,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.data import tokens
@@ -140,6 +140,7 @@ def test_the_key_tells_where_one_file_ends_and_the_next_begins(tmp_path):
     assert key("a\nb\n", "c\nd\n", "e\n", "f\n") != key("a\n", "b\n", "c\nd\n", "e\nf\n")
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 97), min_size=1), min_size=1), st.integers(0, 3))
 def test_flat_ids_laid_out_as_rows_are_the_lines_and_padding(lines, extra):
     width = max(map(len, lines)) + extra

@@ -30,7 +30,7 @@ class Remembered:
     def select(self, rows_N, sentences_B=None):
         kept = self.sentences_B if sentences_B is None else self.sentences_B[sentences_B]
         sentence_N = self.sentence_N[rows_N]
-        assert sentence_N.tolist() == kept.repeat_interleave(len(sentence_N) // len(kept)).tolist()
+        assert sentence_N.tolist() == kept.repeat_interleave(len(sentence_N) // max(len(kept), 1)).tolist()
         return Remembered(self.code_N[rows_N], sentence_N, kept)
 
 
@@ -63,13 +63,9 @@ class Toy:
 
     def ranked(self, sentence, limit, alpha, keep=lambda ids: True):
         """All outputs of at most `limit` symbols, best first: (score, ids)."""
-        outputs = [
-            [*body, END] for length in range(limit) for body in itertools.product(LETTERS, repeat=length)
-        ]
+        outputs = [[*body, END] for length in range(limit) for body in itertools.product(LETTERS, repeat=length)]
         scored = [
-            (self.log_probability(sentence, ids) / ((5 + len(ids)) / 6) ** alpha, ids)
-            for ids in outputs
-            if keep(ids)
+            (self.log_probability(sentence, ids) / ((5 + len(ids)) / 6) ** alpha, ids) for ids in outputs if keep(ids)
         ]
         return sorted(scored, reverse=True)
 
@@ -199,7 +195,7 @@ def test_min_length_equals_brute_force():
         assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, lambda ids: len(ids) > 2))
 
 
-@pytest.mark.xfail(strict=True, reason="where min_length reaches the limit the end symbol is NEVER, and nothing is found")
+@pytest.mark.xfail(strict=True, reason="at the limit the end symbol is NEVER, and nothing is found")
 def test_a_min_length_beyond_the_limit_still_gives_an_output():
     assert all(run(Toy(), SearchConfig(beam=2, max_extra=1, min_length=11)))
 

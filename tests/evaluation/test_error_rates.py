@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from heedful.errors import HeedfulError
@@ -9,28 +9,33 @@ words = st.text("abc", max_size=11)
 sentences = st.lists(st.text("abc", min_size=1, max_size=2), max_size=7).map(" ".join)
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_distance_is_symmetric(first, second):
     assert edit_distance(first, second) == edit_distance(second, first)
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_distance_is_zero_between_equals_only(first, second):
     assert edit_distance(first, first) == 0
     assert (edit_distance(first, second) == 0) == (first == second)
 
 
+@settings(deadline=None)
 @given(words, words, words)
 def test_a_way_round_is_never_shorter(first, second, third):
     assert edit_distance(first, third) <= edit_distance(first, second) + edit_distance(second, third)
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_distance_lies_between_the_difference_of_lengths_and_the_longer_one(first, second):
     distance = edit_distance(first, second)
     assert abs(len(first) - len(second)) <= distance <= max(len(first), len(second))
 
 
+@settings(deadline=None)
 @given(words, st.sampled_from("abcd"), st.data())
 def test_one_edit_is_a_distance_of_one(word, letter, data):
     place = data.draw(st.integers(0, len(word)))
@@ -39,6 +44,7 @@ def test_one_edit_is_a_distance_of_one(word, letter, data):
     assert edit_distance(word, word[:place] + letter + word[place + 1 :]) == 1
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_distance_meets_its_recursive_definition(first, second):
     first, second = first[:5], second[:5]
@@ -51,6 +57,7 @@ def test_distance_meets_its_recursive_definition(first, second):
     assert edit_distance(first, second) == distance(first, second)
 
 
+@settings(deadline=None)
 @given(st.lists(sentences.filter(bool), min_size=1, max_size=5), st.data())
 def test_any_of_several_references_counts_wherever_it_stands(outputs, data):
     references = []
@@ -61,6 +68,7 @@ def test_any_of_several_references_counts_wherever_it_stands(outputs, data):
     assert (rates.word, rates.symbol, rates.inputs) == (0.0, 0.0, len(outputs))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(sentences, st.lists(sentences, min_size=1, max_size=3)), min_size=1, max_size=5), sentences)
 def test_a_further_reference_never_makes_more_words_wrong(cases, further):
     outputs, references = zip(*cases, strict=True)

@@ -269,6 +269,7 @@ def test_weights_that_do_not_fit_the_corpora_are_refused(tmp_path, weights):
         corpora(DataConfig(source=(source,), target=(target,), weights=weights))
 
 
+@settings(deadline=None, max_examples=41)
 @given(few_pairs)
 def test_pairs_are_left_out_by_reason_and_the_rest_kept_in_order(pairs):
     pairs = [("only", "once"), *pairs]
@@ -277,6 +278,7 @@ def test_pairs_are_left_out_by_reason_and_the_rest_kept_in_order(pairs):
     assert (training, held_out, report.dropped, report.kept) == (kept, [], dropped, len(kept))
 
 
+@settings(deadline=None, max_examples=41)
 @given(few_pairs)
 def test_duplicates_and_identical_sides_stay_where_wanted(pairs):
     pairs = [("only", "once"), *pairs]
@@ -297,7 +299,7 @@ def test_the_same_pair_in_two_corpora_is_a_duplicate_and_numbers_name_the_corpus
     assert found.report.dropped == {"duplicate": 1}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=61)
 @given(few_pairs, st.integers(1, 5), st.integers(0, 3))
 def test_held_out_pairs_share_no_side_with_training_and_every_pair_is_accounted_for(pairs, held_out, seed):
     pairs = [*pairs, *((f"left {n}", f"right {n}") for n in range(19))]
@@ -322,6 +324,7 @@ def test_the_seed_alone_chooses_the_held_out_pairs():
     assert chosen[0] == chosen[1] != chosen[2]
 
 
+@settings(deadline=None, max_examples=41)
 @given(few_pairs, st.lists(st.tuples(*[st.integers(0, 17).map(str)] * 2), min_size=1, max_size=5))
 def test_training_pairs_that_share_a_side_with_given_development_text_are_counted_as_leaked(pairs, dev):
     pairs = [("only", "once"), *pairs]

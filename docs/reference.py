@@ -1,0 +1,81 @@
+"""Write docs/reference.md, the reference of commands and settings, from the program itself.
+
+python docs/reference.py            write it
+python docs/reference.py --check    fail if it is not up to date
+"""
+
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from heedful.cli.app import COMMANDS
+from heedful.cli.settings import describe
+from heedful.decoding.search import SearchConfig
+from heedful.evaluation.scores import ScoreConfig
+from heedful.recipe import PRESETS, Recipe
+
+PAGE = Path(__file__).parent / "reference.md"
+SETTINGS: dict[str, tuple[str, type[Any]]] = {
+    "train": ("a recipe's settings", Recipe),
+    "translate": ("search settings", SearchConfig),
+    "evaluate": ("scoring settings", ScoreConfig),
+}
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = ["# Commands and settings\n\nMade by `python docs/reference.py` from the program itself; do not edit.\n"]
+    parts += [_command(name, help) for name, help in COMMANDS.items()]
+    parts.append(_presets())
+    return "\n".join(parts)
+
+
+def _command(name: str, help: str) -> str:
+    function = getattr(import_module(f"heedful.cli.{name}"), name)
+    types = get_type_hints(function, include_extras=True)
+    rows = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in ("settings", "search", "scoring"):
+            continue
+        note = get_args(types[parameter.name])[1]
+        flag = ", ".join(note.name or ()) or _flag(parameter)
+        rows.append((f"`{flag}`", _shown(parameter.default), note.help))
+    text = inspect.getdoc(function) or help
+    lines = [f"## heedful {name}\n", text, "", "| argument | default | |", "|---|---|---|"]
+    lines += [f"| {flag} | {default} | {note} |" for flag, default, note in rows]
+    if name in SETTINGS:
+        title, settings = SETTINGS[name]
+        lines += ["", f"And {title}:", "", "| flag | kind | default | |", "|---|---|---|---|"]
+        lines += [_row(*row) for row in describe(settings)]
+    return "\n".join([*lines, ""])
+
+
+def _row(flag: str, kind: str, default: str, help: str) -> str:
+    shown = default.removeprefix("default: ")
+    return f"| `{flag}` | {kind.replace('|', 'or')} | {shown} | {help} |"
+
+
+def _flag(parameter: inspect.Parameter) -> str:
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        return parameter.name.upper()
+    return f"--{parameter.name.replace('_', '-')}"
+
+
+def _shown(default: Any) -> str:
+    return "" if default in (inspect.Parameter.empty, None, (), False, "") else f"{default}"
+
+
+def _presets() -> str:
+    lines = ["## Presets\n", "What each preset changes; everything else is as above.\n"]
+    for name, table in PRESETS.items():
+        changes = [f"{group}.{key} = {value}" for group, fields in table.items() for key, value in fields.items()]
+        lines.append(f"- `{name}`: {', '.join(changes)}")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit(PAGE.read_text(encoding="utf-8") != page())
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,96 @@
+"""What the documents say is so."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from heedful.config import read_toml
+from heedful.recipe import build
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def names_in(path):
+    """Every class, function, method and annotated or assigned name of a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_every_code_anchor_to_a_name_in_it(page):
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, name = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if name and target.suffix == ".py":
+            assert name in names_in(target), link
+
+
+def test_the_paper_map_names_each_equation_and_section_of_the_model():
+    text = (ROOT / "docs" / "paper-map.md").read_text(encoding="utf-8")
+    wanted = ["equation 1", "equation 2", "equation 3", "3.1", "3.2.1", "3.2.2", "3.2.3", "3.3", "3.4", "3.5"]
+    for section in [*wanted, "5.1", "5.3", "5.4", "6.1"]:
+        assert section in text
+
+
+def test_the_tree_of_the_readme_is_the_tree_on_disk():
+    tree = re.search(r"```tree\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+    listed, folders = set(), []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        for name in line.split("  #")[0].split():
+            folders[depth:] = [name.rstrip("/")] if name.endswith("/") else []
+            if not name.endswith("/"):
+                listed.add("/".join([*folders, name]))
+    package = ROOT / "src" / "heedful"
+    on_disk = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+    }
+    assert {path.removeprefix("src/heedful/") for path in listed if path.startswith("src/")} == on_disk
+
+
+def test_the_reference_is_what_the_program_says():
+    ran = subprocess.run([sys.executable, ROOT / "docs" / "reference.py", "--check"], capture_output=True)
+    assert ran.returncode == 0, "run `make docs`"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_tells_what_it_reached(path):
+    recipe = build(read_toml(path), where=str(path))
+    assert recipe.training.steps > 0
+    assert re.search(r"^# .*(BLEU|error rate)", path.read_text(encoding="utf-8"), re.M)
+
+
+def test_commands_in_the_readme_exist_with_their_flags():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    used = re.findall(r"^heedful (\w+)(.*)$", readme, re.M)
+    assert len(used) >= 3
+    for command, rest in used:
+        section = re.search(rf"## heedful {command}\n(.*?)(\n## |\Z)", reference, re.S)[1]
+        for flag in re.findall(r" (--[\w.-]+)", rest):
+            assert re.search(rf"{re.escape(flag)}[`,]", section), f"{command} {flag}"
+
+
+def test_doctests_of_the_package_hold():
+    modules = [path for path in (ROOT / "src").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8")]
+    assert modules
+    ran = subprocess.run([sys.executable, "-m", "doctest", *map(str, modules)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
