@@ -124,13 +124,12 @@ def test_one_altered_byte_is_refused_by_name(copy, name, flip):
     bundle.load(copy)
 
 
-@pytest.mark.parametrize("flip", [0x01, 0x04])
-def test_any_byte_of_the_manifest_altered_is_refused_or_means_the_same(copy, flip):
+def test_any_byte_of_the_manifest_altered_is_refused_or_means_the_same(copy):
     path = copy / "model.toml"
     content = bytearray(path.read_bytes())
     meaning = tomllib.loads(content.decode())
     for position in range(len(content)):
-        content[position] ^= flip
+        content[position] ^= 1
         path.write_bytes(content)
         try:
             read = bundle.read_manifest(copy)
@@ -140,7 +139,7 @@ def test_any_byte_of_the_manifest_altered_is_refused_or_means_the_same(copy, fli
             refusal = str(path)
         assert read == meaning
         assert str(copy) in refusal
-        content[position] ^= flip
+        content[position] ^= 1
 
 
 def test_bytes_all_over_the_weights_header_altered_are_refused(copy):

@@ -35,7 +35,7 @@ def test_each_line_gives_one_entry_and_empty_lines_stay_empty(translator):
 
 
 @pytest.mark.parametrize("sample", [False, True])
-@settings(max_examples=19, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=11, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(st.text(max_size=13), max_size=5))
 def test_any_unicode_text_gives_exactly_one_line_each(translator, sample, lines):
     config = SearchConfig(beam=2, n_best=2, max_extra=3, sample=sample)

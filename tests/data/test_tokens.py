@@ -129,7 +129,6 @@ def test_the_key_follows_content_settings_and_vocabulary_but_not_names(tmp_path)
     assert content_key([renamed, second], "settings", vocabulary()) != key
 
 
-@pytest.mark.xfail(strict=True, reason="contents are hashed one after another without a mark between them")
 def test_the_key_tells_where_one_file_ends_and_the_next_begins(tmp_path):
     def key(*contents):
         files = [tmp_path / str(number) for number in range(len(contents))]

@@ -195,7 +195,6 @@ def test_min_length_equals_brute_force():
         assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, lambda ids: len(ids) > 2))
 
 
-@pytest.mark.xfail(strict=True, reason="at the limit the end symbol is NEVER, and nothing is found")
 def test_a_min_length_beyond_the_limit_still_gives_an_output():
     assert all(run(Toy(), SearchConfig(beam=2, max_extra=1, min_length=11)))
 

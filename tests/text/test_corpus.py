@@ -91,14 +91,12 @@ def test_a_row_without_a_tab_is_named_by_its_line(tmp_path):
         list(read_pairs(Corpus(file, None)))
 
 
-@pytest.mark.xfail(strict=True, reason="read_lines strips the tab beside an empty column")
 @pytest.mark.parametrize("row", ["a\t", "\tb"])
 def test_a_row_with_one_empty_column_is_an_empty_pair_and_no_error(tmp_path, row):
     file = write(tmp_path / "p.tsv", f"{row}\nc\td\n")
     assert list(read_pairs(Corpus(file, None))) == [tuple(row.split("\t")), ("c", "d")]
 
 
-@pytest.mark.xfail(strict=True, reason="a lone surrogate from JSON meets .encode() in examine")
 def test_a_json_escape_that_is_half_a_character_is_an_error_of_the_file(tmp_path):
     file = write(tmp_path / "p.jsonl", '{"source": "\\ud800", "target": "b"}\n')
     with pytest.raises(HeedfulError, match=":1: "):
@@ -148,7 +146,6 @@ def test_a_byte_order_mark_at_the_beginning_is_no_part_of_the_text(tmp_path):
     assert list(read_pairs(Corpus(pairs, None))) == [("a", "c")]
 
 
-@pytest.mark.xfail(strict=True, reason="the ends are stripped before the mark is removed")
 def test_whitespace_behind_a_byte_order_mark_is_stripped_too(tmp_path):
     assert list(read_lines(write(tmp_path / "s", "\ufeff a\n"))) == ["a"]
 

@@ -173,7 +173,6 @@ def test_full_dropout_of_merges_spells_in_characters():
     assert len(line) == len("▁the▁cat") + 1
 
 
-@pytest.mark.xfail(strict=True, reason="sentencepiece samples only BPE and unigram segmentations")
 @pytest.mark.parametrize("kind", ["characters", "symbols"])
 def test_a_kind_with_one_segmentation_only_gives_it_under_dropout(kind):
     words = vocabulary(kind)
@@ -200,7 +199,6 @@ def test_a_damaged_vocabulary_is_an_error_of_the_user(tmp_path, damage):
         Vocabulary.load(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="sentencepiece takes an empty model for no model, and says nothing")
 def test_an_empty_vocabulary_file_is_an_error_of_the_user(tmp_path):
     (tmp_path / "vocabulary.model").write_bytes(b"")
     with pytest.raises(HeedfulError, match="no usable vocabulary"):

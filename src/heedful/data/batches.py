@@ -135,7 +135,7 @@ class BatchStream:
             return rows
         weight_N = np.asarray(self._weights)[self._store.corpus_N]
         times_N = np.floor(weight_N + generator.random(len(rows))).astype(np.int64)
-        return np.repeat(rows, times_N)
+        return np.repeat(rows, times_N) if times_N.any() else rows  # a tiny corpus may have bad luck
 
     def _collate(self, rows: np.ndarray) -> Batch:
         source, target = self._store.take("source", rows), self._store.take("target", rows)

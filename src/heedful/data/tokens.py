@@ -14,8 +14,8 @@ from heedful.files import replacing
 from heedful.text.vocabulary import PAD, Vocabulary
 
 CHUNK = 20_000  # pairs encoded, written and mapped at a time
-SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint8())])
-WIDE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint8())])
+SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint16())])
+WIDE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint16())])
 
 
 class Encoded(NamedTuple):
@@ -59,10 +59,11 @@ def cache_folder() -> Path:
 
 def content_key(files: Iterable[Path], settings: str, vocabulary: Vocabulary) -> str:
     """Return a name for the store of these files under this vocabulary, from their content alone."""
-    digest = sha256(settings.encode())
-    for content in vocabulary.files().values():
-        digest.update(content)
+    digest = sha256()
+    for content in (settings.encode(), *vocabulary.files().values()):
+        digest.update(len(content).to_bytes(8, "big") + content)
     for file in files:
+        digest.update(file.stat().st_size.to_bytes(8, "big"))  # tells where one file ends and the next begins
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)

@@ -155,7 +155,7 @@ class _Rules:
         length = beams.live_BWT.size(2)  # of the output after this step, begin not counted
         log_BWV[:, :, self.forbidden] = NEVER
         if length <= self.config.min_length:
-            log_BWV[:, :, self.end] = NEVER
+            log_BWV[beams.limit_B > length, :, self.end] = NEVER
         at_limit = (beams.limit_B == length).nonzero()[:, 0]
         if len(at_limit):  # a hypothesis that reaches the limit ends there, at the price of its end symbol
             end = log_BWV[at_limit, :, self.end].clone()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sacrebleu.metrics import BLEU, CHRF, TER
-from sacrebleu.significance import PairedTest
+from sacrebleu.significance import PairedTest, Result
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
@@ -90,17 +90,22 @@ def compare(
     test = PairedTest(systems, metrics, [list(r) for r in references], test_type="bs", n_samples=samples)
     signatures, results = test()
     return [
-        Comparison(name, float(one.score), float(other.score), float(other.p_value), str(signatures[name]))
-        for name, (one, other) in results.items()
-        if name in signatures
+        Comparison(name, float(one.score), float(other.score), _p_value(one, other), str(signatures[key]))
+        for name, key in zip(metrics, signatures, strict=True)
+        for one, other in [results[key]]
     ]
+
+
+def _p_value(one: Result, other: Result) -> float:
+    # sacreBLEU counts resamplings that differ by more than the systems do: of equal systems, none.
+    return 1.0 if one.score == other.score else float(other.p_value or 0.0)
 
 
 def _metrics(config: ScoreConfig) -> dict[str, BLEU | CHRF | TER]:
     return {
         "BLEU": BLEU(lowercase=config.lowercase, tokenize=config.tokenize, force=True),
         "chrF": CHRF(lowercase=config.lowercase),
-        "TER": TER(case_sensitive=not config.lowercase),
+        "TER": TER(),
     }
 
 

@@ -330,6 +330,11 @@ class Transformer(nn.Module):
 
 
 def _check(config: TransformerConfig, source_size: int, target_size: int) -> None:
+    sizes = (config.encoder_layers, config.decoder_layers, config.heads, config.d_model, config.d_ff)
+    if min(sizes) < 1 or min(config.d_k, config.d_v) < 0:
+        raise HeedfulError("model: every size and number of layers must be at least 1")
+    if not all(0 <= p < 1 for p in (config.dropout, config.attention_dropout, config.activation_dropout)):
+        raise HeedfulError("model: each dropout must be at least 0 and below 1")
     if config.d_model % config.heads and not (config.d_k and config.d_v):
         raise HeedfulError(
             f"model: d_model {config.d_model} is not a multiple of {config.heads} heads; change one, or set d_k and d_v"
@@ -339,5 +344,3 @@ def _check(config: TransformerConfig, source_size: int, target_size: int) -> Non
             f'model: share = "all" needs a joint vocabulary, but there are {source_size} source and {target_size} '
             f'target symbols; set vocabulary.joint = true or model.share = "target"'
         )
-    if min(config.encoder_layers, config.decoder_layers, config.heads, config.d_model, config.d_ff) < 1:
-        raise HeedfulError("model: every size and number of layers must be at least 1")

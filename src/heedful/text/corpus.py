@@ -174,17 +174,23 @@ def read_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse"
 
 
 def read_lines(path: Path, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[str | None]:
-    r"""Yield the lines of a text file, plain, gzip or zstd; only \n ends a line, and \r before it is dropped.
+    r"""Yield the lines of a text file, plain, gzip or zstd, without whitespace at their ends; only \n ends a line.
 
     Raises:
         HeedfulError: the file cannot be read, or has a line that is not UTF-8 and `undecodable` is "refuse".
     """
+    for line in _raw_lines(path, undecodable):
+        yield None if line is None else line.strip()
+
+
+def _raw_lines(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[str | None]:
     number = 0
     try:
         with open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield line.decode("utf-8").strip().removeprefix("\ufeff")
+                    text = line.decode("utf-8")
+                    yield text.removeprefix("\ufeff") if number == 1 else text  # a byte order mark
                 except UnicodeDecodeError as error:
                     if undecodable == "refuse":
                         raise HeedfulError(
@@ -284,22 +290,25 @@ def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Rep
 
 def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[Pair]:
     is_json = ".jsonl" in path.suffixes
-    for number, line in enumerate(read_lines(path, undecodable), start=1):
+    for number, line in enumerate(_raw_lines(path, undecodable), start=1):
         if line is None:
             yield Pair(None, None)
+        elif not line.strip():
+            yield Pair("", "")
         elif is_json:
             yield _json_pair(line, f"{path}:{number}")
         else:
             columns = line.split("\t")
-            if len(columns) < 2 and line:
+            if len(columns) < 2:
                 raise HeedfulError(f"{path}:{number}: no tab in this row; a row is source, tab, target")
-            yield Pair(columns[0].strip(), columns[1].strip()) if line else Pair("", "")
+            yield Pair(columns[0].strip(), columns[1].strip())
 
 
 def _json_pair(line: str, where: str) -> Pair:
     try:
         row = json.loads(line)
         source, target = row["source"], row["target"]
+        json.dumps([source, target], ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, KeyError, TypeError):
         raise HeedfulError(f'{where}: expected an object such as {{"source": "…", "target": "…"}}') from None
     if not (isinstance(source, str) and isinstance(target, str)):

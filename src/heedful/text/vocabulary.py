@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -40,9 +41,19 @@ class Vocabulary:
     """
 
     def __init__(self, source: bytes, target: bytes | None = None) -> None:
+        if not source or target == b"":
+            raise RuntimeError("an empty model")
         self._models = (source, target)
         self.source = sentencepiece.SentencePieceProcessor(model_proto=source)
         self.target = self.source if target is None else sentencepiece.SentencePieceProcessor(model_proto=target)
+
+    @cached_property
+    def _has_many_segmentations(self) -> bool:
+        try:
+            self.source.encode("a", enable_sampling=True, alpha=0.1, nbest_size=-1)
+        except RuntimeError:
+            return False
+        return True
 
     @property
     def joint(self) -> bool:
@@ -73,7 +84,12 @@ class Vocabulary:
         return [getattr(self, side).id_to_piece(int(i)) for i in ids]
 
     def resample(self, ids: Sequence[Sequence[int]], side: str, dropout: float, seed: int) -> list[list[int]]:
-        """Segment encoded lines anew with subword dropout (Provilkov et al. 2020); a function of its arguments."""
+        """Segment encoded lines anew with subword dropout (Provilkov et al. 2020); a function of its arguments.
+
+        Characters and whitespace symbols have one segmentation only: those come back as they are.
+        """
+        if not self._has_many_segmentations:
+            return [list(map(int, line)) for line in ids]
         processor = getattr(self, side)
         texts = [processor.decode([int(i) for i in line if i > END]) for line in ids]
         sentencepiece.set_random_generator_seed(seed & 0x7FFFFFFF)
