@@ -70,7 +70,9 @@ def read_manifest(folder: Path) -> Table:
     if not (folder / "model.toml").is_file():
         raise HeedfulError(f"{folder}: not a model folder (no model.toml in it); give the folder that `train` wrote")
     manifest = read_toml(folder / "model.toml")
-    if manifest.get("format", FORMAT) > FORMAT:
+    if not isinstance(manifest.get("format"), int):
+        raise HeedfulError(f"{folder / 'model.toml'}: altered since it was written; copy the model folder again")
+    if manifest["format"] > FORMAT:
         raise HeedfulError(f"{folder}: written by a newer heedful (format {manifest['format']}); upgrade heedful")
     checksums = dict(manifest.get("checksums", {}))
     own = checksums.pop("model.toml", None)
@@ -154,4 +156,4 @@ def _digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _digest_of_table(table: Mapping[str, Any]) -> str:
-    return sha256_of(json.dumps(table, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return sha256_of(json.dumps(table, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()

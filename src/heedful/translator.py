@@ -129,7 +129,8 @@ class Translator:
         align: bool,
         progress: Callable[[int], None],
     ) -> list[list[Output]]:
-        sources = self.vocabulary.encode_source(lines)
+        # Half a surrogate pair, which JSON can hold, is no character.
+        sources = self.vocabulary.encode_source([line.encode("utf-8", "replace").decode() for line in lines])
         forced = [line[:-1] for line in self.vocabulary.encode_target(prefixes)] if prefixes else None
         results: dict[int, list[Output]] = {}
         full = [i for i, source in enumerate(sources) if len(source) > 1]

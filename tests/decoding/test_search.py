@@ -327,3 +327,12 @@ def test_frequencies_of_samples_follow_the_distribution(change, kept):
 def test_settings_that_cannot_be_are_refused(change):
     with pytest.raises(HeedfulError, match="search"):
         run(Toy(), replace(SearchConfig(), **change))
+
+
+def test_a_forced_symbol_that_is_forbidden_keeps_its_own_price():
+    toy = Toy()
+    config = SearchConfig(beam=1, length_penalty=0.0)
+    found = run(toy, config, prefixes=[[BEGIN]] * len(toy.logits))  # `run` forbids BEGIN
+    for sentence, (best, *_) in enumerate(found):
+        assert best.ids[0] == BEGIN
+        assert best.log_probability == pytest.approx(toy.log_probability(sentence, best.ids), abs=1e-4)

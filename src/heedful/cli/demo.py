@@ -43,7 +43,7 @@ SETTINGS = {
         "normalization": "pre",
         "share": "target",
     },
-    "batches": {"tokens": 2048},
+    "batches": {"tokens": 1024},  # in so few minutes many small steps learn more
     "training": {
         "rate": 3e-3,
         "warmup": 200,
@@ -159,8 +159,8 @@ def _pronounce(console: Console, translator: "object") -> None:
 
     assert isinstance(translator, Translator)
     found = [outputs[0] for outputs in translator.translate(map(spell, WORDS))]
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", title_justify="left", title_style="bold")
-    table.title = "\nTen words that it never saw, five of them made up"
+    console.print("\n[bold]Ten words that it never saw[/], five of them made up\n")
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("word")
     table.add_column("pronunciation")
     for word, output in zip(WORDS, found, strict=True):

@@ -48,9 +48,9 @@ class _Plain:
                 self._measure(event)
                 self.step(event)
             case Evaluation():
-                self.last_score = _scores(event.scores)
+                self.last_score = f"BLEU {event.scores['bleu']:.1f}" if "bleu" in event.scores else ""
                 mark = "  best so far" if event.best else ""
-                self.say(f"step {event.step:,}  development: {self.last_score}{mark}")
+                self.say(f"step {event.step:,}  development: {_scores(event.scores)}{mark}")
             case Notice():
                 self.console.print(f"[yellow]note[/]  {event.message}", soft_wrap=True)
             case Saved():
@@ -109,7 +109,7 @@ class _Live(_Plain):
         super().__init__(console, folder)
         self.progress = Progress(
             TextColumn("[bold]{task.completed:,}[/]/{task.total:,}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.description}"),
             console=console,
             transient=True,

@@ -153,9 +153,16 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("metric", "score", "details", "signature"):
-        table.add_column(column, overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column()
+    table.add_column(justify="right", style="bold")
+    table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(highlight=False).print(table)
+        score = row["score"]
+        shown = f"{score:.2f}" if isinstance(score, float) else score
+        table.add_row(row["metric"], shown, row["details"].removeprefix(f"{row['metric']} = {shown} "))
+    console = Console(highlight=False)
+    console.print(table)
+    for row in rows:
+        if row["signature"]:
+            console.print(f"[dim]{row['metric']}: {row['signature']}[/]", soft_wrap=True)

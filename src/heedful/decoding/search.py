@@ -153,6 +153,7 @@ class _Rules:
         """Return log-probabilities [B, W, V]; what is not allowed has NEVER."""
         log_BWV = logits_NV.float().log_softmax(-1).view(*beams.live_BW.shape, -1)
         length = beams.live_BWT.size(2)  # of the output after this step, begin not counted
+        forced = self._forced(log_BWV, beams, length)
         log_BWV[:, :, self.forbidden] = NEVER
         if length <= self.config.min_length:
             log_BWV[beams.limit_B > length, :, self.end] = NEVER
@@ -163,18 +164,18 @@ class _Rules:
             log_BWV[at_limit, :, self.end] = end
         if self.config.no_repeat_ngram:
             _forbid_repeats(log_BWV, beams.live_BWT[:, :, 1:], self.config.no_repeat_ngram)
-        if self.prefixes:
-            self._force_prefixes(log_BWV, beams, length)
+        for row, symbol, log_W in forced:  # at its own price, whatever the rules above say of it
+            log_BWV[row] = NEVER
+            log_BWV[row, :, symbol] = log_W
         return log_BWV
 
-    def _force_prefixes(self, log_BWV: Tensor, beams: Beams, length: int) -> None:
-        for row, sentence in enumerate(beams.sentence_B.tolist()):
-            prefix = self.prefixes[sentence] if self.prefixes else ()
-            if length <= len(prefix):
-                forced = log_BWV[row, :, prefix[length - 1]].clone()
-                log_BWV[row] = NEVER
-                # what the rules above forbid is forced all the same, at a price that search cannot see
-                log_BWV[row, :, prefix[length - 1]] = forced.clamp_min(NEVER / 1e6)
+    def _forced(self, log_BWV: Tensor, beams: Beams, length: int) -> list[tuple[int, int, Tensor]]:
+        """Return (row, symbol, its log-probabilities [W]) of the sentences that are still within their prefix."""
+        if not self.prefixes:
+            return []
+        pending = [(row, self.prefixes[sentence]) for row, sentence in enumerate(beams.sentence_B.tolist())]
+        within = [(row, prefix[length - 1]) for row, prefix in pending if length <= len(prefix)]
+        return [(row, symbol, log_BWV[row, :, symbol].clone()) for row, symbol in within]
 
 
 def _extend(log_BWV: Tensor, beams: Beams, rules: _Rules) -> Tensor:

@@ -26,7 +26,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.p)
-        dropped: Tensor = _ByteDropout.apply(x, round(self.p * 256))  # type: ignore[no-untyped-call]
+        dropped: Tensor = _ByteDropout.apply(x, min(round(self.p * 256), 255))  # type: ignore[no-untyped-call]
         return dropped
 
     def extra_repr(self) -> str:

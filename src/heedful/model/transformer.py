@@ -42,7 +42,7 @@ class TransformerConfig:
         "post", "Layer norm after each residual sum (3.1), or before each sublayer"
     )
     positions: Literal["sinusoidal", "learned"] = setting("sinusoidal", "Positional encoding (3.5) or learned ones")
-    first_position: int = setting(0, "Number of the first position, 0 or 1")
+    first_position: Literal[0, 1] = setting(0, "Number of the first position")
     max_positions: int = setting(1024, "How many positions to learn, where they are learned")
     share: Literal["all", "target", "none"] = setting(
         "all", "Share weights between both embeddings and the output (3.4), the target's two only, or none"

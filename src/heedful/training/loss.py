@@ -47,6 +47,7 @@ class _ProjectedLoss(torch.autograd.Function):
         device = hidden_ND.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
         weight = weight_VD.to(dtype)
+        mean_weight_D = weight.mean(0)
         training = any(ctx.needs_input_grad[:2])
         hidden_gradient_ND = torch.empty_like(hidden_ND) if training else None
         weight_gradient_VD = torch.zeros_like(weight_VD) if training else None
@@ -57,7 +58,7 @@ class _ProjectedLoss(torch.autograd.Function):
             hidden_CD, target_C1 = hidden_ND[rows].to(dtype), target_N[rows, None]
             logits_CV = hidden_CD @ weight.T
             target_logit_C = logits_CV.gather(1, target_C1).float()
-            mean_C = (hidden_CD @ weight.sum(0)).float() / len(weight)
+            mean_C = (hidden_CD @ mean_weight_D).float()
             highest_C1 = logits_CV.amax(1, keepdim=True).float()
             probability_CV = logits_CV.softmax(1)
             # The largest probability is 1 / sum(exp(z - max)), never below 1/V: so it yields log sum exp safely,
