@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--data FOLDER-OF-TATOEBA] [--times 10] [--steps 20]
 
 The larger corpus repeats the smaller one. It is run twice: as it is (duplicates are then dropped) and with a number put
-before each line of every copy, so that all pairs differ and all are kept. Each run is a process of its own; its peak resident memory is
-what the kernel reports when it ends.
+before each line of every copy, so that all pairs differ and all are kept. Each run is a process of its own; its peak
+resident memory is what the kernel reports when it ends.
 """
 
 import argparse
@@ -19,11 +19,13 @@ DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tatoeb
 
 TRAIN = """
 import resource, sys
+from pathlib import Path
 from heedful import build, run
 folder, steps = sys.argv[1], int(sys.argv[2])
 data = {"folder": folder, "source": ["train.en"], "target": ["train.de"], "held_out": 200}
 training = {"steps": steps, "evaluate_every": 0, "checkpoint_every": steps}
-for event in run(build({"preset": "tiny", "data": data, "training": training}), __import__("pathlib").Path(folder) / "model"):
+recipe = build({"preset": "tiny", "data": data, "training": training})
+for event in run(recipe, Path(folder) / "model"):
     if type(event).__name__ == "Prepared":
         print(f"{event.report.kept:,} pairs kept", end="  ")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

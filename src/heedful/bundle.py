@@ -125,6 +125,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.replacing(path) as aside:
         save_file(plain, aside, metadata={"sha256": _digest_of_tensors(plain)})
+        aside.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

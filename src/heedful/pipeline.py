@@ -153,18 +153,23 @@ class _Run:
         for record in records:
             yield record
             if isinstance(record, Saved) and rank == 0:
-                bundle.write_weights(self.folder / bundle.WEIGHTS, loop.final_weights(self.folder / "state", training))
+                bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
             if isinstance(record, Ended) and record.reason != "interrupted" and rank == 0:
                 yield self._finish()
 
     def _finish(self) -> Finished:
-        weights = loop.final_weights(self.folder / "state", self.recipe.training)
+        weights = self._weights()
         bundle.write_weights(self.folder / bundle.WEIGHTS, weights)
         bundle.put_weights(self.model, weights, self.folder)
         scores = self._evaluate(self.model.eval(), beam=self.recipe.search.beam)[0] if self.dev else {}
         finished = Finished(self.folder, scores, time.monotonic() - self.started)
         files.write_text(self.folder / "README.md", _model_card(self.recipe, self.report, self.model, finished))
         return finished
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights to translate with: an average, or, before the first checkpoint, the present ones."""
+        averaged = loop.final_weights(self.folder / "state", self.recipe.training)
+        return averaged or bundle.take_weights(self.model)
 
     def _encode(self, examined: corpus.Examined) -> TokenStore:
         data = self.recipe.data
@@ -240,7 +245,8 @@ class _Run:
                 evaluate_every=min(training.evaluate_every, every * 4),
             ),
         )
-        _write_recipe(self.folder, self.recipe)
+        if processes()[0] == 0:
+            _write_recipe(self.folder, self.recipe)
 
     def _warnings(self) -> Iterator[str]:
         tokens = int(self.store.target_lengths_N.sum())

@@ -18,6 +18,8 @@ PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 def show(events: Iterable[Event], folder: Path, console: Console | None = None) -> None:
     """Show the events of a run as they come, on standard error."""
     console = console or Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a log has no edge to wrap at
     display = _Live(console, folder) if console.is_terminal else _Plain(console, folder)
     with display:
         for event in events:
@@ -65,6 +67,7 @@ class _Plain:
 
     def begin(self, prepared: Prepared) -> None:
         """Prepare for the steps."""
+        self.at, self.seconds_a_step = time.monotonic(), prepared.seconds / prepared.steps
 
     def step(self, step: Step) -> None:
         """Show a step."""
@@ -86,9 +89,9 @@ class _Plain:
         """Smooth the speed; the time between steps includes evaluations and saving."""
         now = time.monotonic()
         seconds, self.at = now - self.at, now
-        share = 0.05 if self.speed else 1.0
-        self.speed += share * (step.tokens_per_second - self.speed)
-        self.seconds_a_step += share * (seconds - self.seconds_a_step)
+        self.speed = self.speed or step.tokens_per_second
+        self.speed += 0.05 * (step.tokens_per_second - self.speed)
+        self.seconds_a_step += 0.05 * (seconds - self.seconds_a_step)
 
     def _finished(self, event: Finished) -> None:
         self.console.print()
@@ -125,6 +128,7 @@ class _Live(_Plain):
 
     def begin(self, prepared: Prepared) -> None:
         """Show the bar."""
+        super().begin(prepared)
         self.progress.update(self.task, total=prepared.steps, visible=True)
 
     def step(self, step: Step) -> None:

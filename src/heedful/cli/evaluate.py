@@ -91,7 +91,12 @@ def _print_error_rates(
             possible.setdefault(line, []).extend(ways)
     inputs = list(possible)
     if outputs:
-        given_lines = dict(zip(lines, _lines(outputs), strict=True))
+        given_outputs = _lines(outputs)
+        if len(given_outputs) != len(lines):
+            raise HeedfulError(
+                f"{source} has {len(lines):,} lines and {outputs} {len(given_outputs):,}; they must match"
+            )
+        given_lines = dict(zip(lines, given_outputs, strict=True))
         found = [given_lines[line] for line in inputs]
     else:
         found = _translate(bundle, inputs, beam, device, threads)
@@ -162,6 +167,8 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
         shown = f"{score:.2f}" if isinstance(score, float) else score
         table.add_row(row["metric"], shown, row["details"].removeprefix(f"{row['metric']} = {shown} "))
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
     console.print(table)
     for row in rows:
         if row["signature"]:

@@ -208,10 +208,11 @@ def open_bytes(path: Path) -> IO[bytes]:
     Raises:
         HeedfulError: there is no such file.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise HeedfulError(f"{path}: no such file; check the path")
-    stream = pa.input_stream(str(path), compression=COMPRESSION.get(path.suffix))
-    return cast(IO[bytes], io.BufferedReader(stream, 1 << 20))
+    if path.suffix not in COMPRESSION:
+        return path.open("rb", buffering=1 << 20)
+    return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSION[path.suffix]), 1 << 20))
 
 
 def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConfig) -> Examined:

