@@ -7,6 +7,10 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
+# Tensors of a few hundred numbers gain nothing from a second thread, and its barriers cost much on a busy machine.
+# Before torch is imported; the processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Not decoding.search: beartype refuses `typing.Self` in a method that the hook decorates on its own (PEP 673).
 jaxtyping.install_import_hook(
     ["heedful.model", "heedful.training.loss", "heedful.decoding.alignment"], "beartype.beartype"

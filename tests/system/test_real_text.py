@@ -25,7 +25,14 @@ def test_a_short_training_learns_real_text_and_translates_it_the_same_in_any_bat
             "vocabulary": {"size": 4000},
             "model": {"normalization": "pre", "dropout": 0.1, "encoder_layers": 2, "decoder_layers": 2},
             "batches": {"tokens": 2048},
-            "training": {"steps": 500, "warmup": 100, "decay": 0.9, "checkpoint_every": 50, "evaluate_every": 0},
+            "training": {
+                "steps": 500,
+                "warmup": 100,
+                "decay": 0.9,
+                "checkpoint_every": 50,
+                "evaluate_every": 0,
+                "threads": 2,
+            },
         }
     )
     events = list(run(recipe, tmp_path / "model"))
