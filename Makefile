@@ -10,8 +10,8 @@ demo: $(VENV)/demo
 	$(BIN)/heedful demo
 
 test: check
-	$(BIN)/python -m pytest -m "not slow" --durations 5 --cov --cov-report=term:skip-covered
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --durations 5 --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m slow -n auto --durations 0
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

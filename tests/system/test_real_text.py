@@ -31,7 +31,7 @@ def test_a_short_training_learns_real_text_and_translates_it_the_same_in_any_bat
                 "decay": 0.9,
                 "checkpoint_every": 50,
                 "evaluate_every": 0,
-                "threads": 2,
+                "threads": 1,
             },
         }
     )
