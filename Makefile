@@ -4,14 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format docs bench
+.PHONY: demo test coverage check format docs bench
 
 demo: $(VENV)/demo
 	$(BIN)/heedful demo
 
 test: check
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --durations 5 --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --durations 5
 	$(BIN)/python -m pytest -m slow -n auto --durations 0
+
+coverage: $(VENV)/dev
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
