@@ -50,7 +50,7 @@ SETTINGS = {
         "normalization": "pre",
         "share": "target",
     },
-    "batches": {"tokens": 1024},  # in so few minutes many small steps learn more
+    "batches": {"tokens": 2048},
     "training": {
         "rate": 3e-3,
         "warmup": 200,
