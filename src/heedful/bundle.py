@@ -84,7 +84,7 @@ def read_manifest(folder: Path) -> Table:
     return manifest
 
 
-def load(folder: Path, device: str | torch.device = "cpu", weights: Path | None = None) -> Bundle:
+def load(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     """Load a bundle for use: the model is in evaluation mode, on `device`.
 
     Raises:
@@ -94,7 +94,7 @@ def load(folder: Path, device: str | torch.device = "cpu", weights: Path | None 
     vocabulary = Vocabulary.load(folder)
     config = from_table(TransformerConfig, manifest["model"], str(folder / "model.toml"))
     model = Transformer(config, *vocabulary.sizes)
-    put_weights(model, read_weights(weights or folder / WEIGHTS), weights or folder / WEIGHTS)
+    put_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return Bundle(folder, model.to(device).eval(), vocabulary, manifest)
 
 

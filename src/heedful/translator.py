@@ -1,6 +1,7 @@
 """Text in; text, scores and alignments out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -17,7 +18,7 @@ from heedful.decoding.alignment import align_words
 from heedful.decoding.search import Hypothesis, SearchConfig, length_penalty, search
 from heedful.errors import HeedfulError
 from heedful.model.cache import DecoderState
-from heedful.model.recorder import recording
+from heedful.model.recorder import Maps, recording
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
@@ -189,7 +190,8 @@ class Translator:
 
     def _score_batch(self, sources: list[list[int]], targets: list[list[int]], align: bool) -> list[Output]:
         batch = batch_of(sources, targets).to(self.device)
-        with recording(self.model) as maps:
+        watched: AbstractContextManager[Maps] = recording(self.model) if align else nullcontext({})
+        with watched as maps:
             memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
             hidden_BTD = self.model.decode(batch.target_in_BT, memory)
         log_BTV = self.model.logits(hidden_BTD).float().log_softmax(-1)
@@ -206,7 +208,7 @@ class Translator:
             outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), links))
         return outputs
 
-    def _alignment_weights(self, maps: dict[str, list[Tensor]], row: int) -> Tensor:
+    def _alignment_weights(self, maps: Maps, row: int) -> Tensor:
         """Return the mean over heads of the last layer but one, where alignment is best (Garg et al. 2019)."""
         layer = max(len(self.model.decoder) - 2, 0)
         return maps[f"cross.{layer}"][0][row].mean(0)

@@ -73,7 +73,7 @@ class Toy:
 def run(toy, config, lengths=None, chosen=None, **more):
     lengths = lengths or [4] * (len(chosen) if chosen else len(toy.logits))
     return search(
-        toy, toy.start(config.beam, chosen), lengths, config, begin=BEGIN, end=END, forbidden=(BEGIN,), **more
+        toy, toy.start(config.width, chosen), lengths, config, begin=BEGIN, end=END, forbidden=(BEGIN,), **more
     )
 
 
@@ -336,3 +336,14 @@ def test_a_forced_symbol_that_is_forbidden_keeps_its_own_price():
     for sentence, (best, *_) in enumerate(found):
         assert best.ids[0] == BEGIN
         assert best.log_probability == pytest.approx(toy.log_probability(sentence, best.ids), abs=1e-4)
+
+
+def test_one_sample_is_one_draw_and_not_the_best_of_a_beam():
+    toy, config = Toy(sentences=1), SearchConfig(beam=7, n_best=1, max_extra=7, sample=True)
+    assert config.width == 1
+    single = replace(config, beam=1)
+    for key in range(31):
+        wide = search(toy, toy.start(1), [4], config, begin=BEGIN, end=END, keys=[key])
+        narrow = search(toy, toy.start(1), [4], single, begin=BEGIN, end=END, keys=[key])
+        assert wide[0][0].ids == narrow[0][0].ids
+        assert len(wide[0]) == 1

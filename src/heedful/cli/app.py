@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from heedful.errors import HeedfulError
 
@@ -35,8 +35,10 @@ def make_app() -> App:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     try:
-        make_app()()
+        make_app()(exit_on_error=False, print_error=False)
         status = _flush()
+    except CycloptsError as error:
+        status = _say(" ".join(str(error).split()), 2)
     except HeedfulError as error:
         status = _say(str(error), 2)
     except BrokenPipeError:

@@ -36,13 +36,20 @@ class SearchConfig:
     top_p: float = setting(1.0, "Sampling: draw from the most probable symbols that make up this probability")
     seed: int = setting(1, "Sampling: seed")
 
+    @property
+    def width(self) -> int:
+        """Hypotheses of a sentence at each step: the beam, or as many independent draws as outputs are wanted."""
+        return self.n_best if self.sample else self.beam
+
     def check(self) -> None:
         """Refuse settings that cannot be.
 
         Raises:
             HeedfulError: with the setting and its range.
         """
-        if not 1 <= self.n_best <= self.beam:
+        if self.beam < 1:
+            raise HeedfulError(f"search: beam {self.beam} must be at least 1")
+        if not 1 <= self.n_best <= max(self.width, 1):
             raise HeedfulError(f"search: n_best {self.n_best} must be between 1 and the beam, {self.beam}")
         if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.length_penalty < 0:
             raise HeedfulError("search: temperature must be above 0, top_p in (0, 1], length_penalty at least 0")
@@ -101,7 +108,7 @@ def search(
 
     Args:
         step: (last symbols [N], state) -> (logits [N, V], state)
-        state: for N = B x beam hypotheses; only its `select` is used
+        state: for N = B x `config.width` hypotheses; only its `select` is used
         source_lengths_B: lengths of the inputs, which bound those of the outputs
         config: the search's settings
         begin, end: the symbols before the first and after the last
@@ -111,7 +118,7 @@ def search(
         device: where the step function computes
     """
     config.check()
-    sentences, width = len(source_lengths_B), config.beam
+    sentences, width = len(source_lengths_B), config.width
     extra = [len(prefix) for prefix in prefixes] if prefixes else [0] * sentences
     beams = Beams(
         sentence_B=torch.arange(sentences, device=device),
@@ -235,7 +242,7 @@ def _pick(log_BWV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
 def _uniforms(config: SearchConfig, keys: Sequence[int]) -> np.ndarray | None:
     if not config.sample:
         return None
-    draws = [np.random.default_rng((config.seed, key)).random((config.beam, 1024)) for key in keys]
+    draws = [np.random.default_rng((config.seed, key)).random((config.width, 1024)) for key in keys]
     return np.stack(draws).astype(np.float32)
 
 
@@ -246,7 +253,7 @@ def _finish(beams: Beams, row: int, column: int, total: float, rules: _Rules) ->
     finished = beams.finished[int(beams.sentence_B[row])]
     finished.append(Hypothesis(ids, total, score))
     finished.sort(key=lambda hypothesis: -hypothesis.score)
-    del finished[rules.config.beam :]
+    del finished[rules.config.width :]
 
 
 def _retire(beams: Beams, rules: _Rules) -> Tensor:
@@ -261,8 +268,7 @@ def _retire(beams: Beams, rules: _Rules) -> Tensor:
     staying = []
     for row, (sentence, limit) in enumerate(zip(beams.sentence_B.tolist(), beams.limit_B.tolist(), strict=True)):
         finished = beams.finished[sentence]
-        wanted = config.beam if config.sample else config.n_best
-        worst = finished[wanted - 1].score if len(finished) >= wanted else -math.inf
+        worst = finished[config.n_best - 1].score if len(finished) >= config.n_best else -math.inf
         alive = length < limit and best_live[row] > NEVER / 2
         if alive and best_live[row] / length_penalty(limit, config.length_penalty) > worst:
             staying.append(row)

@@ -1,7 +1,7 @@
 """Keep the heap: glibc hands big blocks back to the kernel after every use and faults them in again at the next.
 
-A training step on a CPU allocates the same large tensors every time; keeping their memory saves 30 to 50 % of a
-step in every PyTorch program measured (docs/LOG.md). Other platforms and libraries are left as they are.
+A training step on a CPU allocates the same large tensors every time; with the memory kept, torch's own dropout of one
+3,770 x 128 tensor took 5.5 ms instead of 8.3 (docs/LOG.md). Other platforms and libraries are left as they are.
 """
 
 import ctypes
