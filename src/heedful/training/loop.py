@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,6 +20,7 @@ from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
 from heedful.training.loss import Loss, smoothed_cross_entropy
+from heedful.training.muon import Muon, matrices_of
 from heedful.training.schedule import Schedule, learning_rate
 from heedful.training.state import (
     Progress,
@@ -39,11 +40,14 @@ class TrainingConfig:
 
     steps: int = setting(100_000, "Steps to train for")
     minutes: float = setting(0.0, "Set the number of steps so that training takes about so long here; 0 = off")
-    optimizer: Literal["adam", "adamw"] = setting("adam", "Adam, or Adam with decoupled weight decay")
+    optimizer: Literal["adam", "adamw", "muon"] = setting(
+        "adam", "Adam, Adam with decoupled weight decay, or Muon for matrices beside it"
+    )
     beta1: float = setting(0.9, "Adam's decay of the mean gradient")
     beta2: float = setting(0.98, "Adam's decay of the mean squared gradient")
     epsilon: float = setting(1e-9, "Adam's epsilon")
     weight_decay: float = setting(0.0, "Weight decay")
+    matrix_rate: float = setting(1.0, "Learning rate of the matrices under Muon, as a multiple of that of the rest")
     schedule: Schedule = setting("paper", "Learning rate: equation 3, warmup-stable-decay, or cosine")
     rate: float = setting(1.0, "Peak learning rate; with the paper's schedule a factor on equation 3")
     warmup: int = setting(4000, "Steps over which the learning rate rises")
@@ -180,7 +184,7 @@ def train(
         if not (math.isfinite(smoothed) and math.isfinite(norm)):
             raise HeedfulError(_diverged(step, stream, newest_state(state_folder)))
         optimizer.step()
-        optimizer.zero_grad()
+        model.zero_grad()
         if average:
             update_exponential(average, take_weights(model), config.exponential_average, step)
         progress.step, progress.tokens, progress.data = step, progress.tokens + int(counted), stream.state()
@@ -211,16 +215,21 @@ def batch_loss(model: Transformer, batch: Batch, smoothing: float) -> Loss:
     return smoothed_cross_entropy(hidden_BTD[real_BT], model.output.weight, batch.target_out_BT[real_BT], smoothing)
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return Adam as in section 5.3, or AdamW, in torch's fused form."""
+def make_optimizer(model: Transformer, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return Adam as in section 5.3, AdamW, or Muon with AdamW, in torch's fused form."""
+    settings: dict[str, Any] = {
+        "betas": (config.beta1, config.beta2),
+        "eps": config.epsilon,
+        "weight_decay": config.weight_decay,
+        "fused": True,
+    }
+    if config.optimizer == "muon":
+        matrices = matrices_of(model, model.output)
+        apart = set(matrices)
+        others = [parameter for parameter in model.parameters() if parameter not in apart]
+        return Muon(matrices, others, matrix_rate=config.matrix_rate, **settings)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        model.parameters(),
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    return kind(model.parameters(), **settings)
 
 
 def scale_and_clip(model: nn.Module, scale: float, clip: float) -> float:
