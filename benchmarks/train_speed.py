@@ -28,20 +28,15 @@ from torch.nn import functional
 from heedful.config import from_table
 from heedful.data.batches import Batch, BatchConfig, BatchStream
 from heedful.data.tokens import TokenStore, encode_corpus
+from heedful.inspection.timing import time_training
 from heedful.model.transformer import Transformer, TransformerConfig, sinusoids
 from heedful.recipe import PRESETS
 from heedful.text.corpus import Corpus, read_pairs
 from heedful.text.vocabulary import PAD, Vocabulary, VocabularyConfig, learn
 from heedful.training.heap import keep_heap
-from heedful.training.loop import (
-    TrainingConfig,
-    autocast,
-    batch_loss,
-    has_native_bfloat16,
-    make_optimizer,
-    scale_and_clip,
-)
+from heedful.training.loop import TrainingConfig, autocast, has_native_bfloat16, make_optimizer
 
+WARMUP = 3  # steps that are not timed
 SIZES = {"tiny": "tiny", "small": "small", "base": "paper-base"}
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de"
 
@@ -105,35 +100,21 @@ def time_peer(config: TransformerConfig, symbols: int, batches: list[Batch], pre
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    return _tokens_a_second(step, batches)
-
-
-def time_heedful(config: TransformerConfig, symbols: int, batches: list[Batch], precision: str) -> float:
-    """Return target tokens a second of heedful's loop body."""
-    keep_heap()
-    model = Transformer(config, symbols, symbols)
-    optimizer = make_optimizer(model, TrainingConfig())
-    context = autocast(precision, torch.device("cpu"))
-
-    def step(batch: Batch) -> None:
-        with context():
-            loss = batch_loss(model, batch, 0.1)
-        loss.smoothed.backward()  # type: ignore[no-untyped-call]
-        scale_and_clip(model, 1 / float((batch.target_out_BT != PAD).sum()), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return _tokens_a_second(step, batches)
-
-
-def _tokens_a_second(step: Any, batches: list[Batch], warmup: int = 3) -> float:
-    for batch in batches[:warmup]:
+    for batch in batches[:WARMUP]:
         step(batch)
     began, tokens = time.perf_counter(), 0
-    for batch in batches[warmup:]:
+    for batch in batches[WARMUP:]:
         step(batch)
         tokens += int((batch.target_out_BT != PAD).sum())
     return tokens / (time.perf_counter() - began)
+
+
+def time_heedful(config: TransformerConfig, symbols: int, batches: list[Batch], precision: str) -> float:
+    """Return target tokens a second of a heedful training step."""
+    keep_heap()
+    model, settings = Transformer(config, symbols, symbols), from_table(TrainingConfig, {"precision": precision}, "")
+    found = time_training(model, make_optimizer(model, settings), iter(batches), settings, steps=len(batches))[WARMUP:]
+    return sum(step.tokens for step in found) / sum(step.seconds for step in found)
 
 
 def prepare(data: Path, folder: Path) -> None:
@@ -165,7 +146,7 @@ def main() -> None:
     if options.one:
         who, precision, folder = options.one
         torch.manual_seed(1)
-        batches, symbols = load_batches(Path(folder), options.steps + 3)
+        batches, symbols = load_batches(Path(folder), options.steps + WARMUP)
         print(json.dumps((time_peer if who == "peer" else time_heedful)(config, symbols, batches, precision)))
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,9 @@
 """Write docs/reference.md, the reference of commands and settings, from the program itself.
 
-python docs/reference.py            write it
-python docs/reference.py --check    fail if it is not up to date
+python docs/reference.py
 """
 
 import inspect
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -33,7 +31,8 @@ def page() -> str:
 
 
 def _command(name: str, help: str) -> str:
-    function = getattr(import_module(f"heedful.cli.{name}"), name)
+    group, _, command = name.rpartition(" ")
+    function = getattr(import_module(f"heedful.cli.{group or command}"), command)
     types = get_type_hints(function, include_extras=True)
     rows = []
     for parameter in inspect.signature(function).parameters.values():
@@ -76,6 +75,4 @@ def _presets() -> str:
 
 
 if __name__ == "__main__":
-    if "--check" in sys.argv:
-        sys.exit(PAGE.read_text(encoding="utf-8") != page())
     PAGE.write_text(page(), encoding="utf-8")

@@ -22,6 +22,7 @@ from heedful.data.batches import Batch, BatchStream, batch_of
 from heedful.data.tokens import TokenStore, cache_folder, content_key, encode_corpus
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
+from heedful.inspection.timing import time_training
 from heedful.model.transformer import Transformer
 from heedful.recipe import Recipe
 from heedful.text import corpus, vocabulary
@@ -69,15 +70,19 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
         raise HeedfulError(
             f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
         )
+    yield from begin(recipe, folder).logged_events(stop)
+
+
+def begin(recipe: Recipe, folder: Path) -> "Run":
+    """Examine the data, learn the vocabulary, and start a model folder: everything before the first step."""
     started = time.monotonic()
     _set_threads(recipe.training)
-    rank, _ = processes()
     recipe = _with_absolute_folder(recipe)
     examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
-    if rank == 0:
+    if processes()[0] == 0:
         _start_folder(folder, recipe, _learn_vocabulary(recipe, examined))
     _wait_for_all()
-    yield from _Run(recipe, folder, examined, started).logged_events(stop)
+    return Run(recipe, folder, examined, started)
 
 
 def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -96,10 +101,10 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
     if processes()[0] == 0:
         _forget_unsaved(folder)
     _wait_for_all()
-    yield from _Run(recipe, folder, examined, started).logged_events(stop)
+    yield from Run(recipe, folder, examined, started).logged_events(stop)
 
 
-class _Run:
+class Run:
     """One training run: what is shared between its parts."""
 
     def __init__(self, recipe: Recipe, folder: Path, examined: corpus.Examined, started: float) -> None:
@@ -124,9 +129,9 @@ class _Run:
 
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Prepare, train, and finish the model folder."""
-        rank, world = processes()
+        rank, _ = processes()
         torch.manual_seed(self.recipe.training.seed + 1000 * rank)
-        stream = self._stream(rank, world)
+        stream = self.stream()
         seconds_a_step = _agreed(self._time_a_step(stream))
         self._fix_steps(seconds_a_step)
         training = self.recipe.training
@@ -173,10 +178,8 @@ class _Run:
 
     def _encode(self, examined: corpus.Examined) -> TokenStore:
         data = self.recipe.data
-        settings = json.dumps([to_table(data), self.report.development], default=str, sort_keys=True)
         inputs = [file for entry in examined.corpora for file in entry[:2] if file]
-        if data.development_source or data.development_pairs:
-            settings = json.dumps({**to_table(data), "folder": "", "held_out": 0}, default=str, sort_keys=True)
+        settings = json.dumps({**to_table(data), "folder": ""}, default=str, sort_keys=True)
         path = cache_folder() / f"{content_key(inputs, settings, self.words)}.arrow"
         notes = path.with_suffix(".json")
         if processes()[0] == 0 and not (path.is_file() and notes.is_file()):
@@ -198,7 +201,9 @@ class _Run:
             ]
         return store
 
-    def _stream(self, rank: int, world: int) -> BatchStream:
+    def stream(self) -> BatchStream:
+        """Return this process's share of the batches, from the first one on."""
+        rank, world = processes()
         return BatchStream(
             self.store,
             self.recipe.batches,
@@ -210,21 +215,12 @@ class _Run:
         )
 
     def _time_a_step(self, stream: BatchStream) -> float:
-        """Time a few real batches, without learning from them; the estimate costs about as long as they take."""
-        precision = loop.autocast(self.recipe.training.precision, self.device)
-        batches = iter(stream)
-        times, most = [], 4
-        self.model.train()
-        for _ in range(most):
-            began = time.monotonic()
-            with precision():
-                loss = loop.batch_loss(self.model, next(batches).to(self.device), 0.1)
-            loss.smoothed.backward()  # type: ignore[no-untyped-call]
-            times.append(time.monotonic() - began)
-        self.model.zero_grad()
-        stream.restore({"epoch": 0, "position": 0})
-        steady = times[1:]  # the first pays for what is set up once
-        return sum(steady) / len(steady) * self.recipe.batches.accumulate * 1.05  # and the optimizer's share
+        training, start = self.recipe.training, stream.state()
+        optimizer = loop.make_optimizer(self.model, training)
+        accumulate = self.recipe.batches.accumulate
+        _, *steady = time_training(self.model, optimizer, iter(stream), training, accumulate=accumulate)
+        stream.restore(start)
+        return sum(step.seconds for step in steady) / len(steady)  # the first paid for what is set up once
 
     def _fix_steps(self, seconds_a_step: float) -> None:
         """Turn `minutes` into steps, once: the stored recipe has the steps, so that resuming is exact."""

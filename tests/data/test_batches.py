@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from heedful.data.batches import Batch, BatchConfig, BatchStream, batch_of, plan_epoch
 from heedful.data.tokens import SCHEMA, TokenStore, encode_corpus
+from heedful.errors import HeedfulError
 from heedful.text.vocabulary import BEGIN, END, PAD, VocabularyConfig, learn
 
 DATA = Path(os.environ.get("HEEDFUL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -161,6 +162,14 @@ def test_a_restored_stream_continues_with_equal_batches_from_any_step(text_store
         restored.restore(states[step])
         for expected, found in zip(batches[step + 1 : step + 4], restored, strict=False):
             assert equal(expected, found)
+
+
+def test_a_stream_of_other_text_is_not_continued(text_store, tmp_path):
+    pairs = ((0, line, line) for line in little_text()[1:])
+    encode_corpus(pairs, little_vocabulary(), tmp_path / "less", max_length=97, max_ratio=9.0)
+    one, other = (BatchStream(store, BatchConfig(tokens=61)) for store in (text_store, TokenStore(tmp_path / "less")))
+    with pytest.raises(HeedfulError, match="not those that this training began with"):
+        other.restore(one.state())
 
 
 def test_subword_dropout_changes_the_segmentation_anew_each_epoch_and_never_the_text(text_store):

@@ -3,7 +3,7 @@
 `B` batch, `S` source length, `T` target length, `N` pairs of the corpus.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from heedful.config import setting
 from heedful.data.tokens import TokenStore, flatten, pad
+from heedful.errors import HeedfulError
 from heedful.text.vocabulary import BEGIN, PAD, Vocabulary
 
 
@@ -101,13 +102,22 @@ class BatchStream:
         self._plan: list[np.ndarray] = []
         self._planned = -1
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, int | str]:
         """Return what `restore` needs to continue with the very next batch."""
-        return {"epoch": self.epoch, "position": self.position}
+        return {"corpus": self._store.name, "epoch": self.epoch, "position": self.position}
 
-    def restore(self, state: dict[str, int]) -> None:
-        """Continue where the stream that gave `state` stood."""
-        self.epoch, self.position = state["epoch"], state["position"]
+    def restore(self, state: Mapping[str, int | str]) -> None:
+        """Continue where the stream that gave `state` stood.
+
+        Raises:
+            HeedfulError: that stream read other data.
+        """
+        if state["corpus"] != self._store.name:
+            raise HeedfulError(
+                "the text files or the data settings are not those that this training began with: "
+                "put them back, or train anew with another --out"
+            )
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
     def __iter__(self) -> Iterator[Batch]:
         while True:

@@ -28,9 +28,10 @@ class Encoded(NamedTuple):
 
 
 class TokenStore:
-    """Encoded pairs on disk. Only the lengths are held in memory, 4 bytes a side and pair."""
+    """Encoded pairs on disk, named by their content. Only the lengths are held in memory, 4 bytes a side and pair."""
 
     def __init__(self, path: Path) -> None:
+        self.name = path.stem
         self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         self.source_lengths_N = self._lengths("source")
         self.target_lengths_N = self._lengths("target")

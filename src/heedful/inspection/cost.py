@@ -50,3 +50,24 @@ def forward_flops(
         "decoder": config.decoder_layers * (attention(t, t) + attention(t, s) + feed_forward(t)),
         "output": 2 * t * d * target_size,
     }
+
+
+def search_flops(
+    config: TransformerConfig, target_size: int, source_length: int, target_length: int, width: int
+) -> dict[str, int]:
+    """Return the floating-point operations of finding one output, `width` hypotheses at each step, by part.
+
+    The source is encoded, and projected to keys and values, once; each symbol of each hypothesis attends to those
+    before it.
+    """
+    d, s, t = config.d_model, source_length, target_length
+    heads = config.heads * ((config.d_k or d // config.heads) + (config.d_v or d // config.heads))
+    itself = 4 * t * d * heads + t * (t + 1) * heads
+    to_memory = 2 * t * d * heads + 2 * t * s * heads
+    feed_forward = 4 * t * d * config.d_ff
+    encoder = forward_flops(config, target_size, s, 0)["encoder"]
+    return {
+        "encoder": encoder + config.decoder_layers * 2 * s * d * heads,
+        "decoder": width * config.decoder_layers * (itself + to_memory + feed_forward),
+        "output": width * 2 * t * d * target_size,
+    }

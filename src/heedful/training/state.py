@@ -28,7 +28,7 @@ class Progress:
     best: float | None = None
     best_step: int = 0
     evaluations_without_gain: int = 0
-    data: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
+    data: dict[str, int | str] = field(default_factory=dict)
 
 
 def save_state(

@@ -1,0 +1,124 @@
+"""`heedful bench train` and `heedful bench translate`."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from heedful.cli.settings import Device, Threads, flags, given
+from heedful.cli.translate import load
+from heedful.config import from_table, merge, read_toml, to_table
+from heedful.decoding.search import SearchConfig
+from heedful.errors import HeedfulError
+from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
+from heedful.pipeline import begin
+from heedful.recipe import Recipe, build
+from heedful.text.corpus import read_lines
+from heedful.training.loop import autocast, make_optimizer
+
+RecipeFlags: Any = flags(Recipe)
+SearchFlags: Any = flags(SearchConfig)
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())]
+
+
+def train(
+    recipe: Annotated[Path, Parameter(help="A recipe (TOML); flags change single settings of it")],
+    /,
+    *,
+    steps: Annotated[int, Parameter(help="Steps to time, after three that are not")] = 20,
+    json_: Json = False,
+    settings: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
+) -> None:
+    """Show where a training step's time goes, on the recipe's own data; nothing is kept.
+
+    All settings of `heedful train` are flags here too.
+    """
+    chosen = build(read_toml(recipe), given(settings), where=str(recipe))
+    with TemporaryDirectory() as folder:
+        run = begin(chosen, Path(folder))
+        optimizer = make_optimizer(run.model, chosen.training)
+        accumulate = chosen.batches.accumulate
+        found = time_training(
+            run.model, optimizer, iter(run.stream()), chosen.training, accumulate=accumulate, steps=steps + 3
+        )[3:]
+    phases = {name: sum(getattr(step, name) for step in found) for name in ("data", "forward", "backward", "optimizer")}
+    with autocast(chosen.training.precision, run.device)():
+        enabled = torch.is_autocast_enabled(run.device.type)
+    _show(
+        phases,
+        {"target tokens": sum(step.tokens for step in found), "steps": len(found)},
+        sum(step.flops for step in found),
+        run.device,
+        torch.bfloat16 if enabled else torch.float32,
+        json_,
+    )
+
+
+def translate(
+    bundle: Annotated[Path, Parameter(help="Model folder")],
+    /,
+    *,
+    input: Annotated[Path, Parameter(name=["--input", "-i"], help="Text to translate")],
+    lines: Annotated[int, Parameter(help="Lines of it to translate, after 64 that are not timed")] = 1000,
+    batch: Annotated[int, Parameter(help="Lines translated together")] = 64,
+    json_: Json = False,
+    device: Device = "cpu",
+    threads: Threads = 0,
+    search: Annotated[SearchFlags | None, Parameter(name="*")] = None,
+) -> None:
+    """Show where a translation's time goes. All search settings of `heedful translate` are flags here too."""
+    translator = load(bundle, device, threads)
+    config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
+    config.check()
+    text = [line or "" for line in read_lines(input)][:lines]
+    if not text:
+        raise HeedfulError(f"{input}: the file is empty; give some lines to translate")
+    time_translation(translator, text[:64], config, batch)
+    found = time_translation(translator, text, config, batch)
+    phases = {name: getattr(found, name) for name in ("text", "encode", "step", "select", "search")}
+    counted = {"sentences": found.sentences, "target tokens": found.tokens}
+    _show(phases, counted, found.flops, translator.device, torch.float32, json_)
+
+
+def _show(
+    phases: dict[str, float],
+    counted: dict[str, int],
+    flops: int,
+    device: torch.device,
+    precision: torch.dtype,
+    as_json: bool,
+) -> None:
+    seconds = sum(phases.values())
+    peak = matrix_peak(device, precision)
+    figures = {
+        "seconds": phases,
+        **{f"{name} a second": count / seconds for name, count in counted.items()},
+        "GFLOP/s": flops / seconds / 1e9,
+        "matrix peak, GFLOP/s": peak / 1e9,
+        "share of the peak, %": 100 * flops / seconds / peak,
+        "peak memory, MB": peak_memory(device) / 1e6,
+        "precision": str(precision).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+    if as_json:
+        print(json.dumps(figures, indent=1))
+        return
+    table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    for name, taken in phases.items():
+        table.add_row(name, f"{taken:.2f} s", f"{100 * taken / seconds:.0f} %")
+    table.add_row("all", f"[bold]{seconds:.2f} s[/]", "")
+    table.add_section()
+    for name, figure in figures.items():
+        if isinstance(figure, float):
+            table.add_row(name, f"{figure:,.1f}")
+        elif not isinstance(figure, dict):
+            table.add_row(name, str(figure))
+    Console(highlight=False).print(table)

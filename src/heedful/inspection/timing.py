@@ -1,0 +1,202 @@
+"""Where time goes: seconds of each phase of a training step and of a translation, and what the machine could do."""
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from heedful.data.batches import Batch
+from heedful.decoding.search import SearchConfig
+from heedful.inspection.cost import forward_flops, search_flops
+from heedful.model.cache import DecoderState
+from heedful.model.transformer import Memory, Transformer
+from heedful.text.vocabulary import PAD
+from heedful.training.loop import TrainingConfig, autocast, batch_loss, scale_and_clip
+from heedful.translator import Translator
+
+
+class Stopwatch:
+    """Time since the last lap. Work that a GPU has been given counts in the lap that gave it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last = self._now()
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap, or since the start."""
+        before, self._last = self._last, self._now()
+        return self._last - before
+
+    def _now(self) -> float:
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
+        return time.perf_counter()
+
+
+class TrainingStep(NamedTuple):
+    """Seconds of a step by phase, its target tokens without padding, and the FLOPs that they need."""
+
+    data: float
+    forward: float
+    backward: float
+    optimizer: float
+    tokens: int
+    flops: int
+
+    @property
+    def seconds(self) -> float:
+        """The whole step."""
+        return self.data + self.forward + self.backward + self.optimizer
+
+
+def time_training(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    config: TrainingConfig,
+    *,
+    accumulate: int = 1,
+    steps: int = 4,
+) -> list[TrainingStep]:
+    """Take `steps` real steps at a learning rate of zero: they cost what training costs, and teach nothing."""
+    device = next(model.parameters()).device
+    precision = autocast(config.precision, device)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    model.train()
+    found = []
+    for _ in range(steps):
+        watch = Stopwatch(device)
+        data = forward = backward = 0.0
+        tokens = flops = 0
+        for _ in range(accumulate):
+            batch = next(batches).to(device)
+            tokens += int((batch.target_out_BT != PAD).sum())
+            flops += _training_flops(model, batch)
+            data += watch.lap()
+            with precision():
+                loss = batch_loss(model, batch, config.label_smoothing)
+            forward += watch.lap()
+            loss.smoothed.backward()  # type: ignore[no-untyped-call]
+            backward += watch.lap()
+        scale_and_clip(model, 1.0 / tokens, config.clip)
+        optimizer.step()
+        model.zero_grad()
+        found.append(TrainingStep(data, forward, backward, watch.lap(), tokens, flops))
+    return found
+
+
+def _training_flops(model: Transformer, batch: Batch) -> int:
+    """Forward once, backward twice as much; padding is no work that anybody wants done."""
+    symbols = model.output.weight.size(0)
+    lengths = zip(batch.source_lengths_B.tolist(), (batch.target_out_BT != PAD).sum(1).tolist(), strict=True)
+    return 3 * sum(sum(forward_flops(model.config, symbols, *pair).values()) for pair in lengths)
+
+
+@dataclass
+class Translation:
+    """Seconds of a translation by phase; what it read and wrote, and the FLOPs of that.
+
+    `text` is everything about text and batches, `select` the reordering of caches, `search` the choice of hypotheses.
+    """
+
+    text: float = 0.0
+    encode: float = 0.0
+    step: float = 0.0
+    select: float = 0.0
+    search: float = 0.0
+    sentences: int = 0
+    tokens: int = 0
+    flops: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """The whole translation."""
+        return self.text + self.encode + self.step + self.select + self.search
+
+
+def time_translation(translator: Translator, lines: Sequence[str], config: SearchConfig, batch: int) -> Translation:
+    """Translate `lines` and return where the time went."""
+    found = Translation(sentences=len(lines))
+    watch = Stopwatch(translator.device)
+    timed = cast(Transformer, _TimedModel(translator.model, found, watch))
+    outputs = list(Translator(timed, translator.vocabulary).translate(lines, config, batch=batch))
+    found.text += watch.lap()
+    sources = translator.vocabulary.encode_source(lines)
+    symbols = translator.vocabulary.sizes[1]
+    for source, best in zip(sources, outputs, strict=True):
+        found.tokens += len(best[0].ids)
+        work = search_flops(translator.model.config, symbols, len(source), len(best[0].ids), config.width)
+        found.flops += sum(work.values())
+    return found
+
+
+class _TimedModel:
+    """What search uses of a model, with a stopwatch; what passes between its calls is the search's own time."""
+
+    def __init__(self, model: Transformer, found: Translation, watch: Stopwatch) -> None:
+        self._model, self._found, self._watch = model, found, watch
+        self.parameters = model.parameters
+
+    def encode(self, source_BS: Tensor, source_lengths_B: Tensor) -> Memory:
+        self._found.text += self._watch.lap()
+        memory = self._model.encode(source_BS, source_lengths_B)
+        self._found.encode += self._watch.lap()
+        return memory
+
+    def start(self, memory: Memory) -> "_TimedState":
+        state = self._model.start(memory)
+        self._found.encode += self._watch.lap()
+        return _TimedState(state, self._found, self._watch)
+
+    def step(self, token_N: Tensor, state: "_TimedState") -> tuple[Tensor, "_TimedState"]:
+        self._found.search += self._watch.lap()
+        hidden_ND, after = self._model.step(token_N, state.state)
+        self._found.step += self._watch.lap()
+        return hidden_ND, replace(state, state=after)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        logits_NV = self._model.logits(hidden_ND)
+        self._found.step += self._watch.lap()
+        return logits_NV
+
+
+@dataclass(frozen=True)
+class _TimedState:
+    state: DecoderState
+    found: Translation
+    watch: Stopwatch
+
+    def select(self, rows_N: Tensor, sentences_B: Tensor | None = None) -> "_TimedState":
+        self.found.search += self.watch.lap()
+        selected = self.state.select(rows_N, sentences_B)
+        self.found.select += self.watch.lap()
+        return replace(self, state=selected)
+
+
+def matrix_peak(device: torch.device, precision: torch.dtype, size: int = 2048) -> float:
+    """Return the FLOPs a second that torch reaches here in a product of two square matrices, at its best."""
+    a, b = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
+    a @ b
+    watch = Stopwatch(device)
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < 0.5:
+        a @ b
+        times.append(watch.lap())
+    return 2 * size**3 / min(times)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process has held so far, on the GPU if it computes there; 0 where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if platform.system() == "Windows":
+        return 0
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,55 @@
+import time
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from heedful.data.batches import batch_of
+from heedful.decoding.search import SearchConfig
+from heedful.inspection.cost import forward_flops, search_flops
+from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
+from heedful.training.loop import TrainingConfig, make_optimizer
+from heedful.translator import Translator
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("changes", [{}, {"d_k": 0, "d_v": 0}, {"decoder_layers": 1, "normalization": "pre"}])
+def test_flops_of_a_search_by_formula_are_those_that_torch_counts(tiny_model, changes, width):
+    model, steps = tiny_model(**changes), 7
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        state = model.start(model.encode(torch.randint(29, (1, 11)), torch.tensor([11])))
+        for _ in range(steps):
+            hidden, state = model.step(torch.randint(29, (width,)), state)
+            model.logits(hidden)
+    assert counter.get_total_flops() == sum(search_flops(model.config, 29, 11, steps, width).values())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_timing_a_training_changes_no_weight_and_counts_what_it_did(tiny_model, optimizer):
+    model, config = tiny_model(dropout=0.1), TrainingConfig(optimizer=optimizer, weight_decay=0.1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batch = batch_of([[5, 6, 7, 3], [8, 3]], [[9, 3], [10, 11, 12, 13, 3]])
+    found = time_training(model, make_optimizer(model, config), iter([batch] * 4), config, accumulate=2, steps=2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert [step.tokens for step in found] == [14, 14]
+    once = sum(sum(forward_flops(model.config, 29, *lengths).values()) for lengths in ((4, 2), (2, 5)))
+    assert found[0].flops == 2 * 3 * once
+    assert min(found[0][:4]) > 0
+
+
+def test_the_phases_of_a_translation_add_up_to_the_time_it_took(tiny_model, toy_vocabulary):
+    symbols = toy_vocabulary.sizes[0]
+    translator = Translator(tiny_model(source_size=symbols, target_size=symbols), toy_vocabulary)
+    lines, config = ["the cat sees a dog", "", "a house and a tree"], SearchConfig(beam=2, max_extra=5)
+    began = time.perf_counter()
+    found = time_translation(translator, lines, config, 2)
+    assert found.seconds <= time.perf_counter() - began
+    assert min(found.text, found.encode, found.step, found.select, found.search) > 0
+    assert found.sentences == 3
+    assert found.tokens == sum(len(outputs[0].ids) for outputs in translator.translate(lines, config))
+
+
+def test_the_machine_is_measured():
+    assert matrix_peak(torch.device("cpu"), torch.float32, size=97) > 1e6
+    assert peak_memory(torch.device("cpu")) > 10e6
