@@ -1,27 +1,44 @@
 """The program as a user meets it: commands, pipes, errors."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import pytest
 import tomli_w
+
+from heedful.cli.app import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
 
 
-def heedful(*arguments, text=None, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "heedful", *map(str, arguments)],
-        input=text,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        cwd=cwd,
-    )
+class Ran(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def heedful(*arguments, text="", cwd="."):
+    """Run the program with its own streams, but in this process: importing torch takes longer than most commands."""
+    given = text if isinstance(text, bytes) else text.encode()
+    streams = [io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="\n") for data in (given, b"", b"")]
+    stdin, stdout, stderr = streams
+    with (
+        mock.patch.multiple(sys, argv=["heedful", *map(str, arguments)], stdin=stdin, stdout=stdout, stderr=stderr),
+        contextlib.chdir(cwd),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    for stream in (stdout, stderr):
+        stream.flush()
+    return Ran(ended.value.code, stdout.buffer.getvalue().decode(), stderr.buffer.getvalue().decode())
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +132,18 @@ def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tm
     assert "parameters" in heedful("info", tmp_path / "mean").stdout
 
 
+def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path):
+    ran = heedful("bench", "train", trained / "toy.toml", "--steps", "2", "--batches.tokens", "64", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    for row in ("data", "forward", "backward", "optimizer", "target tokens a second", "share of the peak, %"):
+        assert row in ran.stdout
+    ran = heedful("bench", "translate", trained / "model", "-i", trained / "pairs.source", "--beam", "2", "--json")
+    figures = json.loads(ran.stdout)
+    assert set(figures["seconds"]) == {"text", "encode", "step", "select", "search"}
+    assert figures["sentences a second"] > 0
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -135,10 +164,9 @@ def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, exp
 
 
 def test_invalid_input_and_unwritable_places_end_calmly(trained, tmp_path):
-    program = [sys.executable, "-m", "heedful", "translate", str(trained / "model")]
-    ran = subprocess.run(program, input=b"a b\n\xff\xfe\n", capture_output=True)
+    ran = heedful("translate", trained / "model", text=b"a b\n\xff\xfe\n")
     assert ran.returncode == 2
-    assert b"standard input:2: not UTF-8" in ran.stderr
+    assert "standard input:2: not UTF-8" in ran.stderr
     ran = heedful("translate", trained / "model", "--output", "/proc/nothing/out", text="a\n")
     assert ran.returncode == 2
     assert "Traceback" not in ran.stderr

@@ -1,5 +1,6 @@
 """Two gloo processes train as one process with their batches together."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from toy_task import settings, write_pairs
 
+from heedful import build, run
 from heedful.bundle import read_weights
 
 PROGRAM = """
@@ -25,14 +27,11 @@ def environment(tmp_path):
 
 
 def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp_path):
-    import json
-
     source, target = write_pairs(tmp_path)
     table = settings(source, target, steps=4, checkpoint_every=2, evaluate_every=0)
     table["model"]["dropout"] = 0.0
     one = {**table, "batches": {"tokens": 128, "accumulate": 2}}
-    command = [sys.executable, "-c", PROGRAM]
-    subprocess.run([*command, json.dumps(one), str(tmp_path / "one")], check=True, env=environment(tmp_path))
+    list(run(build(one), tmp_path / "one"))
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
