@@ -34,5 +34,13 @@ def settings(source: Path, target: Path, **training: object) -> dict:
         "vocabulary": {"kind": "symbols", "byte_fallback": False},
         "model": {"encoder_layers": 1, "decoder_layers": 1, "d_model": 28, "d_ff": 44, "heads": 2, "dropout": 0.1},
         "batches": {"tokens": 128},
-        "training": {"steps": 12, "checkpoint_every": 5, "evaluate_every": 6, "threads": 1, "warmup": 5, **training},
+        "training": {
+            "steps": 12,
+            "checkpoint_every": 5,
+            "evaluate_every": 6,
+            "threads": 1,
+            "warmup": 5,
+            "precision": "float32",  # the same on every machine
+            **training,
+        },
     }
