@@ -52,8 +52,10 @@ SETTINGS = {
     },
     "batches": {"tokens": 2048},
     "training": {
-        "rate": 3e-3,
-        "warmup": 200,
+        "optimizer": "muon",
+        "rate": 1.5e-3,
+        "matrix_rate": 3.5,
+        "warmup": 100,
         "decay": 0.9,
         "average": 3,
         "checkpoint_every": 50,
