@@ -4,10 +4,12 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from heedful.data.batches import BatchConfig, BatchStream, batch_of
 from heedful.errors import HeedfulError
 from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.text.vocabulary import PAD
 from heedful.training import loop
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, TrainingConfig, train
 from heedful.training.loss import smoothed_cross_entropy
@@ -75,6 +77,20 @@ def test_micro_batches_accumulate_to_the_gradient_of_one_big_batch(tmp_path):
     list(train(small, OneBatch(*halves), settings(steps=3, clip=0.5), tmp_path / "small", accumulate=2))
     for one, other in zip(big.parameters(), small.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=2e-4, atol=2e-5)
+
+
+def test_a_step_follows_the_gradient_of_the_mean_over_tokens(tmp_path):
+    batch, model, config = random_batch(), fresh_model(), settings(steps=1, beta1=0.0, beta2=0.0, epsilon=1.0)
+    target = batch.target_out_BT[batch.target_out_BT != PAD]
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    hidden = model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
+    logits = model.logits(hidden)[batch.target_out_BT != PAD]
+    loss = functional.cross_entropy(logits, target, label_smoothing=config.label_smoothing)  # the mean
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    (step,) = steps_of(train(model, OneBatch(batch), config, tmp_path))
+    for parameter, old, gradient in zip(model.parameters(), before, gradients, strict=True):
+        expected = old - step.rate * gradient / (gradient.abs() + 1.0)  # Adam without memory, with epsilon 1
+        torch.testing.assert_close(parameter, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_are_clipped_to_their_norm():
