@@ -30,7 +30,8 @@ docs: $(VENV)/dev
 	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/dev
-	$(BIN)/python benchmarks/train_speed.py
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[peers]'
+	$(BIN)/python benchmarks/training.py
 
 # torch is named first, with its pinned version, so that pip does not look for a larger build of it.
 $(VENV)/demo: pyproject.toml constraints.txt

@@ -20,7 +20,11 @@ MUTATIONS = {
     "scores not scaled": ("model/transformer.py", "query_BHLK * query_BHLK.size(-1) ** -0.5", "query_BHLK * 1.0"),
     "embeddings not tied": ("model/transformer.py", 'if config.share != "none":', "if False:"),
     "embeddings not scaled": ("model/transformer.py", "math.sqrt(config.d_model)", "1.0"),
-    "no label smoothing": ("training/loss.py", "if smoothing:", "if False:"),
+    "no label smoothing": (
+        "training/loss.py",
+        "gradient_CV[target_of_C] -= 1.0 - smoothing",
+        "gradient_CV[target_of_C] -= 1.0",
+    ),
     "length penalty without its 5": ("decoding/search.py", "((5.0 + length) / 6.0)", "(length / 6.0)"),
     "search stops at the first end": (
         "decoding/search.py",
@@ -33,6 +37,7 @@ MUTATIONS = {
         "scale_and_clip(model, 1.0 / counted",
         "scale_and_clip(model, 1.0",
     ),
+    "gradients of bfloat16 not collected": ("training/precision.py", "if self.computing is self.learning:", "if True:"),
     "data position not restored": ("training/loop.py", "stream.restore(progress.data)", "pass"),
     "random state not restored": ("training/loop.py", "restore_random_state(random", "(lambda *_: None)(random"),
     "equation 3 without d_model": ("training/schedule.py", "d_model**-0.5", "1.0"),
@@ -42,6 +47,7 @@ TESTS = [
     "tests/laws",
     "tests/decoding",
     "tests/training/test_loop.py",
+    "tests/training/test_precision.py",
     "tests/training/test_schedule.py",
     "tests/test_bundle.py",
 ]

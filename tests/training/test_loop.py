@@ -197,16 +197,6 @@ def test_no_tensor_of_tokens_times_vocabulary_exists(monkeypatch):
     assert 0 < largest < rows * symbols * 4 * 0.75
 
 
-def test_autocast_is_bfloat16_only_where_asked_or_native(monkeypatch):
-    device = torch.device("cpu")
-    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(loop, "has_native_bfloat16", lambda _device, native=native: native)
-        with loop.autocast("auto", device)():
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
-    with loop.autocast("bfloat16", device)():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-
-
 def test_the_state_of_the_stream_is_saved_with_the_model(tmp_path):
     class Store:
         source_lengths_N = target_lengths_N = np.array([3] * 31)

@@ -19,7 +19,8 @@ from heedful.inspection.timing import matrix_peak, peak_memory, time_training, t
 from heedful.pipeline import begin
 from heedful.recipe import Recipe, build
 from heedful.text.corpus import read_lines
-from heedful.training.loop import autocast, make_optimizer
+from heedful.training.loop import make_optimizer
+from heedful.training.precision import Mixed
 
 RecipeFlags: Any = flags(Recipe)
 SearchFlags: Any = flags(SearchConfig)
@@ -47,14 +48,13 @@ def train(
             run.model, optimizer, iter(run.stream()), chosen.training, accumulate=accumulate, steps=steps + 3
         )[3:]
     phases = {name: sum(getattr(step, name) for step in found) for name in ("data", "forward", "backward", "optimizer")}
-    with autocast(chosen.training.precision, run.device)():
-        enabled = torch.is_autocast_enabled(run.device.type)
+    computing = Mixed(run.model, chosen.training.precision).computing
     _show(
         phases,
         {"target tokens": sum(step.tokens for step in found), "steps": len(found)},
         sum(step.flops for step in found),
         run.device,
-        torch.bfloat16 if enabled else torch.float32,
+        next(computing.parameters()).dtype,
         json_,
     )
 

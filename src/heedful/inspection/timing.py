@@ -15,7 +15,8 @@ from heedful.inspection.cost import forward_flops, search_flops
 from heedful.model.cache import DecoderState
 from heedful.model.transformer import Memory, Transformer
 from heedful.text.vocabulary import PAD
-from heedful.training.loop import TrainingConfig, autocast, batch_loss, scale_and_clip
+from heedful.training.loop import TrainingConfig, batch_loss, scale_and_clip
+from heedful.training.precision import Mixed
 from heedful.translator import Translator
 
 
@@ -64,10 +65,10 @@ def time_training(
 ) -> list[TrainingStep]:
     """Take `steps` real steps at a learning rate of zero: they cost what training costs, and teach nothing."""
     device = next(model.parameters()).device
-    precision = autocast(config.precision, device)
+    mixed = Mixed(model, config.precision)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-    model.train()
+    mixed.computing.train()
     found = []
     for _ in range(steps):
         watch = Stopwatch(device)
@@ -78,14 +79,14 @@ def time_training(
             tokens += int((batch.target_out_BT != PAD).sum())
             flops += _training_flops(model, batch)
             data += watch.lap()
-            with precision():
-                loss = batch_loss(model, batch, config.label_smoothing)
+            loss = batch_loss(mixed.computing, batch, config.label_smoothing)
             forward += watch.lap()
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
+            mixed.collect_gradients()
             backward += watch.lap()
         scale_and_clip(model, 1.0 / tokens, config.clip)
         optimizer.step()
-        model.zero_grad()
+        mixed.renew()
         found.append(TrainingStep(data, forward, backward, watch.lap(), tokens, flops))
     return found
 

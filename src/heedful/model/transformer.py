@@ -65,7 +65,9 @@ def attention(
     """
     scores_BHLM = (query_BHLK * query_BHLK.size(-1) ** -0.5) @ key_BHMK.mT
     if allowed_B1LM is not None:
-        scores_BHLM = scores_BHLM.masked_fill(~allowed_B1LM, torch.finfo(scores_BHLM.dtype).min)
+        # Added, not filled in: that is one pass over the scores, and they are far larger than the mask.
+        hidden_B1LM = torch.zeros_like(allowed_B1LM, dtype=scores_BHLM.dtype)
+        scores_BHLM += hidden_B1LM.masked_fill_(~allowed_B1LM, torch.finfo(scores_BHLM.dtype).min)
     weights_BHLM = scores_BHLM.softmax(dim=-1)
     return dropout(weights_BHLM) @ value_BHMK, weights_BHLM
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
 from heedful.training.loss import Loss, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
+from heedful.training.precision import Mixed, Precision
 from heedful.training.schedule import Schedule, learning_rate
 from heedful.training.state import (
     Progress,
@@ -54,8 +54,8 @@ class TrainingConfig:
     decay: float = setting(0.2, "Share of the steps over which stable-decay falls to zero")
     clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping")
     label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)")
-    precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "bfloat16 autocast, float32, or bfloat16 where the processor has it natively"
+    precision: Precision = setting(
+        "auto", "Compute in float32, in bfloat16 (weights stay float32), or in bfloat16 where the processor has it"
     )
     average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)")
     exponential_average: float = setting(0.0, "Decay of an exponential average to use instead; 0 = off")
@@ -144,7 +144,7 @@ def train(
         stream.restore(progress.data)
         restore_random_state(random[_rank() % len(random)], device)
     batches = iter(stream)
-    precision = autocast(config.precision, device)
+    mixed = Mixed(model, config.precision)
     started = time.monotonic() - progress.seconds
 
     def save() -> Saved:
@@ -153,7 +153,7 @@ def train(
 
     while progress.step < config.steps:
         began = time.monotonic()
-        model.train()
+        mixed.computing.train()
         step = progress.step + 1
         rate = learning_rate(
             config.schedule,
@@ -171,9 +171,9 @@ def train(
         sums = torch.zeros(4, dtype=torch.float64)  # smoothed loss, likelihood, tokens, wishes to stop
         for _ in range(accumulate):
             batch = next(batches).to(device)
-            with precision():
-                loss = batch_loss(model, batch, config.label_smoothing)
+            loss = batch_loss(mixed.computing, batch, config.label_smoothing)
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
+            mixed.collect_gradients()
             tokens = int((batch.target_out_BT != PAD).sum())
             sums += torch.tensor([loss.smoothed.item(), loss.likelihood.item(), tokens, stop()])
 
@@ -184,7 +184,7 @@ def train(
         if not (math.isfinite(smoothed) and math.isfinite(norm)):
             raise HeedfulError(_diverged(step, stream, newest_state(state_folder)))
         optimizer.step()
-        model.zero_grad()
+        mixed.renew()
         if average:
             update_exponential(average, take_weights(model), config.exponential_average, step)
         progress.step, progress.tokens, progress.data = step, progress.tokens + int(counted), stream.state()
@@ -239,25 +239,6 @@ def scale_and_clip(model: nn.Module, scale: float, clip: float) -> float:
     factor = scale * (clip / norm if 0 < clip < norm else 1.0)
     torch._foreach_mul_(gradients, factor)
     return norm
-
-
-def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """Return a maker of contexts to compute in: bfloat16 autocast, or nothing for float32."""
-    if precision == "float32" or (precision == "auto" and not has_native_bfloat16(device)):
-        return nullcontext
-    return lambda: torch.autocast(device.type, torch.bfloat16)
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Return whether `device` multiplies bfloat16 matrices in hardware: elsewhere float32 is far faster."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    flags = Path("/proc/cpuinfo")
-    listed = flags.read_text().split() if flags.exists() else []
-    return capabilities != "DEFAULT" and any(flag in listed for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _start_average(model: nn.Module, config: TrainingConfig) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK = 512
+LEAST = 1e-30  # below it, float32 and bfloat16 soon run out of exponents
 
 
 class Loss(NamedTuple):
@@ -44,43 +45,46 @@ class _ProjectedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        device = hidden_ND.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
-        weight = weight_VD.to(dtype)
-        mean_weight_D = weight.mean(0)
         training = any(ctx.needs_input_grad[:2])
+        narrow, wide = weight_VD.dtype, torch.promote_types(weight_VD.dtype, torch.float32)
         hidden_gradient_ND = torch.empty_like(hidden_ND) if training else None
-        weight_gradient_VD = torch.zeros_like(weight_VD) if training else None
-        likelihood = hidden_ND.new_zeros((), dtype=torch.float32)
-        uniform = torch.zeros_like(likelihood)  # minus the sum over tokens of the mean log-probability
+        weight_gradient_VD = torch.zeros_like(weight_VD, dtype=wide) if training else None
+        mean_weight_D = weight_VD.mean(0, dtype=wide)
+        target_logit_N, target_probability_N = torch.empty_like(target_N, dtype=wide).repeat(2, 1)
         for start in range(0, len(target_N), CHUNK):
             rows = slice(start, start + CHUNK)
-            hidden_CD, target_C1 = hidden_ND[rows].to(dtype), target_N[rows, None]
-            logits_CV = hidden_CD @ weight.T
-            target_logit_C = logits_CV.gather(1, target_C1).float()
-            mean_C = (hidden_CD @ mean_weight_D).float()
-            highest_C1 = logits_CV.amax(1, keepdim=True).float()
+            hidden_CD = hidden_ND[rows]
+            target_of_C = torch.arange(len(hidden_CD), device=hidden_ND.device), target_N[rows]
+            logits_CV = hidden_CD @ weight_VD.T
+            target_logit_N[rows] = logits_CV[target_of_C]
             probability_CV = logits_CV.softmax(1)
-            # The largest probability is 1 / sum(exp(z - max)), never below 1/V: so it yields log sum exp safely,
-            # one pass cheaper than computing it from the logits.
-            normalizer_C1 = highest_C1 - probability_CV.amax(1, keepdim=True).float().log()
-            likelihood += (normalizer_C1 - target_logit_C).sum()
-            uniform += (normalizer_C1[:, 0] - mean_C).sum()
+            target_probability_N[rows] = probability_CV[target_of_C]
             if hidden_gradient_ND is None or weight_gradient_VD is None:
                 continue
-            gradient_CV = probability_CV  # d loss / d logits = p - target distribution, made in place
-            if smoothing:
-                gradient_CV -= smoothing / len(weight)
-            gradient_CV.scatter_add_(1, target_C1, gradient_CV.new_full(target_C1.shape, smoothing - 1.0))
-            hidden_gradient_ND[rows] = gradient_CV @ weight
-            if dtype == weight_gradient_VD.dtype:
+            # d loss / d logits = p - target distribution, made in place. The even part of that distribution is left
+            # out here and taken from both products below: no pass over the logits, and nothing rounded away.
+            gradient_CV = probability_CV
+            gradient_CV[target_of_C] -= 1.0 - smoothing
+            hidden_gradient_ND[rows] = torch.addmm(mean_weight_D.to(narrow), gradient_CV, weight_VD, beta=-smoothing)
+            if narrow == wide:
                 weight_gradient_VD.addmm_(gradient_CV.T, hidden_CD)
             else:
                 weight_gradient_VD += gradient_CV.T @ hidden_CD
+        if weight_gradient_VD is not None:
+            weight_gradient_VD -= hidden_ND.sum(0, dtype=wide) * (smoothing / len(weight_VD))
+        likelihood_N = -target_probability_N.log()
+        # where a probability is next to nothing, take its logarithm the long way
+        for lost_C in (target_probability_N < LEAST).nonzero()[:, 0].split(CHUNK):
+            logits_CV = (hidden_ND[lost_C] @ weight_VD.T).to(wide)
+            likelihood_N[lost_C] = logits_CV.logsumexp(1) - target_logit_N[lost_C]
+        likelihood = likelihood_N.sum()
+        # minus the mean log-probability of all symbols: log sum exp, minus the mean logit
+        uniform = likelihood + (target_logit_N - hidden_ND.to(wide) @ mean_weight_D).sum()
         ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD)
         return (1.0 - smoothing) * likelihood + smoothing * uniform, likelihood
 
     @staticmethod
     def backward(ctx: Any, smoothed: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden_gradient_ND, weight_gradient_VD = ctx.saved_tensors
-        return hidden_gradient_ND * smoothed, weight_gradient_VD * smoothed, None, None
+        weight_gradient_VD = (weight_gradient_VD * smoothed).to(hidden_gradient_ND.dtype)
+        return hidden_gradient_ND * smoothed, weight_gradient_VD, None, None

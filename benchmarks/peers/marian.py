@@ -1,0 +1,54 @@
+"""Hugging Face's Marian, the encoder-decoder that its translation models use."""
+
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heedful.data.batches import Batch
+from heedful.model.transformer import TransformerConfig
+from heedful.text.vocabulary import BEGIN, END, PAD
+
+NAME = f"Hugging Face Marian {transformers.__version__}"
+
+
+def config_of(config: TransformerConfig, symbols: int) -> transformers.MarianConfig:
+    """Return the same sizes in Marian's words."""
+    return transformers.MarianConfig(
+        vocab_size=symbols,
+        d_model=config.d_model,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        encoder_attention_heads=config.heads,
+        decoder_attention_heads=config.heads,
+        encoder_ffn_dim=config.d_ff,
+        decoder_ffn_dim=config.d_ff,
+        activation_function="relu",
+        dropout=config.dropout,
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        max_position_embeddings=256,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        forced_eos_token_id=None,
+        decoder_start_token_id=BEGIN,
+    )
+
+
+class Peer(nn.Module):
+    """Marian with label smoothing, which its users add."""
+
+    def __init__(self, config: TransformerConfig, symbols: int) -> None:
+        super().__init__()
+        self.model = transformers.MarianMTModel(config_of(config, symbols))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the mean label-smoothed loss."""
+        logits = self.model(
+            input_ids=batch.source_BS,
+            attention_mask=(batch.source_BS != PAD).long(),
+            decoder_input_ids=batch.target_in_BT,
+            use_cache=False,
+        ).logits
+        return functional.cross_entropy(
+            logits.flatten(0, 1), batch.target_out_BT.flatten(), ignore_index=PAD, label_smoothing=0.1
+        )

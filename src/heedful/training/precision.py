@@ -1,0 +1,58 @@
+"""Mixed precision: the model computes in bfloat16, the optimizer keeps its weights in float32.
+
+An update of a weight is often smaller than bfloat16 can add to it, so that the weights must be float32; products,
+activations and gradients need not be. A whole copy of the model in bfloat16 computes them (Micikevicius et al. 2018,
+section 3.1): autocast would convert weights and activations at every operation instead.
+"""
+
+import copy
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from heedful.model.transformer import Transformer
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Mixed:
+    """A model in float32, which learns, and the one that computes: itself, or a copy of it in bfloat16."""
+
+    def __init__(self, model: Transformer, precision: Precision) -> None:
+        device = next(model.parameters()).device
+        narrow = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device))
+        self.learning = model
+        self.computing = copy.deepcopy(model).to(torch.bfloat16) if narrow else model
+        self._weights: list[list[torch.Tensor]] = [list(each.parameters()) for each in (model, self.computing)]
+
+    @torch.no_grad()
+    def collect_gradients(self) -> None:
+        """Add the gradients that the computing model holds to those of the learning one, and forget them there."""
+        if self.computing is self.learning:
+            return
+        for weight, computing in zip(*self._weights, strict=True):
+            if computing.grad is not None and weight.grad is None:
+                weight.grad = computing.grad.float()
+            elif computing.grad is not None:
+                cast(torch.Tensor, weight.grad).add_(computing.grad)
+            computing.grad = None
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """After an update: forget the gradients, and let the computing model have the new weights."""
+        self.learning.zero_grad()
+        if self.computing is not self.learning:
+            torch._foreach_copy_(self._weights[1], self._weights[0])
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Return whether `device` multiplies bfloat16 matrices in hardware: elsewhere float32 is far faster."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo")
+    listed = flags.read_text().split() if flags.exists() else []
+    return capabilities != "DEFAULT" and any(flag in listed for flag in ("avx512_bf16", "amx_bf16", "bf16"))
