@@ -20,7 +20,7 @@ from heedful.pipeline import begin
 from heedful.recipe import Recipe, build
 from heedful.text.corpus import read_lines
 from heedful.training.loop import make_optimizer
-from heedful.training.precision import Mixed
+from heedful.training.precision import dtype_of
 
 RecipeFlags: Any = flags(Recipe)
 SearchFlags: Any = flags(SearchConfig)
@@ -48,13 +48,12 @@ def train(
             run.model, optimizer, iter(run.stream()), chosen.training, accumulate=accumulate, steps=steps + 3
         )[3:]
     phases = {name: sum(getattr(step, name) for step in found) for name in ("data", "forward", "backward", "optimizer")}
-    computing = Mixed(run.model, chosen.training.precision).computing
     _show(
         phases,
         {"target tokens": sum(step.tokens for step in found), "steps": len(found)},
         sum(step.flops for step in found),
         run.device,
-        next(computing.parameters()).dtype,
+        dtype_of(chosen.training.precision, run.device),
         json_,
     )
 

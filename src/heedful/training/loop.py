@@ -20,7 +20,7 @@ from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
 from heedful.training.loss import Loss, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
-from heedful.training.precision import Mixed, Precision
+from heedful.training.precision import Mixed, Precision, dtype_of
 from heedful.training.schedule import Schedule, learning_rate
 from heedful.training.state import (
     Progress,
@@ -227,7 +227,8 @@ def make_optimizer(model: Transformer, config: TrainingConfig) -> torch.optim.Op
         matrices = matrices_of(model, model.output)
         apart = set(matrices)
         others = [parameter for parameter in model.parameters() if parameter not in apart]
-        return Muon(matrices, others, matrix_rate=config.matrix_rate, **settings)
+        products = dtype_of(config.precision, model.output.weight.device)
+        return Muon(matrices, others, matrix_rate=config.matrix_rate, products=products, **settings)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(model.parameters(), **settings)
 

@@ -19,7 +19,10 @@ ADAM_SIZE = 0.2
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW over `others`, and Muon with Nesterov momentum over `matrices`, each [out, in]."""
+    """AdamW over `others`, and Muon with Nesterov momentum over `matrices`, each [out, in].
+
+    `products` is the type that matrices are multiplied in to make a momentum orthogonal: bfloat16 is enough for it.
+    """
 
     def __init__(
         self,
@@ -28,12 +31,14 @@ class Muon(torch.optim.AdamW):
         *,
         matrix_rate: float = 1.0,
         momentum: float = 0.95,
+        products: torch.dtype = torch.float32,
         **adamw: Any,
     ) -> None:
         super().__init__(others, **adamw)
         self.matrices = list(matrices)
         self.matrix_rate = matrix_rate
         self.momentum = momentum
+        self.products = products
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -47,7 +52,7 @@ class Muon(torch.optim.AdamW):
         for shape, matrices in by_shape.items():  # one batched product serves all matrices of a shape
             update_NOI = torch.stack([self._nesterov(matrix) for matrix in matrices])
             scale = rate * ADAM_SIZE * max(shape) ** 0.5
-            for matrix, update_OI in zip(matrices, orthogonal(update_NOI), strict=True):
+            for matrix, update_OI in zip(matrices, orthogonal(update_NOI, self.products), strict=True):
                 matrix.mul_(1.0 - rate * decay).sub_(update_OI, alpha=scale)
         return loss
 
@@ -60,19 +65,19 @@ class Muon(torch.optim.AdamW):
         return matrix.grad.lerp(mean, self.momentum)
 
 
-def orthogonal(matrices_NOI: Tensor) -> Tensor:
+def orthogonal(matrices_NOI: Tensor, products: torch.dtype = torch.float32) -> Tensor:
     """Return each matrix with all its singular values brought to between about 0.7 and 1.2  [N, out, in].
 
     Newton-Schulz iteration: only products of matrices, no decomposition.
     """
     tall = matrices_NOI.size(1) > matrices_NOI.size(2)
     x = matrices_NOI.mT if tall else matrices_NOI
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)).to(products)
     for _ in range(REPETITIONS):
         square = x @ x.mT
         polynomial = torch.baddbmm(square, square, square, beta=CUBIC, alpha=QUINTIC)
         x = torch.baddbmm(x, polynomial, x, beta=LINEAR)
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices_NOI)
 
 
 def matrices_of(model: nn.Module, output: nn.Module) -> list[nn.Parameter]:

@@ -20,10 +20,9 @@ class Mixed:
     """A model in float32, which learns, and the one that computes: itself, or a copy of it in bfloat16."""
 
     def __init__(self, model: Transformer, precision: Precision) -> None:
-        device = next(model.parameters()).device
-        narrow = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device))
+        dtype = dtype_of(precision, next(model.parameters()).device)
         self.learning = model
-        self.computing = copy.deepcopy(model).to(torch.bfloat16) if narrow else model
+        self.computing = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
         self._weights: list[list[torch.Tensor]] = [list(each.parameters()) for each in (model, self.computing)]
 
     @torch.no_grad()
@@ -44,6 +43,12 @@ class Mixed:
         self.learning.zero_grad()
         if self.computing is not self.learning:
             torch._foreach_copy_(self._weights[1], self._weights[0])
+
+
+def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type to compute in on `device`."""
+    narrow = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device))
+    return torch.bfloat16 if narrow else torch.float32
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

@@ -1,0 +1,102 @@
+"""Hugging Face's M2M100, Marian's pre-norm sibling, with the weights of a heedful model."""
+
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from heedful.bundle import Bundle
+from heedful.model.transformer import sinusoids
+from heedful.text.vocabulary import BEGIN, END, PAD
+
+NAME = f"Hugging Face M2M100 {transformers.__version__}"
+
+
+def convert(bundle: Bundle) -> Any:
+    """Return the same model as one of Hugging Face's; the biases that it has and ours has not are zero."""
+    ours, config = bundle.model, bundle.model.config
+    symbols = bundle.vocabulary.sizes[1]
+    theirs = transformers.M2M100ForConditionalGeneration(
+        transformers.M2M100Config(
+            vocab_size=symbols,
+            d_model=config.d_model,
+            encoder_layers=config.encoder_layers,
+            decoder_layers=config.decoder_layers,
+            encoder_attention_heads=config.heads,
+            decoder_attention_heads=config.heads,
+            encoder_ffn_dim=config.d_ff,
+            decoder_ffn_dim=config.d_ff,
+            activation_function="relu",
+            encoder_layerdrop=0.0,
+            decoder_layerdrop=0.0,
+            scale_embedding=True,
+            max_position_embeddings=256,
+            pad_token_id=PAD,
+            bos_token_id=BEGIN,
+            eos_token_id=END,
+            decoder_start_token_id=BEGIN,
+        )
+    ).eval()
+    weights: dict[str, Tensor] = {
+        name: torch.zeros_like(tensor) for name, tensor in theirs.state_dict().items() if name.endswith("bias")
+    }
+    for name in ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
+        weights[f"{name}.weight"] = ours.output.weight.detach()
+    names = {
+        "self_attention.query": "self_attn.q_proj",
+        "self_attention.key": "self_attn.k_proj",
+        "self_attention.value": "self_attn.v_proj",
+        "self_attention.output": "self_attn.out_proj",
+        "cross_attention.query": "encoder_attn.q_proj",
+        "cross_attention.key": "encoder_attn.k_proj",
+        "cross_attention.value": "encoder_attn.v_proj",
+        "cross_attention.output": "encoder_attn.out_proj",
+        "feed_forward.inner": "fc1",
+        "feed_forward.outer": "fc2",
+        "residuals.0.norm": "self_attn_layer_norm",
+    }
+    norms = {
+        "encoder": {"residuals.1.norm": "final_layer_norm"},
+        "decoder": {"residuals.1.norm": "encoder_attn_layer_norm", "residuals.2.norm": "final_layer_norm"},
+    }
+    for name, tensor in ours.state_dict().items():
+        stack, _, rest = name.partition(".")
+        if stack in norms:
+            layer, _, part = rest.partition(".")
+            module, _, kind = part.rpartition(".")
+            translated = (names | norms[stack])[module]
+            weights[f"model.{stack}.layers.{layer}.{translated}.{kind}"] = tensor
+        elif stack in ("encoder_norm", "decoder_norm"):
+            weights[f"model.{stack.removesuffix('_norm')}.layer_norm.{rest}"] = tensor
+    missing, unexpected = theirs.load_state_dict(weights, strict=False)
+    if unexpected or [name for name in missing if "embed_positions" not in name]:
+        raise SystemExit(f"M2M100 has other weights than expected: {missing} {unexpected}")
+    for stack in (theirs.model.encoder, theirs.model.decoder):  # its first position stands after the padding's
+        places = stack.embed_positions
+        places.weights[PAD + 1 :] = sinusoids(len(places.weights) - PAD - 1, config.d_model, config.first_position)
+    return theirs
+
+
+def translate(model: Any, sources: list[list[int]], *, beam: int, batch: int, length_penalty: float) -> list[list[int]]:
+    """Translate ids to ids, sentences of similar length together, as a careful user does."""
+    order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
+    found: list[list[int]] = [[] for _ in sources]
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        padded = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(sources[row]) for row in rows], batch_first=True, padding_value=PAD
+        )
+        with torch.inference_mode():
+            output = model.generate(
+                padded,
+                attention_mask=(padded != PAD).long(),
+                num_beams=beam,
+                do_sample=False,
+                length_penalty=length_penalty,
+                early_stopping=True,
+                max_new_tokens=128,
+            )
+        for row, ids in zip(rows, output[:, 1:].tolist(), strict=True):
+            found[row] = [number for number in ids if number != PAD]
+    return found
