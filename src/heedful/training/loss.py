@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK = 512
+CHUNK = 384
 LEAST = 1e-30  # below it, float32 and bfloat16 soon run out of exponents
 
 
@@ -57,7 +57,7 @@ class _ProjectedLoss(torch.autograd.Function):
             target_of_C = torch.arange(len(hidden_CD), device=hidden_ND.device), target_N[rows]
             logits_CV = hidden_CD @ weight_VD.T
             target_logit_N[rows] = logits_CV[target_of_C]
-            probability_CV = logits_CV.softmax(1)
+            probability_CV = torch.softmax(logits_CV, 1, out=logits_CV)  # in place: half the memory to move
             target_probability_N[rows] = probability_CV[target_of_C]
             if hidden_gradient_ND is None or weight_gradient_VD is None:
                 continue
