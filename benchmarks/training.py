@@ -57,9 +57,8 @@ class Contestant(NamedTuple):
 
 
 def time_peer(who: str, config: TransformerConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
-    """Return target tokens a second of a plain loop, and the peer's name and version."""
-    module = importlib.import_module(f"peers.{who}")
-    model: nn.Module = module.Peer(config, symbols)
+    """Return target tokens a second of a plain loop."""
+    model: nn.Module = importlib.import_module(f"peers.{who}").Peer(config, symbols)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9)
 
     def step(batch: Batch) -> None:
@@ -76,7 +75,7 @@ def time_peer(who: str, config: TransformerConfig, symbols: int, batches: list[B
     for batch in batches[WARMUP:]:
         step(batch)
         tokens += int((batch.target_out_BT != PAD).sum())
-    return {"speed": tokens / (time.perf_counter() - began), "name": module.NAME}
+    return {"speed": tokens / (time.perf_counter() - began)}
 
 
 def time_heedful(config: TransformerConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
@@ -89,7 +88,6 @@ def time_heedful(config: TransformerConfig, symbols: int, batches: list[Batch], 
     return {
         "speed": sum(step.tokens for step in found) / seconds,
         "share": sum(step.flops for step in found) / seconds / peak,
-        "peak": peak,
     }
 
 
@@ -137,13 +135,10 @@ def compare(size: str, peers: list[str], options: argparse.Namespace, folder: st
     medians = {contestant: statistics.median(one["speed"] for one in each) for contestant, each in found.items()}
     for contestant, each in found.items():
         rounds = "  ".join(f"{one['speed']:7,.0f}" for one in each)
-        share = (
-            f"   {100 * statistics.median(one['share'] for one in each):.0f} % of the peak"
-            if "share" in each[0]
-            else ""
-        )
+        shares = [one["share"] for one in each if "share" in one]
+        share = f"   {100 * statistics.median(shares):.0f} % of the peak" if shares else ""
         print(f"  {contestant}  {rounds}   median {medians[contestant]:7,.0f}{share}")
-    for heap in heaps:
+    for heap in heaps if peers else []:
         best = max((c for c in contestants if c.who != "heedful" and c.heap == heap), key=lambda c: medians[c])
         for ours in contestants[: len(precisions)]:
             print(f"  heedful {ours.precision} / {best} {medians[ours] / medians[best]:.2f}")

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from heedful.bundle import Bundle
 from heedful.model.transformer import sinusoids
-from heedful.text.vocabulary import BEGIN, END, PAD
+from heedful.text.vocabulary import PAD
+from peers.marian import settings
 
 NAME = f"Hugging Face M2M100 {transformers.__version__}"
 
@@ -16,27 +17,9 @@ NAME = f"Hugging Face M2M100 {transformers.__version__}"
 def convert(bundle: Bundle) -> Any:
     """Return the same model as one of Hugging Face's; the biases that it has and ours has not are zero."""
     ours, config = bundle.model, bundle.model.config
-    symbols = bundle.vocabulary.sizes[1]
+    sizes = settings(config, bundle.vocabulary.sizes[1])
     theirs = transformers.M2M100ForConditionalGeneration(
-        transformers.M2M100Config(
-            vocab_size=symbols,
-            d_model=config.d_model,
-            encoder_layers=config.encoder_layers,
-            decoder_layers=config.decoder_layers,
-            encoder_attention_heads=config.heads,
-            decoder_attention_heads=config.heads,
-            encoder_ffn_dim=config.d_ff,
-            decoder_ffn_dim=config.d_ff,
-            activation_function="relu",
-            encoder_layerdrop=0.0,
-            decoder_layerdrop=0.0,
-            scale_embedding=True,
-            max_position_embeddings=256,
-            pad_token_id=PAD,
-            bos_token_id=BEGIN,
-            eos_token_id=END,
-            decoder_start_token_id=BEGIN,
-        )
+        transformers.M2M100Config(**sizes, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
     ).eval()
     weights: dict[str, Tensor] = {
         name: torch.zeros_like(tensor) for name, tensor in theirs.state_dict().items() if name.endswith("bias")

@@ -1,5 +1,7 @@
 """Hugging Face's Marian, the encoder-decoder that its translation models use."""
 
+from typing import Any
+
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,27 +13,26 @@ from heedful.text.vocabulary import BEGIN, END, PAD
 NAME = f"Hugging Face Marian {transformers.__version__}"
 
 
-def config_of(config: TransformerConfig, symbols: int) -> transformers.MarianConfig:
-    """Return the same sizes in Marian's words."""
-    return transformers.MarianConfig(
-        vocab_size=symbols,
-        d_model=config.d_model,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        encoder_attention_heads=config.heads,
-        decoder_attention_heads=config.heads,
-        encoder_ffn_dim=config.d_ff,
-        decoder_ffn_dim=config.d_ff,
-        activation_function="relu",
-        dropout=config.dropout,
-        scale_embedding=True,
-        share_encoder_decoder_embeddings=True,
-        max_position_embeddings=256,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        forced_eos_token_id=None,
-        decoder_start_token_id=BEGIN,
-    )
+def settings(config: TransformerConfig, symbols: int) -> dict[str, Any]:
+    """Return the same sizes in the words of Hugging Face's encoder-decoders."""
+    return {
+        "vocab_size": symbols,
+        "d_model": config.d_model,
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "encoder_attention_heads": config.heads,
+        "decoder_attention_heads": config.heads,
+        "encoder_ffn_dim": config.d_ff,
+        "decoder_ffn_dim": config.d_ff,
+        "activation_function": "relu",
+        "dropout": config.dropout,
+        "scale_embedding": True,
+        "max_position_embeddings": 256,
+        "pad_token_id": PAD,
+        "bos_token_id": BEGIN,
+        "eos_token_id": END,
+        "decoder_start_token_id": BEGIN,
+    }
 
 
 class Peer(nn.Module):
@@ -39,7 +40,10 @@ class Peer(nn.Module):
 
     def __init__(self, config: TransformerConfig, symbols: int) -> None:
         super().__init__()
-        self.model = transformers.MarianMTModel(config_of(config, symbols))
+        sizes = settings(config, symbols)
+        self.model = transformers.MarianMTModel(
+            transformers.MarianConfig(**sizes, share_encoder_decoder_embeddings=True, forced_eos_token_id=None)
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the mean label-smoothed loss."""
