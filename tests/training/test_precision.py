@@ -56,13 +56,11 @@ def test_what_bfloat16_cannot_add_is_not_lost(tiny_model):
     model = tiny_model()
     mixed = Mixed(model, "bfloat16")
     weight, computing = model.output.weight, mixed.computing.output.weight
-    before = computing.detach().clone()
     with torch.no_grad():
         weight.fill_(1.0)
         mixed.renew()
         for _ in range(100):
             weight.add_(1e-3)  # a quarter of what bfloat16 can add to 1
             mixed.renew()
-    assert not torch.equal(before, computing)
     assert computing[0, 0].item() == pytest.approx(1.1, rel=0.01)
     assert mixed.computing.target_embedding.token.weight is computing

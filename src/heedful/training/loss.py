@@ -50,7 +50,7 @@ class _ProjectedLoss(torch.autograd.Function):
         hidden_gradient_ND = torch.empty_like(hidden_ND) if training else None
         weight_gradient_VD = torch.zeros_like(weight_VD, dtype=wide) if training else None
         mean_weight_D = weight_VD.mean(0, dtype=wide)
-        target_logit_N, target_probability_N = torch.empty_like(target_N, dtype=wide).repeat(2, 1)
+        target_logit_N, target_probability_N = hidden_ND.new_empty(2, len(target_N), dtype=wide)
         for start in range(0, len(target_N), CHUNK):
             rows = slice(start, start + CHUNK)
             hidden_CD = hidden_ND[rows]
