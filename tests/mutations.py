@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MUTATIONS = {
     "no causal mask": ("model/transformer.py", "device=target_in_BT.device).tril()", "device=target_in_BT.device)"),
-    "no padding mask": ("model/cache.py", "if bool((lengths_B == width).all()):", "if True:"),
+    "no padding mask": ("model/transformer.py", "if bool((lengths_B == width).all()):", "if True:"),
     "scores not scaled": ("model/transformer.py", "query_BHLK * query_BHLK.size(-1) ** -0.5", "query_BHLK * 1.0"),
     "embeddings not tied": ("model/transformer.py", 'if config.share != "none":', "if False:"),
     "embeddings not scaled": ("model/transformer.py", "math.sqrt(config.d_model)", "1.0"),
@@ -28,10 +28,10 @@ MUTATIONS = {
     "length penalty without its 5": ("decoding/search.py", "((5.0 + length) / 6.0)", "(length / 6.0)"),
     "search stops at the first end": (
         "decoding/search.py",
-        "length_penalty(limit, config",
+        "length_penalty(beams.limit_B, config",
         "length_penalty(length, config",
     ),
-    "beams not reordered": ("model/cache.py", "self._buffers = self._buffers.select(rows_N)", "pass"),
+    "beams not reordered": ("model/inference.py", "self.own_NR = self.own_NR.index_select(0, rows_N)", "pass"),
     "accumulated gradients not averaged": (
         "training/loop.py",
         "scale_and_clip(model, 1.0 / counted",

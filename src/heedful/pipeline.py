@@ -22,6 +22,7 @@ from heedful.data.batches import Batch, BatchStream, batch_of
 from heedful.data.tokens import TokenStore, cache_folder, content_key, encode_corpus
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
+from heedful.heap import keep_heap
 from heedful.inspection.timing import time_training
 from heedful.model.transformer import Transformer
 from heedful.recipe import Recipe
@@ -29,7 +30,6 @@ from heedful.text import corpus, vocabulary
 from heedful.text.corpus import Report
 from heedful.text.vocabulary import PAD, Vocabulary
 from heedful.training import loop
-from heedful.training.heap import keep_heap
 from heedful.training.loop import Ended, Notice, Record, Saved, Step, TrainingConfig
 from heedful.training.state import newest_state
 from heedful.translator import Translator

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from heedful.data.tokens import flatten, pad
 from heedful.decoding.alignment import align_words
 from heedful.decoding.search import Hypothesis, SearchConfig, length_penalty, search
 from heedful.errors import HeedfulError
-from heedful.model.cache import DecoderState
+from heedful.heap import keep_heap
+from heedful.model.inference import Inference, State, Weights
 from heedful.model.recorder import Maps, recording
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
@@ -43,22 +45,30 @@ class Translator:
     model: Transformer
     vocabulary: Vocabulary
     search: SearchConfig = SearchConfig()
+    weights: Weights = "float32"
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu") -> "Translator":
-        """Load a model folder.
+    def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
+        """Load a model folder; `weights` "int8" translates faster and a little less exactly.
 
         Raises:
             HeedfulError: a file is missing, truncated or altered.
         """
         loaded = bundle.load(Path(folder), device)
         config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
-        return cls(loaded.model, loaded.vocabulary, config)
+        return cls(loaded.model, loaded.vocabulary, config, weights)
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return next(self.model.parameters()).device
+
+    @cached_property
+    def inference(self) -> Inference:
+        """The model as search uses it, with the weights that it had when this was first asked for."""
+        if self.device.type == "cpu":
+            keep_heap()
+        return Inference(self.model, self.weights)
 
     def translate(
         self,
@@ -155,10 +165,10 @@ class Translator:
         ids, lengths = flatten(sources)
         source_BS = torch.from_numpy(pad(ids, lengths, int(lengths.max()))).to(self.device)
         with torch.inference_mode():
-            memory = self.model.encode(source_BS, torch.from_numpy(lengths).to(self.device))
+            encoded = self.inference.encode(source_BS, torch.from_numpy(lengths).to(self.device))
             return search(
                 self._step,
-                self.model.start(memory),
+                self.inference.start(encoded),
                 [length - 1 for length in lengths.tolist()],
                 config,
                 begin=BEGIN,
@@ -169,9 +179,9 @@ class Translator:
                 device=self.device,
             )
 
-    def _step(self, token_N: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        hidden_ND, state = self.model.step(token_N, state)
-        return self.model.logits(hidden_ND), state
+    def _step(self, token_N: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden_ND, state = self.inference.step(token_N, state)
+        return self.inference.logits(hidden_ND), state
 
     def _output(self, hypothesis: Hypothesis) -> Output:
         text = self.vocabulary.decode_target(hypothesis.ids)

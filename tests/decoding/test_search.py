@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from heedful.decoding.search import SearchConfig, length_penalty, search
+from heedful.decoding.search import SearchConfig, _largest, length_penalty, search
 from heedful.errors import HeedfulError
 
 BEGIN, END, LETTERS = 0, 1, (2, 3, 4)
@@ -73,7 +73,14 @@ class Toy:
 def run(toy, config, lengths=None, chosen=None, **more):
     lengths = lengths or [4] * (len(chosen) if chosen else len(toy.logits))
     return search(
-        toy, toy.start(config.width, chosen), lengths, config, begin=BEGIN, end=END, forbidden=(BEGIN,), **more
+        toy,
+        toy.start(config.width if config.sample else 1, chosen),
+        lengths,
+        config,
+        begin=BEGIN,
+        end=END,
+        forbidden=(BEGIN,),
+        **more,
     )
 
 
@@ -93,7 +100,8 @@ def assert_equals_ranked(found, ranked):
 @pytest.mark.parametrize("n_best", [1, 7, 53])
 def test_a_wide_beam_equals_brute_force(alpha, n_best, seed):
     toy = Toy(seed=seed)
-    found = run(toy, SearchConfig(beam=83, n_best=n_best, length_penalty=alpha, max_extra=1), lengths=[4, 2, 3])
+    config = SearchConfig(beam=83, n_best=n_best, length_penalty=alpha, max_extra=1, patience=0)
+    found = run(toy, config, lengths=[4, 2, 3])
     for sentence, limit in enumerate((5, 3, 4)):
         ranked = toy.ranked(sentence, limit, alpha)
         assert len(found[sentence]) == min(n_best, len(ranked))
@@ -116,14 +124,50 @@ def test_stopping_early_loses_nothing(beam, n_best, alpha, end):
                 for symbol in ((END,) if length == limit else (END, *LETTERS))
             ]
             best = sorted(candidates, reverse=True)[: 2 * beam]
-            finished += [(total / length_penalty(length, alpha), ids) for total, ids in best if ids[-1] == END]
+            finished += [(total / length_penalty(length, alpha), ids) for total, ids in best[:beam] if ids[-1] == END]
             live = [(total, ids) for total, ids in best if ids[-1] != END][:beam]
         return sorted(finished, reverse=True)
 
-    found = run(toy, SearchConfig(beam=beam, n_best=n_best, length_penalty=alpha, max_extra=limit - 4))
+    config = SearchConfig(beam=beam, n_best=n_best, length_penalty=alpha, max_extra=limit - 4, patience=0)
+    found = run(toy, config)
     for sentence, hypotheses in enumerate(found):
         assert len(hypotheses) == n_best
         assert_equals_ranked(hypotheses, reference(sentence))
+
+
+@pytest.mark.parametrize(("patience", "n_best"), [(0.5, 1), (1.0, 1), (1.0, 4), (2.0, 1)])
+def test_patience_counts_the_hypotheses_that_ended(patience, n_best):
+    """The reference is a beam search in plain lists that stops when enough have ended."""
+    toy, beam, limit = Toy(sentences=7), 4, 11
+
+    def reference(sentence):
+        live, finished = [(0.0, [])], []
+        for length in range(1, limit + 1):
+            symbols = (END,) if length == limit else (END, *LETTERS)
+            candidates = [
+                (toy.log_probability(sentence, [*ids, symbol]), [*ids, symbol]) for _, ids in live for symbol in symbols
+            ]
+            best = sorted(candidates, reverse=True)[: 2 * beam]
+            finished += [(total / length_penalty(length, 0.6), ids) for total, ids in best[:beam] if ids[-1] == END]
+            live = [(total, ids) for total, ids in best if ids[-1] != END][:beam]
+            if len(finished) >= max(patience * beam, n_best):
+                break
+        return sorted(finished, reverse=True)
+
+    config = SearchConfig(beam=beam, n_best=n_best, max_extra=limit - 4, patience=patience)
+    for sentence, hypotheses in enumerate(run(toy, config)):
+        assert_equals_ranked(hypotheses, reference(sentence))
+
+
+@pytest.mark.parametrize(
+    ("width", "symbols", "count"), [(1, 6000, 2), (4, 6000, 8), (3, 997, 6), (4, 37, 8), (2, 3, 9)]
+)
+def test_the_largest_successors_are_those_of_topk(width, symbols, count):
+    logits, gain = torch.randn(5, width, symbols), torch.randn(5, width)
+    totals, places = _largest(logits, gain, count)
+    expected = (logits + gain[:, :, None]).flatten(1).topk(min(count, width * symbols))
+    assert places.tolist() == expected.indices.tolist()
+    assert totals == pytest.approx(expected.values.numpy())
 
 
 def test_greedy_is_the_chain_of_most_probable_symbols():
@@ -139,10 +183,8 @@ def test_greedy_is_the_chain_of_most_probable_symbols():
             code = following(code, expected[-1])
         if expected[-1] != END:
             expected.append(END)
-        # the greedy chain is an output; ending earlier may score better, since candidates that end are kept
-        assert hypothesis.score >= toy.log_probability(sentence, expected) - 1e-5
-        ends = [expected[:i] + [END] for i in range(len(expected))]
-        assert hypothesis.ids in ends
+        assert hypothesis.ids == expected
+        assert hypothesis.score == pytest.approx(toy.log_probability(sentence, expected), abs=1e-5)
 
 
 @pytest.mark.parametrize("sample", [False, True])
@@ -190,7 +232,7 @@ def test_no_output_is_shorter_than_min_length(sample):
 
 def test_min_length_equals_brute_force():
     toy = Toy(end=2.0)
-    found = run(toy, SearchConfig(beam=83, n_best=5, max_extra=1, min_length=2))
+    found = run(toy, SearchConfig(beam=83, n_best=5, max_extra=1, min_length=2, patience=0))
     for sentence, hypotheses in enumerate(found):
         assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, lambda ids: len(ids) > 2))
 
@@ -222,14 +264,14 @@ def test_no_repeat_equals_brute_force(size):
         return len(grams) == len(set(grams))
 
     toy = Toy()
-    found = run(toy, SearchConfig(beam=83, n_best=11, max_extra=1, no_repeat_ngram=size))
+    found = run(toy, SearchConfig(beam=83, n_best=11, max_extra=1, no_repeat_ngram=size, patience=0))
     for sentence, hypotheses in enumerate(found):
         assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, fresh))
 
 
 def test_prefixes_are_forced_and_the_rest_is_searched():
     toy, prefixes = Toy(), [[3, 3], [], [4]]
-    found = run(toy, SearchConfig(beam=83, n_best=7, max_extra=1), prefixes=prefixes)
+    found = run(toy, SearchConfig(beam=83, n_best=7, max_extra=1, patience=0), prefixes=prefixes)
     for sentence, (hypotheses, prefix) in enumerate(zip(found, prefixes, strict=True)):
         ranked = toy.ranked(sentence, 5, 0.6, lambda ids, prefix=prefix: ids[: len(prefix)] == prefix)
         assert_equals_ranked(hypotheses, ranked)
@@ -248,7 +290,7 @@ def test_forbidden_symbols_never_appear(sample):
     toy = Toy(end=-5.0)
     toy.logits[:, :, (BEGIN, 3)] += 11
     config = SearchConfig(beam=5, n_best=5, max_extra=9, sample=sample)
-    found = search(toy, toy.start(5), [4] * 3, config, begin=BEGIN, end=END, forbidden=(BEGIN, 3))
+    found = search(toy, toy.start(5 if sample else 1), [4] * 3, config, begin=BEGIN, end=END, forbidden=(BEGIN, 3))
     assert all({*hypothesis.ids} <= {END, 2, 4} for hypotheses in found for hypothesis in hypotheses)
 
 
@@ -257,7 +299,7 @@ def test_a_finished_sentence_leaves_the_batch():
     toy.logits[0, :, END] += 50  # ends at once
     toy.logits[1:, :, END] -= 50  # never ends by itself
     run(toy, SearchConfig(beam=2, max_extra=3), lengths=[4, 4, 2])
-    assert toy.rows == [6, *[4] * 4, *[2] * 2]
+    assert toy.rows == [3, *[4] * 4, *[2] * 2]
 
 
 @pytest.mark.parametrize("sample", [False, True])
@@ -321,7 +363,15 @@ def test_frequencies_of_samples_follow_the_distribution(change, kept):
 
 @pytest.mark.parametrize(
     "change",
-    [{"beam": 0}, {"n_best": 0}, {"n_best": 5}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}]
+    [
+        {"beam": 0},
+        {"patience": -1.0},
+        {"n_best": 0},
+        {"n_best": 5},
+        {"temperature": 0.0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+    ]
     + [{"length_penalty": -0.1}],
 )
 def test_settings_that_cannot_be_are_refused(change):

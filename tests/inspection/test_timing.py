@@ -8,20 +8,24 @@ from heedful.data.batches import batch_of
 from heedful.decoding.search import SearchConfig
 from heedful.inspection.cost import forward_flops, search_flops
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
+from heedful.model.inference import Inference
 from heedful.training.loop import TrainingConfig, make_optimizer
 from heedful.translator import Translator
 
 
-@pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("changes", [{}, {"d_k": 0, "d_v": 0}, {"decoder_layers": 1, "normalization": "pre"}])
-def test_flops_of_a_search_by_formula_are_those_that_torch_counts(tiny_model, changes, width):
+def test_flops_of_a_search_by_formula_are_those_that_torch_counts(tiny_model, monkeypatch, changes):
+    monkeypatch.setattr("heedful.model.inference.ALIGNED", 1)  # what is only there to be aligned is no work
     model, steps = tiny_model(**changes), 7
+    inference = Inference(model)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        state = model.start(model.encode(torch.randint(29, (1, 11)), torch.tensor([11])))
+        state = inference.start(inference.encode(torch.randint(29, (1, 11)), torch.tensor([11])))
         for _ in range(steps):
-            hidden, state = model.step(torch.randint(29, (width,)), state)
-            model.logits(hidden)
-    assert counter.get_total_flops() == sum(search_flops(model.config, 29, 11, steps, width).values())
+            hidden, state = inference.step(torch.randint(29, (1,)), state)
+            inference.logits(hidden)
+    one, three = (search_flops(model.config, 29, 11, steps, width) for width in (1, 3))
+    assert counter.get_total_flops() == sum(one.values())
+    assert three == {"encoder": one["encoder"], "decoder": 3 * one["decoder"], "output": 3 * one["output"]}
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])

@@ -165,14 +165,3 @@ def test_the_recorder_removes_itself_after_an_error(tiny_model):
     with pytest.raises(ZeroDivisionError), recording(model):
         raise ZeroDivisionError
     assert all(m.observer is None for m in model.modules() if isinstance(m, MultiHeadAttention))
-
-
-def test_recorded_steps_count_hypotheses_beside_one_another(tiny_model):
-    model = tiny_model()
-    memory = model.encode(torch.randint(4, 29, (3, 7)), torch.tensor([7, 5, 2]))
-    with recording(model) as maps:
-        state = model.start(memory)
-        for _ in range(2):
-            _, state = model.step(torch.randint(4, 29, (3 * 5,)), state)
-    assert [tuple(kept.shape) for kept in maps["cross.0"]] == [(3, 2, 5, 7)] * 2
-    assert [tuple(kept.shape) for kept in maps["decoder.0"]] == [(15, 2, 1, 1), (15, 2, 1, 2)]

@@ -7,11 +7,11 @@ Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self, TypeVar
+from functools import cache
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from heedful.config import setting
@@ -27,6 +27,9 @@ class SearchConfig:
     beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy")
     length_penalty: float = setting(0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha")
     n_best: int = setting(1, "Outputs to return for each input, at most the beam")
+    patience: float = setting(
+        1.0, "Stop when so many times the beam have ended (Kasai et al. 2022); 0 = when no other can become the best"
+    )
     max_extra: int = setting(50, "Longest output: the source's length plus this, in subwords")
     min_length: int = setting(0, "Shortest output, in subwords")
     no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow")
@@ -51,6 +54,8 @@ class SearchConfig:
             raise HeedfulError(f"search: beam {self.beam} must be at least 1")
         if not 1 <= self.n_best <= max(self.width, 1):
             raise HeedfulError(f"search: n_best {self.n_best} must be between 1 and the beam, {self.beam}")
+        if self.patience < 0:
+            raise HeedfulError(f"search: patience {self.patience} must be at least 0")
         if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.length_penalty < 0:
             raise HeedfulError("search: temperature must be above 0, top_p in (0, 1], length_penalty at least 0")
 
@@ -76,18 +81,28 @@ class Hypothesis(NamedTuple):
 
 @dataclass
 class Beams:
-    """All that a search carries from step to step, for the sentences that are not done."""
+    """All that a search carries from step to step, for the sentences that are not done.
 
-    sentence_B: Tensor  # which input each row of sentences is
-    limit_B: Tensor  # longest output
-    live_BWT: Tensor  # symbols of live hypotheses
-    live_BW: Tensor  # their log-probabilities
+    Bookkeeping is numpy's: its arrays are small, and its calls cost a third of torch's.
+    """
+
+    sentence_B: np.ndarray  # which input each row of sentences is
+    limit_B: np.ndarray  # longest output
+    live_BWT: np.ndarray  # symbols of live hypotheses
+    live_BW: np.ndarray  # their log-probabilities
+    ended_B: np.ndarray  # how many hypotheses have ended
+    to_beat_B: np.ndarray  # the score of the last of the best outputs so far
     finished: list[list[Hypothesis]]  # for each input, best first
 
+    def keep(self, staying_B: np.ndarray) -> None:
+        """Forget the other sentences."""
+        for name in ("sentence_B", "limit_B", "live_BWT", "live_BW", "ended_B", "to_beat_B"):
+            setattr(self, name, getattr(self, name)[staying_B])
 
-def length_penalty(length: float, alpha: float) -> float:
+
+def length_penalty(length: float | np.ndarray, alpha: float) -> Any:
     """Return ((5 + length) / 6)^alpha  (Wu et al. 2016, equation 14)."""
-    return float(((5.0 + length) / 6.0) ** alpha)
+    return ((5.0 + length) / 6.0) ** alpha
 
 
 @torch.inference_mode()
@@ -107,8 +122,9 @@ def search(
     """Return for each sentence its `n_best` outputs, best first.
 
     Args:
-        step: (last symbols [N], state) -> (logits [N, V], state)
-        state: for N = B x `config.width` hypotheses; only its `select` is used
+        step: (last symbols [N], state) -> (logits [N, V], state); the logits are overwritten
+        state: of the sentences, before the first step; only its `select` is used. There are B hypotheses at the first
+            step and B x `config.width` from the second on; where outputs are drawn, so many from the first on
         source_lengths_B: lengths of the inputs, which bound those of the outputs
         config: the search's settings
         begin, end: the symbols before the first and after the last
@@ -120,29 +136,27 @@ def search(
     config.check()
     sentences, width = len(source_lengths_B), config.width
     extra = [len(prefix) for prefix in prefixes] if prefixes else [0] * sentences
+    limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
     beams = Beams(
-        sentence_B=torch.arange(sentences, device=device),
-        limit_B=torch.tensor(
-            [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)],
-            device=device,
-        ),
-        live_BWT=torch.full((sentences, width, 1), begin, device=device),
-        live_BW=torch.zeros(sentences, width, device=device),
+        sentence_B=np.arange(sentences),
+        limit_B=np.array(limits, dtype=np.int64),
+        live_BWT=np.full((sentences, width if config.sample else 1, 1), begin),
+        live_BW=np.zeros((sentences, width if config.sample else 1)),
+        ended_B=np.zeros(sentences),
+        to_beat_B=np.full(sentences, -np.inf),
         finished=[[] for _ in range(sentences)],
     )
-    if not config.sample:  # hypotheses of a sentence begin alike: only the first may have successors
-        beams.live_BW[:, 1:] = NEVER
     rules = _Rules(config, end, list(forbidden), prefixes, _uniforms(config, keys or range(sentences)))
+    advance = _draw if config.sample else _extend
     while len(beams.sentence_B):
-        logits_NV, state = step(beams.live_BWT[:, :, -1].flatten(), state)
-        log_BWV = rules.apply(logits_NV, beams)
-        advance = _draw if config.sample else _extend
-        rows_BW = advance(log_BWV, beams, rules)
+        logits_NV, state = step(torch.from_numpy(beams.live_BWT[:, :, -1].ravel()).to(device), state)
+        rows_BW = advance(logits_NV, beams, rules)
         staying_B = _retire(beams, rules)
         if len(staying_B) < len(rows_BW):
-            state = state.select(rows_BW[staying_B].flatten(), staying_B)
+            chosen = torch.from_numpy(rows_BW[staying_B].ravel()), torch.from_numpy(staying_B)
+            state = state.select(*(tensor.to(device) for tensor in chosen))
         elif width > 1:
-            state = state.select(rows_BW.flatten())
+            state = state.select(torch.from_numpy(rows_BW.ravel()).to(device))
     return [hypotheses[: config.n_best] for hypotheses in beams.finished]
 
 
@@ -156,87 +170,130 @@ class _Rules:
     prefixes: Sequence[Sequence[int]] | None
     uniforms: np.ndarray | None
 
-    def apply(self, logits_NV: Tensor, beams: Beams) -> Tensor:
-        """Return log-probabilities [B, W, V]; what is not allowed has NEVER."""
-        log_BWV = logits_NV.float().log_softmax(-1).view(*beams.live_BW.shape, -1)
-        length = beams.live_BWT.size(2)  # of the output after this step, begin not counted
-        forced = self._forced(log_BWV, beams, length)
-        log_BWV[:, :, self.forbidden] = NEVER
+    def apply(self, score_NV: Tensor, beams: Beams) -> None:
+        """Write NEVER over the scores of what is not allowed."""
+        score_BWV = score_NV.view(*beams.live_BW.shape, -1)
+        length = beams.live_BWT.shape[2]  # of the output after this step, begin not counted
+        forced = self._forced(score_BWV, beams, length)
+        score_BWV[:, :, self.forbidden] = NEVER
         if length <= self.config.min_length:
-            log_BWV[beams.limit_B > length, :, self.end] = NEVER
-        at_limit = (beams.limit_B == length).nonzero()[:, 0]
-        if len(at_limit):  # a hypothesis that reaches the limit ends there, at the price of its end symbol
-            end = log_BWV[at_limit, :, self.end].clone()
-            log_BWV[at_limit] = NEVER
-            log_BWV[at_limit, :, self.end] = end
+            score_BWV[torch.from_numpy(beams.limit_B > length), :, self.end] = NEVER
+        at_limit = np.flatnonzero(beams.limit_B == length).tolist()
+        if at_limit:  # a hypothesis that reaches the limit ends there, at the price of its end symbol
+            end = score_BWV[at_limit, :, self.end].clone()
+            score_BWV[at_limit] = NEVER
+            score_BWV[at_limit, :, self.end] = end
         if self.config.no_repeat_ngram:
-            _forbid_repeats(log_BWV, beams.live_BWT[:, :, 1:], self.config.no_repeat_ngram)
-        for row, symbol, log_W in forced:  # at its own price, whatever the rules above say of it
-            log_BWV[row] = NEVER
-            log_BWV[row, :, symbol] = log_W
-        return log_BWV
+            _forbid_repeats(score_BWV, beams.live_BWT[:, :, 1:], self.config.no_repeat_ngram)
+        for row, symbol, score_W in forced:  # at its own price, whatever the rules above say of it
+            score_BWV[row] = NEVER
+            score_BWV[row, :, symbol] = score_W
 
-    def _forced(self, log_BWV: Tensor, beams: Beams, length: int) -> list[tuple[int, int, Tensor]]:
-        """Return (row, symbol, its log-probabilities [W]) of the sentences that are still within their prefix."""
+    def _forced(self, score_BWV: Tensor, beams: Beams, length: int) -> list[tuple[int, int, Tensor]]:
+        """Return (row, symbol, its scores [W]) of the sentences that are still within their prefix."""
         if not self.prefixes:
             return []
-        pending = [(row, self.prefixes[sentence]) for row, sentence in enumerate(beams.sentence_B.tolist())]
+        pending = [(row, self.prefixes[sentence]) for row, sentence in enumerate(beams.sentence_B)]
         within = [(row, prefix[length - 1]) for row, prefix in pending if length <= len(prefix)]
-        return [(row, symbol, log_BWV[row, :, symbol].clone()) for row, symbol in within]
+        return [(row, symbol, score_BWV[row, :, symbol].clone()) for row, symbol in within]
 
 
-def _extend(log_BWV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
-    """Make the best W live successors of each sentence, and finish those of the best 2W that end.
+def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
+    """Make the best W live successors of each sentence; finish those of the best W of all successors that end.
 
-    Of 2W candidates at most W end, one for each hypothesis; so W live ones always remain. Returns the rows that
-    the live hypotheses came from.
+    Of the best 2W at most W end, one for each hypothesis; so W live ones always remain. Returns the rows that the live
+    hypotheses came from.
     """
-    sentences, width, symbols = log_BWV.shape
-    total_BWV = beams.live_BW[:, :, None] + log_BWV
-    best_BC, flat_BC = total_BWV.flatten(1).topk(min(2 * width, width * symbols), dim=1)
-    parent_BC, symbol_BC = flat_BC // symbols, flat_BC % symbols
+    sentences, before = beams.live_BW.shape
+    width, symbols = rules.config.width, logits_NV.size(1)
+    live_N = torch.from_numpy(beams.live_BW.ravel()).to(logits_NV.device, torch.float32)
+    gain_N = live_N - _log_sum_exp(logits_NV)
+    rules.apply(logits_NV, beams)
+    total_BC, place_BC = _largest(logits_NV.view(sentences, before, -1), gain_N.view(sentences, before), 2 * width)
+    parent_BC, symbol_BC = place_BC // symbols, place_BC % symbols
     ended_BC = symbol_BC == rules.end
-    for row, column in (ended_BC & (best_BC > NEVER / 2)).nonzero().tolist():
-        _finish(beams, row, int(parent_BC[row, column]), float(best_BC[row, column]), rules)
-    live_BC = best_BC.masked_fill(ended_BC, 2 * NEVER)
-    beams.live_BW, kept_BW = live_BC.topk(width, dim=1)
-    parent_BW, symbol_BW = parent_BC.gather(1, kept_BW), symbol_BC.gather(1, kept_BW)
-    history_BWT = beams.live_BWT.gather(1, parent_BW[:, :, None].expand(-1, -1, beams.live_BWT.size(2)))
-    beams.live_BWT = torch.cat([history_BWT, symbol_BW[:, :, None]], dim=2)
-    return parent_BW + torch.arange(sentences, device=parent_BW.device)[:, None] * width
+    for row, column in np.argwhere(ended_BC[:, :width] & (total_BC[:, :width] > NEVER / 2)).tolist():
+        _finish(beams, row, int(parent_BC[row, column]), float(total_BC[row, column]), rules)
+    live_BW = np.argsort(ended_BC, axis=1, kind="stable")[:, :width]  # those that go on, in order
+    rows_B1 = np.arange(sentences)[:, None]
+    beams.live_BW = np.where(ended_BC, 2 * NEVER, total_BC)[rows_B1, live_BW]
+    parent_BW = parent_BC[rows_B1, live_BW]
+    beams.live_BWT = np.concatenate([beams.live_BWT[rows_B1, parent_BW], symbol_BC[rows_B1, live_BW, None]], axis=2)
+    rows_BW: np.ndarray = parent_BW + rows_B1 * before
+    return rows_BW
 
 
-def _draw(log_BWV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
+def _log_sum_exp(logits_NV: Tensor) -> Tensor:
+    """Return log(sum(exp(logits))) of each row: read off the largest softmax, torch's logsumexp takes twice as long."""
+    return logits_NV.amax(1).float() - logits_NV.softmax(1, dtype=torch.float32).amax(1).log_()
+
+
+def _largest(logits_BWV: Tensor, gain_BW: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `count` largest of each sentence's logits + gain, best first, and their places in W x V.
+
+    As `topk` does, only sooner: the symbols are dealt into groups, and the largest numbers lie in the groups with the
+    largest maxima.
+    """
+    sentences, width, symbols = logits_BWV.shape
+    count = min(count, width * symbols)
+    groups = _number_of_groups(symbols, count)
+    each = symbols // groups
+    dealt_BWEG = logits_BWV[:, :, : each * groups].view(sentences, width, each, groups)
+    maxima_BWG = dealt_BWEG.amax(2) + gain_BW[:, :, None]
+    chosen_BC = maxima_BWG.flatten(1).topk(min(count, width * groups), sorted=False).indices
+    first_BC = chosen_BC // groups * symbols + chosen_BC % groups
+    device = logits_BWV.device
+    place_BE = (first_BC[:, :, None] + torch.arange(0, each * groups, groups, device=device)).flatten(1)
+    if each * groups < symbols:  # the symbols that are left over, of every hypothesis
+        rest_R = torch.arange(each * groups, symbols, device=device)
+        rest_WR = rest_R + torch.arange(0, width * symbols, symbols, device=device)[:, None]
+        place_BE = torch.cat([place_BE, rest_WR.flatten().expand(sentences, -1)], dim=1)
+    total_BE = logits_BWV.flatten(1).gather(1, place_BE) + gain_BW.gather(1, place_BE // symbols)
+    total_BC, best_BC = total_BE.topk(count)
+    return total_BC.double().cpu().numpy(), place_BE.gather(1, best_BC).cpu().numpy()
+
+
+@cache
+def _number_of_groups(symbols: int, count: int) -> int:
+    """Return the number of groups near the one with the fewest comparisons that leaves the fewest symbols over."""
+    best = math.isqrt(count * symbols)
+    if symbols < 8 * best:
+        return symbols
+    return min(range(best // 2, 2 * best), key=lambda groups: (symbols % groups) * 10 + abs(groups - best))
+
+
+def _draw(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
     """Draw one successor for each hypothesis; one that has ended stays as it is, with a log-probability of NEVER."""
-    sentences, width, _ = log_BWV.shape
-    drawn_BW = _pick(log_BWV, beams, rules)
-    total_BW = beams.live_BW + log_BWV.gather(2, drawn_BW[:, :, None])[:, :, 0]
+    sentences, width = beams.live_BW.shape
+    log_NV = logits_NV.float().log_softmax(1)
+    rules.apply(log_NV, beams)
+    drawn_N1 = _pick(log_NV, beams, rules)
+    drawn_BW = drawn_N1.view(sentences, width).cpu().numpy()
+    total_BW = beams.live_BW + log_NV.gather(1, drawn_N1).view(sentences, width).double().cpu().numpy()
     running_BW = beams.live_BW > NEVER / 2
-    for row, column in ((drawn_BW == rules.end) & running_BW).nonzero().tolist():
+    for row, column in np.argwhere((drawn_BW == rules.end) & running_BW).tolist():
         _finish(beams, row, column, float(total_BW[row, column]), rules)
-    beams.live_BW = total_BW.masked_fill((drawn_BW == rules.end) | ~running_BW, NEVER)
-    beams.live_BWT = torch.cat([beams.live_BWT, drawn_BW[:, :, None]], dim=2)
-    return torch.arange(sentences * width, device=log_BWV.device).view(sentences, width)
+    beams.live_BW = np.where((drawn_BW == rules.end) | ~running_BW, NEVER, total_BW)
+    beams.live_BWT = np.concatenate([beams.live_BWT, drawn_BW[:, :, None]], axis=2)
+    return np.arange(sentences * width).reshape(sentences, width)
 
 
-def _pick(log_BWV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
+def _pick(log_NV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
     """Invert the cumulative distribution at a number that depends on seed, sentence, hypothesis and step alone."""
     config = rules.config
-    probability_BWV = (log_BWV / config.temperature).softmax(-1)
-    sorted_BWV, order_BWV = probability_BWV.sort(dim=-1, descending=True, stable=True)
-    cumulative_BWV = sorted_BWV.cumsum(-1)
+    sorted_NV, order_NV = (log_NV / config.temperature).softmax(1).sort(dim=1, descending=True, stable=True)
+    cumulative_NV = sorted_NV.cumsum(1)
     if config.top_k:
-        sorted_BWV[:, :, config.top_k :] = 0
+        sorted_NV[:, config.top_k :] = 0
     # a symbol stays while those before it make up less than top_p: the first always does
-    sorted_BWV = sorted_BWV.masked_fill(cumulative_BWV - sorted_BWV >= config.top_p, 0)
-    cumulative_BWV = (sorted_BWV / sorted_BWV.sum(-1, keepdim=True)).cumsum(-1)
+    sorted_NV = sorted_NV.masked_fill(cumulative_NV - sorted_NV >= config.top_p, 0)
+    cumulative_NV = (sorted_NV / sorted_NV.sum(1, keepdim=True)).cumsum(1)
     assert rules.uniforms is not None
-    step = beams.live_BWT.size(2) - 1
-    uniform_BW = torch.from_numpy(rules.uniforms[beams.sentence_B.cpu().numpy(), :, step % rules.uniforms.shape[2]])
-    uniform_BW1 = uniform_BW.to(cumulative_BWV)[:, :, None]
-    place_BW1 = (cumulative_BWV < uniform_BW1).sum(-1, keepdim=True)
-    allowed_BW1 = (sorted_BWV > 0).sum(-1, keepdim=True) - 1
-    return order_BWV.gather(2, torch.minimum(place_BW1, allowed_BW1))[:, :, 0]
+    step = beams.live_BWT.shape[2] - 1
+    uniform_BW = torch.from_numpy(rules.uniforms[beams.sentence_B, :, step % rules.uniforms.shape[2]])
+    place_N1 = (cumulative_NV < uniform_BW.to(cumulative_NV).view(-1, 1)).sum(1, keepdim=True)
+    allowed_N1 = (sorted_NV > 0).sum(1, keepdim=True) - 1
+    return order_NV.gather(1, torch.minimum(place_N1, allowed_N1))
 
 
 def _uniforms(config: SearchConfig, keys: Sequence[int]) -> np.ndarray | None:
@@ -248,45 +305,50 @@ def _uniforms(config: SearchConfig, keys: Sequence[int]) -> np.ndarray | None:
 
 def _finish(beams: Beams, row: int, column: int, total: float, rules: _Rules) -> None:
     """Move a hypothesis that took the end symbol among the finished ones of its sentence."""
+    config = rules.config
     ids = [*beams.live_BWT[row, column, 1:].tolist(), rules.end]
-    score = total / length_penalty(len(ids), rules.config.length_penalty)
-    finished = beams.finished[int(beams.sentence_B[row])]
-    finished.append(Hypothesis(ids, total, score))
+    finished = beams.finished[beams.sentence_B[row]]
+    finished.append(Hypothesis(ids, total, total / length_penalty(len(ids), config.length_penalty)))
     finished.sort(key=lambda hypothesis: -hypothesis.score)
-    del finished[rules.config.width :]
+    del finished[config.width :]
+    beams.ended_B[row] += 1
+    if len(finished) >= config.n_best:
+        beams.to_beat_B[row] = finished[config.n_best - 1].score
 
 
-def _retire(beams: Beams, rules: _Rules) -> Tensor:
-    """Let sentences leave whose best outputs no live hypothesis can better; return the rows that stay.
+def _retire(beams: Beams, rules: _Rules) -> np.ndarray:
+    """Let sentences leave that are done; return the rows that stay.
 
-    A live hypothesis only loses probability, and its penalty is at most that of the longest output: Wu et al.'s
-    bound, as in tensor2tensor's beam search. With it, search ends early and loses nothing.
+    Done means: at the limit; or patience is over; or no live hypothesis can better the best outputs. The last is Wu et
+    al.'s bound, as in tensor2tensor's beam search: a live hypothesis only loses probability, and its penalty is at most
+    that of the longest output.
     """
     config = rules.config
-    length = beams.live_BWT.size(2) - 1
-    best_live = beams.live_BW.amax(1).tolist()
-    staying = []
-    for row, (sentence, limit) in enumerate(zip(beams.sentence_B.tolist(), beams.limit_B.tolist(), strict=True)):
-        finished = beams.finished[sentence]
-        worst = finished[config.n_best - 1].score if len(finished) >= config.n_best else -math.inf
-        alive = length < limit and best_live[row] > NEVER / 2
-        if alive and best_live[row] / length_penalty(limit, config.length_penalty) > worst:
-            staying.append(row)
-    staying_B = torch.tensor(staying, dtype=torch.long, device=beams.live_BW.device)
-    if len(staying) < len(best_live):
-        beams.sentence_B, beams.limit_B = beams.sentence_B[staying_B], beams.limit_B[staying_B]
-        beams.live_BWT, beams.live_BW = beams.live_BWT[staying_B], beams.live_BW[staying_B]
+    length = beams.live_BWT.shape[2] - 1
+    best_B = beams.live_BW.max(axis=1)
+    can_win_B = best_B / length_penalty(beams.limit_B, config.length_penalty) > beams.to_beat_B
+    stays_B = (length < beams.limit_B) & (best_B > NEVER / 2) & can_win_B
+    if config.patience and not config.sample:
+        # a sentence from which more outputs are wanted than have ended goes on
+        stays_B &= beams.ended_B < max(config.patience * config.width, config.n_best)
+    staying_B = np.flatnonzero(stays_B)
+    if len(staying_B) < len(stays_B):
+        # the last ones take the places of those that leave: the others need not move
+        staying = len(staying_B)
+        left = np.flatnonzero(~stays_B[:staying])
+        staying_B = np.arange(staying)
+        staying_B[left] = staying + np.flatnonzero(stays_B[staying:])
+        beams.keep(staying_B)
     return staying_B
 
 
-def _forbid_repeats(log_BWV: Tensor, history_BWT: Int[Tensor, "B W T"], size: int) -> None:
+def _forbid_repeats(score_BWV: Tensor, history_BWT: np.ndarray, size: int) -> None:
     """Give NEVER to each symbol that would complete an n-gram that its hypothesis already holds."""
-    length = history_BWT.size(2)
+    length = history_BWT.shape[2]
     if length < size:
         return
-    windows_BWGn = history_BWT.unfold(2, size, 1)
-    tail_BW1n = history_BWT[:, :, length - size + 1 :].unsqueeze(2)
+    windows_BWGn = np.lib.stride_tricks.sliding_window_view(history_BWT, size, axis=2)
+    tail_BW1n = history_BWT[:, :, None, length - size + 1 :]
     repeated_BWG = (windows_BWGn[..., :-1] == tail_BW1n).all(-1)
-    last_BWG = windows_BWGn[..., -1]
-    penalty_BWG: Float[Tensor, "B W G"] = torch.where(repeated_BWG, NEVER, 0.0).to(log_BWV)
-    log_BWV.scatter_add_(2, last_BWG, penalty_BWG)
+    row_R, column_R, window_R = np.nonzero(repeated_BWG)
+    score_BWV[row_R, column_R, windows_BWGn[row_R, column_R, window_R, -1]] = NEVER

@@ -12,8 +12,8 @@ from torch import Tensor
 from heedful.data.batches import Batch
 from heedful.decoding.search import SearchConfig
 from heedful.inspection.cost import forward_flops, search_flops
-from heedful.model.cache import DecoderState
-from heedful.model.transformer import Memory, Transformer
+from heedful.model.inference import Encoded, Inference, State
+from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training.loop import TrainingConfig, batch_loss, scale_and_clip
 from heedful.training.precision import Mixed
@@ -123,9 +123,11 @@ class Translation:
 def time_translation(translator: Translator, lines: Sequence[str], config: SearchConfig, batch: int) -> Translation:
     """Translate `lines` and return where the time went."""
     found = Translation(sentences=len(lines))
+    translator.inference  # noqa: B018 - made before the watch starts
     watch = Stopwatch(translator.device)
-    timed = cast(Transformer, _TimedModel(translator.model, found, watch))
-    outputs = list(Translator(timed, translator.vocabulary).translate(lines, config, batch=batch))
+    timed = Translator(translator.model, translator.vocabulary)
+    timed.inference = cast(Inference, _TimedInference(translator.inference, found, watch))
+    outputs = list(timed.translate(lines, config, batch=batch))
     found.text += watch.lap()
     sources = translator.vocabulary.encode_source(lines)
     symbols = translator.vocabulary.sizes[1]
@@ -136,39 +138,38 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     return found
 
 
-class _TimedModel:
+class _TimedInference:
     """What search uses of a model, with a stopwatch; what passes between its calls is the search's own time."""
 
-    def __init__(self, model: Transformer, found: Translation, watch: Stopwatch) -> None:
-        self._model, self._found, self._watch = model, found, watch
-        self.parameters = model.parameters
+    def __init__(self, inference: Inference, found: Translation, watch: Stopwatch) -> None:
+        self._inference, self._found, self._watch = inference, found, watch
 
-    def encode(self, source_BS: Tensor, source_lengths_B: Tensor) -> Memory:
+    def encode(self, source_BS: Tensor, source_lengths_B: Tensor) -> Encoded:
         self._found.text += self._watch.lap()
-        memory = self._model.encode(source_BS, source_lengths_B)
+        encoded = self._inference.encode(source_BS, source_lengths_B)
         self._found.encode += self._watch.lap()
-        return memory
+        return encoded
 
-    def start(self, memory: Memory) -> "_TimedState":
-        state = self._model.start(memory)
+    def start(self, encoded: Encoded) -> "_TimedState":
+        state = self._inference.start(encoded)
         self._found.encode += self._watch.lap()
         return _TimedState(state, self._found, self._watch)
 
     def step(self, token_N: Tensor, state: "_TimedState") -> tuple[Tensor, "_TimedState"]:
         self._found.search += self._watch.lap()
-        hidden_ND, after = self._model.step(token_N, state.state)
+        hidden_ND, after = self._inference.step(token_N, state.state)
         self._found.step += self._watch.lap()
         return hidden_ND, replace(state, state=after)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
-        logits_NV = self._model.logits(hidden_ND)
+        logits_NV = self._inference.logits(hidden_ND)
         self._found.step += self._watch.lap()
         return logits_NV
 
 
 @dataclass(frozen=True)
 class _TimedState:
-    state: DecoderState
+    state: State
     found: Translation
     watch: Stopwatch
 

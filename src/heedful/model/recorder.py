@@ -16,8 +16,7 @@ Maps = dict[str, list[Tensor]]
 def recording(model: Transformer) -> Iterator[Maps]:
     """Collect attention weights while the context lasts: name -> one [B, H, L, M] tensor for each use.
 
-    Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer. In stepwise decoding each step adds a
-    tensor; there L counts the hypotheses of a sentence in "cross" maps.
+    Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer.
     """
     maps: Maps = defaultdict(list)
     attentions = dict(_named(model))

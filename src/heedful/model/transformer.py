@@ -1,8 +1,8 @@
 """The Transformer: section 3 of "Attention Is All You Need" (Vaswani et al. 2017), in the paper's order.
 
 Shape suffixes: `B` batch, `S` source length, `T` target length, `L`/`M` query/key length inside attention,
-`D` d_model, `H` heads, `K` d_k (or d_v), `F` d_ff, `V` vocabulary, `N` = B x W hypotheses of a beam of width `W`.
-Masks are boolean, True = may attend.
+`D` d_model, `H` heads, `K` d_k (or d_v), `F` d_ff, `V` vocabulary. Masks are boolean, True = may attend.
+This file is for training, scoring and reading; inference.py computes the same for search, one position at a time.
 """
 
 import math
@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
-from heedful.model.cache import DecoderState, KeysValues, SelfCache, lengths_to_mask
 from heedful.model.dropout import Dropout
 
 # Above this many scores per head, scaled_dot_product_attention wins on a CPU: it never holds the whole matrix.
@@ -70,6 +69,13 @@ def attention(
         scores_BHLM += hidden_B1LM.masked_fill_(~allowed_B1LM, torch.finfo(scores_BHLM.dtype).min)
     weights_BHLM = scores_BHLM.softmax(dim=-1)
     return dropout(weights_BHLM) @ value_BHMK, weights_BHLM
+
+
+class KeysValues(NamedTuple):
+    """Keys and values, projected and split into heads: what a query attends to."""
+
+    key_BHMK: Tensor
+    value_BHMK: Tensor
 
 
 class MultiHeadAttention(nn.Module):
@@ -223,24 +229,16 @@ class DecoderLayer(nn.Module):
         self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
 
     def forward(
-        self,
-        x_BTD: Tensor,
-        causal_TT: Tensor | None,
-        memory: KeysValues,
-        memory_allowed_B11S: Tensor | None,
-        remember: Callable[[KeysValues], KeysValues] = lambda new: new,
+        self, x_BTD: Tensor, causal_TT: Tensor, memory_BSD: Tensor, memory_allowed_B11S: Tensor | None
     ) -> Tensor:
-        """Transform target states. A cache takes part only as `remember`: new keys and values in, all of them out."""
+        """Transform target states; `causal_TT` hides later positions."""
 
         def to_itself(x: Tensor) -> Tensor:
-            attended = remember(self.self_attention.keys_values(x))
-            return cast(Tensor, self.self_attention(x, attended, causal_TT))
+            return cast(Tensor, self.self_attention(x, self.self_attention.keys_values(x), causal_TT))
 
         def to_memory(x: Tensor) -> Tensor:
-            # Queries do not see each other here, so the hypotheses of a sentence can stand beside one another as
-            # positions do: its memory is read where it lies, once, not copied for each of them.
-            sentences_BLD = x.reshape(memory.key_BHMK.size(0), -1, x.size(-1))
-            return cast(Tensor, self.cross_attention(sentences_BLD, memory, memory_allowed_B11S)).view_as(x)
+            memory = self.cross_attention.keys_values(memory_BSD)
+            return cast(Tensor, self.cross_attention(x, memory, memory_allowed_B11S))
 
         attend, cross, feed = self.residuals
         return cast(Tensor, feed(cross(attend(x_BTD, to_itself), to_memory), self.feed_forward))
@@ -299,22 +297,8 @@ class Transformer(nn.Module):
         causal_TT = torch.ones(length, length, dtype=torch.bool, device=target_in_BT.device).tril()
         x_BTD = self.target_embedding(target_in_BT)
         for layer in self.decoder:
-            attended = cast(DecoderLayer, layer).cross_attention.keys_values(memory.states_BSD)
-            x_BTD = layer(x_BTD, causal_TT, attended, memory.allowed_B11S)
+            x_BTD = layer(x_BTD, causal_TT, memory.states_BSD, memory.allowed_B11S)
         return cast(Tensor, self.decoder_norm(x_BTD))
-
-    def start(self, memory: Memory) -> DecoderState:
-        """Return the state before the first step; the memory is projected here, once per sentence."""
-        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
-        projected = tuple(layer.cross_attention.keys_values(memory.states_BSD) for layer in layers)
-        return DecoderState(tuple(SelfCache() for _ in layers), projected, memory.allowed_B11S)
-
-    def step(self, token_N: Int[Tensor, "N"], state: DecoderState) -> tuple[Float[Tensor, "N D"], DecoderState]:
-        """Return the hidden state after one more token of each hypothesis: equal to `decode`'s, by test."""
-        x_N1D = self.target_embedding(token_N[:, None], start=state.position)
-        for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
-            x_N1D = layer(x_N1D, None, memory, state.memory_allowed_B11S, past.append)
-        return cast(Tensor, self.decoder_norm(x_N1D))[:, 0], state.advance()
 
     def logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
         """Map hidden states to unnormalised log-probabilities  (section 3.4)."""
@@ -329,6 +313,13 @@ class Transformer(nn.Module):
                 nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor | None:
+    """Return [B, 1, 1, width], True where a position holds a token; None where all do, which costs nothing."""
+    if bool((lengths_B == width).all()):
+        return None
+    return (torch.arange(width, device=lengths_B.device) < lengths_B[:, None])[:, None, None, :]
 
 
 def _check(config: TransformerConfig, source_size: int, target_size: int) -> None:
