@@ -19,7 +19,7 @@ from torch import distributed
 from heedful import bundle, files
 from heedful.config import from_table, read_toml, to_table
 from heedful.data.batches import Batch, BatchStream, batch_of
-from heedful.data.tokens import TokenStore, cache_folder, content_key, encode_corpus
+from heedful.data.tokens import TokenStore, content_key, encode_corpus
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_heap
@@ -180,7 +180,7 @@ class Run:
         data = self.recipe.data
         inputs = [file for entry in examined.corpora for file in entry[:2] if file]
         settings = json.dumps({**to_table(data), "folder": ""}, default=str, sort_keys=True)
-        path = cache_folder() / f"{content_key(inputs, settings, self.words)}.arrow"
+        path = files.cache_folder() / "tokens" / f"{content_key(inputs, settings, self.words)}.arrow"
         notes = path.with_suffix(".json")
         if processes()[0] == 0 and not (path.is_file() and notes.is_file()):
             encoded = encode_corpus(examined.training(), self.words, path, data.max_length, data.max_ratio)

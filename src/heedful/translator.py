@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from heedful.decoding.alignment import align_words
 from heedful.decoding.search import Hypothesis, SearchConfig, length_penalty, search
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
+from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.inference import Inference, State, Weights
 from heedful.model.recorder import Maps, recording
 from heedful.model.transformer import Transformer
@@ -49,7 +51,7 @@ class Translator:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
-        """Load a model folder; `weights` "int8" translates faster and a little less exactly.
+        """Load a model folder; `weights` "bfloat16" translates faster, a little less exactly.
 
         Raises:
             HeedfulError: a file is missing, truncated or altered.
@@ -68,6 +70,8 @@ class Translator:
         """The model as search uses it, with the weights that it had when this was first asked for."""
         if self.device.type == "cpu":
             keep_heap()
+        if can_compile(self.model, self.weights):
+            return cast(Inference, CompiledInference(self.model, self.weights))  # its twin: the same calls
         return Inference(self.model, self.weights)
 
     def translate(

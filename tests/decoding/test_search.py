@@ -162,7 +162,10 @@ def test_patience_counts_the_hypotheses_that_ended(patience, n_best):
 @pytest.mark.parametrize(
     ("width", "symbols", "count"), [(1, 6000, 2), (4, 6000, 8), (3, 997, 6), (4, 37, 8), (2, 3, 9)]
 )
-def test_the_largest_successors_are_those_of_topk(width, symbols, count):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_largest_successors_are_those_of_topk(monkeypatch, width, symbols, count, compiled):
+    if not compiled:
+        monkeypatch.setattr("heedful.decoding.search.library", lambda: None)
     logits, gain = torch.randn(5, width, symbols), torch.randn(5, width)
     totals, places = _largest(logits, gain, count)
     expected = (logits + gain[:, :, None]).flatten(1).topk(min(count, width * symbols))

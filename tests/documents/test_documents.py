@@ -61,8 +61,8 @@ def test_the_tree_of_the_readme_is_the_tree_on_disk():
     package = ROOT / "src" / "heedful"
     on_disk = {
         path.relative_to(package).as_posix()
-        for path in package.rglob("*.py")
-        if path.name not in ("__init__.py", "__main__.py")
+        for path in package.rglob("*.*")
+        if path.suffix in (".py", ".cpp") and path.name not in ("__init__.py", "__main__.py")
     }
     assert {path.removeprefix("src/heedful/") for path in listed if path.startswith("src/")} == on_disk
 

@@ -52,12 +52,6 @@ class TokenStore:
         return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int32)
 
 
-def cache_folder() -> Path:
-    """Return where token stores are kept: $HEEDFUL_CACHE, else heedful's folder in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HEEDFUL_CACHE") or Path(base) / "heedful") / "tokens"
-
-
 def content_key(files: Iterable[Path], settings: str, vocabulary: Vocabulary) -> str:
     """Return a name for the store of these files under this vocabulary, from their content alone."""
     digest = sha256()

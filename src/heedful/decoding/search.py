@@ -4,6 +4,7 @@
 Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.
 """
 
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
+from heedful.native import library
 
 NEVER = -1e9  # the log-probability of what must not be: finite, so that sums stay numbers
 
@@ -94,6 +96,11 @@ class Beams:
     to_beat_B: np.ndarray  # the score of the last of the best outputs so far
     finished: list[list[Hypothesis]]  # for each input, best first
 
+    @property
+    def length(self) -> int:
+        """Symbols of a live hypothesis, begin not counted."""
+        return int(self.live_BWT.shape[2]) - 1
+
     def keep(self, staying_B: np.ndarray) -> None:
         """Forget the other sentences."""
         for name in ("sentence_B", "limit_B", "live_BWT", "live_BW", "ended_B", "to_beat_B"):
@@ -141,7 +148,7 @@ def search(
         sentence_B=np.arange(sentences),
         limit_B=np.array(limits, dtype=np.int64),
         live_BWT=np.full((sentences, width if config.sample else 1, 1), begin),
-        live_BW=np.zeros((sentences, width if config.sample else 1)),
+        live_BW=np.zeros((sentences, width if config.sample else 1), dtype=np.float32),
         ended_B=np.zeros(sentences),
         to_beat_B=np.full(sentences, -np.inf),
         finished=[[] for _ in range(sentences)],
@@ -152,10 +159,10 @@ def search(
         logits_NV, state = step(torch.from_numpy(beams.live_BWT[:, :, -1].ravel()).to(device), state)
         rows_BW = advance(logits_NV, beams, rules)
         staying_B = _retire(beams, rules)
-        if len(staying_B) < len(rows_BW):
-            chosen = torch.from_numpy(rows_BW[staying_B].ravel()), torch.from_numpy(staying_B)
-            state = state.select(*(tensor.to(device) for tensor in chosen))
-        elif width > 1:
+        if staying_B is not None:
+            rows_N = torch.from_numpy(rows_BW[staying_B].ravel()).to(device)
+            state = state.select(rows_N, torch.from_numpy(staying_B).to(device))
+        elif rows_BW.shape[1] > 1 and not config.sample:
             state = state.select(torch.from_numpy(rows_BW.ravel()).to(device))
     return [hypotheses[: config.n_best] for hypotheses in beams.finished]
 
@@ -170,12 +177,20 @@ class _Rules:
     prefixes: Sequence[Sequence[int]] | None
     uniforms: np.ndarray | None
 
+    def __post_init__(self) -> None:
+        """Gather the forbidden symbols into runs of neighbours, [first, last)."""
+        chosen = sorted(set(self.forbidden))
+        firsts = [symbol for symbol in chosen if symbol - 1 not in chosen]
+        lasts = [symbol + 1 for symbol in chosen if symbol + 1 not in chosen]
+        self._runs = list(zip(firsts, lasts, strict=True))
+
     def apply(self, score_NV: Tensor, beams: Beams) -> None:
         """Write NEVER over the scores of what is not allowed."""
         score_BWV = score_NV.view(*beams.live_BW.shape, -1)
-        length = beams.live_BWT.shape[2]  # of the output after this step, begin not counted
+        length = beams.length + 1  # of the output after this step
         forced = self._forced(score_BWV, beams, length)
-        score_BWV[:, :, self.forbidden] = NEVER
+        for first, last in self._runs:  # a slice costs a tenth of what a list of indices does
+            score_BWV[:, :, first:last] = NEVER
         if length <= self.config.min_length:
             score_BWV[torch.from_numpy(beams.limit_B > length), :, self.end] = NEVER
         at_limit = np.flatnonzero(beams.limit_B == length).tolist()
@@ -206,25 +221,32 @@ def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
     """
     sentences, before = beams.live_BW.shape
     width, symbols = rules.config.width, logits_NV.size(1)
-    live_N = torch.from_numpy(beams.live_BW.ravel()).to(logits_NV.device, torch.float32)
-    gain_N = live_N - _log_sum_exp(logits_NV)
+    live_N = torch.from_numpy(beams.live_BW.ravel())
+    gain_N = live_N.to(logits_NV.device) - _log_sum_exp(logits_NV)
     rules.apply(logits_NV, beams)
     total_BC, place_BC = _largest(logits_NV.view(sentences, before, -1), gain_N.view(sentences, before), 2 * width)
     parent_BC, symbol_BC = place_BC // symbols, place_BC % symbols
     ended_BC = symbol_BC == rules.end
-    for row, column in np.argwhere(ended_BC[:, :width] & (total_BC[:, :width] > NEVER / 2)).tolist():
-        _finish(beams, row, int(parent_BC[row, column]), float(total_BC[row, column]), rules)
-    live_BW = np.argsort(ended_BC, axis=1, kind="stable")[:, :width]  # those that go on, in order
-    rows_B1 = np.arange(sentences)[:, None]
-    beams.live_BW = np.where(ended_BC, 2 * NEVER, total_BC)[rows_B1, live_BW]
-    parent_BW = parent_BC[rows_B1, live_BW]
-    beams.live_BWT = np.concatenate([beams.live_BWT[rows_B1, parent_BW], symbol_BC[rows_B1, live_BW, None]], axis=2)
+    if ended_BC.any():
+        for row, column in np.argwhere(ended_BC[:, :width] & (total_BC[:, :width] > NEVER / 2)).tolist():
+            _finish(beams, row, int(parent_BC[row, column]), float(total_BC[row, column]), rules)
+        total_BC[ended_BC] = 2 * NEVER
+        order_BC = np.argsort(ended_BC, axis=1, kind="stable")  # those that go on first, as they stood
+        total_BC, parent_BC, symbol_BC = (np.take_along_axis(x, order_BC, 1) for x in (total_BC, parent_BC, symbol_BC))
+    parent_BW, rows_B1 = parent_BC[:, :width], np.arange(sentences)[:, None]
+    history_BWT = beams.live_BWT if before == width == 1 else beams.live_BWT[rows_B1, parent_BW]
+    beams.live_BW = total_BC[:, :width]
+    beams.live_BWT = np.concatenate([history_BWT, symbol_BC[:, :width, None]], axis=2)
     rows_BW: np.ndarray = parent_BW + rows_B1 * before
     return rows_BW
 
 
 def _log_sum_exp(logits_NV: Tensor) -> Tensor:
     """Return log(sum(exp(logits))) of each row: read off the largest softmax, torch's logsumexp takes twice as long."""
+    if compiled := _compiled(logits_NV):
+        found_N = torch.empty(len(logits_NV))
+        compiled.log_sum_exp(logits_NV.data_ptr(), *logits_NV.shape, found_N.data_ptr())
+        return found_N
     return logits_NV.amax(1).float() - logits_NV.softmax(1, dtype=torch.float32).amax(1).log_()
 
 
@@ -236,6 +258,12 @@ def _largest(logits_BWV: Tensor, gain_BW: Tensor, count: int) -> tuple[np.ndarra
     """
     sentences, width, symbols = logits_BWV.shape
     count = min(count, width * symbols)
+    if compiled := _compiled(logits_BWV):
+        totals = np.empty((sentences, count), dtype=np.float32)
+        places = np.empty((sentences, count), dtype=np.int64)
+        addresses = logits_BWV.data_ptr(), gain_BW.data_ptr()
+        compiled.largest_of(*addresses, *logits_BWV.shape, count, totals.ctypes.data, places.ctypes.data)
+        return totals, places
     groups = _number_of_groups(symbols, count)
     each = symbols // groups
     dealt_BWEG = logits_BWV[:, :, : each * groups].view(sentences, width, each, groups)
@@ -250,7 +278,12 @@ def _largest(logits_BWV: Tensor, gain_BW: Tensor, count: int) -> tuple[np.ndarra
         place_BE = torch.cat([place_BE, rest_WR.flatten().expand(sentences, -1)], dim=1)
     total_BE = logits_BWV.flatten(1).gather(1, place_BE) + gain_BW.gather(1, place_BE // symbols)
     total_BC, best_BC = total_BE.topk(count)
-    return total_BC.double().cpu().numpy(), place_BE.gather(1, best_BC).cpu().numpy()
+    return total_BC.cpu().numpy(), place_BE.gather(1, best_BC).cpu().numpy()
+
+
+def _compiled(x: Tensor) -> ctypes.CDLL | None:
+    """Return the compiled functions, if they can take `x`."""
+    return library() if x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() else None
 
 
 @cache
@@ -269,7 +302,7 @@ def _draw(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
     rules.apply(log_NV, beams)
     drawn_N1 = _pick(log_NV, beams, rules)
     drawn_BW = drawn_N1.view(sentences, width).cpu().numpy()
-    total_BW = beams.live_BW + log_NV.gather(1, drawn_N1).view(sentences, width).double().cpu().numpy()
+    total_BW = beams.live_BW + log_NV.gather(1, drawn_N1).view(sentences, width).cpu().numpy()
     running_BW = beams.live_BW > NEVER / 2
     for row, column in np.argwhere((drawn_BW == rules.end) & running_BW).tolist():
         _finish(beams, row, column, float(total_BW[row, column]), rules)
@@ -289,8 +322,7 @@ def _pick(log_NV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
     sorted_NV = sorted_NV.masked_fill(cumulative_NV - sorted_NV >= config.top_p, 0)
     cumulative_NV = (sorted_NV / sorted_NV.sum(1, keepdim=True)).cumsum(1)
     assert rules.uniforms is not None
-    step = beams.live_BWT.shape[2] - 1
-    uniform_BW = torch.from_numpy(rules.uniforms[beams.sentence_B, :, step % rules.uniforms.shape[2]])
+    uniform_BW = torch.from_numpy(rules.uniforms[beams.sentence_B, :, beams.length % rules.uniforms.shape[2]])
     place_N1 = (cumulative_NV < uniform_BW.to(cumulative_NV).view(-1, 1)).sum(1, keepdim=True)
     allowed_N1 = (sorted_NV > 0).sum(1, keepdim=True) - 1
     return order_NV.gather(1, torch.minimum(place_N1, allowed_N1))
@@ -316,29 +348,29 @@ def _finish(beams: Beams, row: int, column: int, total: float, rules: _Rules) ->
         beams.to_beat_B[row] = finished[config.n_best - 1].score
 
 
-def _retire(beams: Beams, rules: _Rules) -> np.ndarray:
-    """Let sentences leave that are done; return the rows that stay.
+def _retire(beams: Beams, rules: _Rules) -> np.ndarray | None:
+    """Let sentences leave that are done; return which stay, or None where all do.
 
     Done means: at the limit; or patience is over; or no live hypothesis can better the best outputs. The last is Wu et
     al.'s bound, as in tensor2tensor's beam search: a live hypothesis only loses probability, and its penalty is at most
     that of the longest output.
     """
-    config = rules.config
-    length = beams.live_BWT.shape[2] - 1
+    config, length = rules.config, beams.length
+    if not beams.ended_B.any() and length < beams.limit_B.min():
+        return None
     best_B = beams.live_BW.max(axis=1)
     can_win_B = best_B / length_penalty(beams.limit_B, config.length_penalty) > beams.to_beat_B
     stays_B = (length < beams.limit_B) & (best_B > NEVER / 2) & can_win_B
     if config.patience and not config.sample:
         # a sentence from which more outputs are wanted than have ended goes on
         stays_B &= beams.ended_B < max(config.patience * config.width, config.n_best)
-    staying_B = np.flatnonzero(stays_B)
-    if len(staying_B) < len(stays_B):
-        # the last ones take the places of those that leave: the others need not move
-        staying = len(staying_B)
-        left = np.flatnonzero(~stays_B[:staying])
-        staying_B = np.arange(staying)
-        staying_B[left] = staying + np.flatnonzero(stays_B[staying:])
-        beams.keep(staying_B)
+    if stays_B.all():
+        return None
+    # the last ones take the places of those that leave: the others need not move
+    staying = int(stays_B.sum())
+    staying_B = np.arange(staying)
+    staying_B[~stays_B[:staying]] = staying + np.flatnonzero(stays_B[staying:])
+    beams.keep(staying_B)
     return staying_B
 
 

@@ -6,9 +6,8 @@ Arithmetic is not what a step waits for, but the number of operations and the by
 - a sentence's memory is projected once, and stands there once for all its hypotheses;
 - the pasts of a sentence's hypotheses share one room, and each attends to the whole room through a mask that hides
   what is not its own: when search reorders hypotheses, masks move, and keys and values stay where they are;
-- what is attended to has a multiple of 16 places: torch's softmax of 15 numbers takes ten times as long as one of 16;
-- the larger weights may be in 8 bits.
-Tests hold it against `Transformer.decode`.
+- what is attended to has a multiple of 16 places: torch's softmax of 15 numbers takes ten times as long as one of 16.
+Tests hold it against `Transformer.decode`. On a processor with a C++ compiler, compiled.py takes its place.
 
 `B` sentences, `W` hypotheses of each, `N` = B x W rows; `S` source length, `L` positions that attend, `R` places of the
 past, `M` places attended to; `D` d_model, `H` heads, `G` = B x H, `K` d_k, `C` d_k + d_v: a head's key and value
@@ -27,49 +26,24 @@ from torch.nn import functional
 
 from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, MultiHeadAttention, Residual, Transformer
 
-Weights = Literal["float32", "int8"]
+Weights = Literal["float32", "bfloat16"]
 ALIGNED = 16  # numbers in the widest registers
 ROOM = 64  # places for the past to begin with
-# A product of fewer weights is faster in float32: making its inputs 8 bits wide costs more than it saves.
-LEAST_INT8 = 2**17
-LEAST_SCALE = 1e-30  # for inputs that are all zero
-
-Product = Callable[[Tensor, Tensor | None], Tensor]  # (x [N, I], what to add to the result or None) -> [N, O]
 
 
-def product(weight_OI: Float[Tensor, "O I"], weights: Weights) -> Product:
-    """Return the function that multiplies by `weight_OI`, transposed."""
-    eight_bits = weights == "int8" and weight_OI.numel() >= LEAST_INT8
-    return Int8Product(weight_OI) if eight_bits else FloatProduct(weight_OI)
+class Product:
+    """A product with a matrix of weights, in float32 or bfloat16; what comes and goes keeps its own type."""
 
-
-class FloatProduct:
-    """A product in the weights' own precision."""
-
-    def __init__(self, weight_OI: Float[Tensor, "O I"]) -> None:
-        self.weight_IO = weight_OI.T.contiguous()
+    def __init__(self, weight_OI: Float[Tensor, "O I"], weights: Weights) -> None:
+        weight_IO = weight_OI.T.contiguous()
+        self.weight_IO = weight_IO.bfloat16() if weights == "bfloat16" else weight_IO
 
     def __call__(self, x_NI: Tensor, onto: Tensor | None = None) -> Tensor:
         """Return x W, or `onto` + x W."""
+        if self.weight_IO.dtype != x_NI.dtype:
+            result_NO = torch.mm(x_NI.to(self.weight_IO.dtype), self.weight_IO).to(x_NI.dtype)
+            return result_NO if onto is None else result_NO.add_(onto)
         return torch.mm(x_NI, self.weight_IO) if onto is None else torch.addmm(onto, x_NI, self.weight_IO)
-
-
-class Int8Product:
-    """A product of 8-bit integers, exact in 32 bits; one scale for each output, and for each row when it comes.
-
-    A row's scale depends on that row alone, so that results do not depend on the batch.
-    """
-
-    def __init__(self, weight_OI: Float[Tensor, "O I"]) -> None:
-        self.scale_O = weight_OI.abs().amax(1).clamp_min(LEAST_SCALE) / 127
-        self.weight_IO = (weight_OI / self.scale_O[:, None]).round_().to(torch.int8).T
-
-    def __call__(self, x_NI: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Return x W, or `onto` + x W."""
-        scale_N1 = torch.linalg.vector_norm(x_NI, torch.inf, dim=-1, keepdim=True).clamp_min_(LEAST_SCALE).div_(127)
-        integers_NO = torch._int_mm((x_NI / scale_N1).round_().to(torch.int8), self.weight_IO)
-        result_NO = integers_NO * scale_N1
-        return result_NO.mul_(self.scale_O) if onto is None else torch.addcmul(onto, result_NO, self.scale_O)
 
 
 class Encoded(NamedTuple):
@@ -148,7 +122,7 @@ class State:
 class Inference:
     """A trained Transformer, ready to translate. It has the weights of the moment when it was made.
 
-    `weights` "int8" holds the larger matrices in 8 bits: faster, and a little less exact.
+    `weights` "bfloat16" holds all matrices in bfloat16: faster where the processor multiplies it, a little less exact.
     """
 
     @torch.inference_mode()
@@ -157,7 +131,7 @@ class Inference:
         self.encoder = [_EncoderLayer(cast(EncoderLayer, layer), weights) for layer in model.encoder]
         self.decoder = [_DecoderLayer(cast(DecoderLayer, layer), weights) for layer in model.decoder]
         self.encoder_norm, self.decoder_norm = _Norm(model.encoder_norm), _Norm(model.decoder_norm)
-        self.output = product(model.output.weight, weights)
+        self.output = Product(model.output.weight, weights)
         self.heads = model.config.heads
 
     def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Encoded:
@@ -271,7 +245,7 @@ class _Attention:
     def __init__(self, attention: MultiHeadAttention, weights: Weights) -> None:
         self.heads = attention.heads
         self.d_k = attention.query.out_features // self.heads
-        self.output = product(attention.output.weight, weights)
+        self.output = Product(attention.output.weight, weights)
 
     def attend(self, query_GLK: Tensor, keys_values_GMC: Tensor, mask_GLM: Tensor, onto_ND: Tensor) -> Tensor:
         """Return `onto` + the output; the mask is added to the scores."""
@@ -288,7 +262,7 @@ class _Attention:
 class _SelfAttention(_Attention):
     def __init__(self, attention: MultiHeadAttention, weights: Weights) -> None:
         super().__init__(attention, weights)
-        self.all_three = product(torch.cat([_query_weight(attention), _keys_values_weight(attention)]), weights)
+        self.all_three = Product(torch.cat([query_weight(attention), keys_values_weight(attention)]), weights)
 
     def project(self, x_ND: Tensor, sentences: int) -> tuple[Tensor, Tensor]:
         """Return queries [B x H, L, K], and keys and values [B, H, L, C]."""
@@ -300,8 +274,8 @@ class _SelfAttention(_Attention):
 class _CrossAttention(_Attention):
     def __init__(self, attention: MultiHeadAttention, weights: Weights) -> None:
         super().__init__(attention, weights)
-        self.query = product(_query_weight(attention), weights)
-        self.memory = product(_keys_values_weight(attention), weights)
+        self.query = Product(query_weight(attention), weights)
+        self.memory = Product(keys_values_weight(attention), weights)
 
     def queries(self, x_ND: Tensor, sentences: int) -> Tensor:
         """Return queries [B x H, L, K]."""
@@ -317,19 +291,20 @@ class _FeedForward:
 
     def __init__(self, feed_forward: FeedForward, weights: Weights) -> None:
         inner, outer = feed_forward.inner, feed_forward.outer
-        self.inner, self.inner_bias = product(inner.weight, weights), inner.bias
-        self.outer, self.outer_bias = product(outer.weight, weights), outer.bias
+        self.inner, self.inner_bias = Product(inner.weight, weights), inner.bias
+        self.outer, self.outer_bias = Product(outer.weight, weights), outer.bias
 
     def __call__(self, x_ND: Tensor, onto_ND: Tensor) -> Tensor:
         return self.outer(self.inner(x_ND, self.inner_bias).relu_(), onto_ND + self.outer_bias)
 
 
-def _query_weight(attention: MultiHeadAttention) -> Tensor:
+def query_weight(attention: MultiHeadAttention) -> Tensor:
+    """Return W^Q times 1/sqrt(d_k), so that scores need no scaling."""
     weight: Tensor = attention.query.weight * (attention.query.out_features // attention.heads) ** -0.5
     return weight
 
 
-def _keys_values_weight(attention: MultiHeadAttention) -> Tensor:
+def keys_values_weight(attention: MultiHeadAttention) -> Tensor:
     """Return W^K and W^V in one, head by head: its key, then its value."""
     halves = [each.weight.reshape(attention.heads, -1, each.in_features) for each in (attention.key, attention.value)]
     return torch.cat(halves, dim=1).flatten(0, 1)

@@ -165,9 +165,10 @@ class Embedding(nn.Module):
     def forward(self, token_BL: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
         """Embed tokens that stand at positions `start` onwards."""
         embedded_BLD = self.token(token_BL) * self.scale
-        return cast(Tensor, self.dropout(embedded_BLD + self._positions(start, start + token_BL.size(1))))
+        return cast(Tensor, self.dropout(embedded_BLD + self.positions(start, start + token_BL.size(1))))
 
-    def _positions(self, start: int, end: int) -> Tensor:
+    def positions(self, start: int, end: int) -> Tensor:
+        """Return the encoding of positions `start` to `end`, the last not counted  [L, D]."""
         if self.learned is not None:
             most = self.learned.num_embeddings
             if end + self.first > most:

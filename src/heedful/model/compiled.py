@@ -1,0 +1,250 @@
+"""The Transformer for translating on a processor, with the compiled functions of native/: inference.py's twin.
+
+`B` sentences, `N` rows: hypotheses, those of a sentence side by side; `X` source tokens of all sentences together;
+`T` steps so far; `D` d_model; `I` -> `O` any product.
+"""
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heedful.model.inference import Weights, keys_values_weight, query_weight
+from heedful.model.transformer import DecoderLayer, Embedding, EncoderLayer, FeedForward, Residual, Transformer
+from heedful.native import I64, PTR, library
+
+F32 = ctypes.c_float
+STEPS = 64  # to begin with
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", PTR), ("bias", PTR))
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (("panels", PTR), ("bias", PTR), ("inputs", I64), ("outputs", I64))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("norms", _Norm * 3),
+        *((name, _Product) for name in ("query", "keys_values", "output")),
+        *((name, _Product) for name in ("cross_query", "memory", "cross_output")),
+        *((name, _Product) for name in ("inner", "outer")),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("encoder", ctypes.POINTER(_Layer)),
+        ("decoder", ctypes.POINTER(_Layer)),
+        ("encoder_norm", _Norm),
+        ("decoder_norm", _Norm),
+        ("logits", _Product),
+        ("source_table", PTR),
+        ("target_table", PTR),
+        *((name, I64) for name in ("encoder_layers", "decoder_layers", "d_model", "heads", "d_k", "d_v", "d_ff")),
+        ("pre", I64),
+        ("bfloat16", I64),
+        ("source_scale", F32),
+        ("target_scale", F32),
+        ("epsilon", F32),
+    )
+
+
+class Encoded(NamedTuple):
+    """Encoder states of all sentences, one after another, [X, D]; sentence b begins at `offset_B[b]`, [B + 1]."""
+
+    states_XD: Tensor
+    offset_B: np.ndarray
+
+
+class State:
+    """All that a step needs of the steps before it, and of the memory; nothing that is attended to is ever moved.
+
+    A step's keys and values stay where it wrote them. `came_NT` tells which row each hypothesis was at those steps.
+    """
+
+    def __init__(self, memory: Tensor, offset_B: np.ndarray, rows: int) -> None:
+        self.memory, self.offset_B = memory, offset_B  # [layers, X, heads x (d_k + d_v)], [B + 1]
+        self.past: list[Tensor] = []
+        self._address_T: np.ndarray = np.zeros(STEPS, dtype=np.uint64)
+        self._rows_T: np.ndarray = np.zeros(STEPS, dtype=np.int64)
+        self._came_NT = np.zeros((rows, STEPS), dtype=np.int32)
+        self._sentence_N = np.repeat(np.arange(len(offset_B) - 1, dtype=np.int32), rows // (len(offset_B) - 1))
+        self._know_rows()
+
+    @property
+    def rows(self) -> int:
+        """How many hypotheses there are."""
+        return len(self._own_N)
+
+    def select(self, rows_N: Tensor, sentences_B: Tensor | None = None) -> "State":  # noqa: ARG002 - no need to know
+        """Let hypothesis n go on from where row `rows_N[n]` was; sentences without hypotheses are simply not asked."""
+        rows = rows_N.numpy()
+        self._came_NT, self._sentence_N = self._came_NT[rows], self._sentence_N[rows]
+        self._know_rows()
+        return self
+
+    def write(self, numbers: int) -> tuple[Any, ...]:
+        """Make room for the next step, so many numbers a row; return what the kernel wants to know of the past."""
+        position, rows = len(self.past), self.rows
+        if position == len(self._address_T):
+            self._address_T, self._rows_T = np.tile(self._address_T, 2), np.tile(self._rows_T, 2)
+            self._came_NT = np.tile(self._came_NT, (1, 2))
+            self._know_rows()
+        self.past.append(torch.empty(rows * numbers))
+        self._address_T[position], self._rows_T[position] = self.past[-1].data_ptr(), rows
+        self._came_NT[:, position] = self._own_N
+        return self._known
+
+    def _know_rows(self) -> None:
+        self._own_N = np.arange(len(self._came_NT), dtype=np.int32)
+        arrays = self._address_T, self._rows_T, self._came_NT
+        addresses = [array.ctypes.data for array in arrays]
+        last = self._sentence_N.ctypes.data, self.offset_B.ctypes.data, self.memory.data_ptr(), int(self.offset_B[-1])
+        self._known = (*addresses, self._came_NT.shape[1], *last)
+
+
+class CompiledInference:
+    """A trained Transformer, ready to translate on a processor. It has the weights of the moment when it was made."""
+
+    @torch.inference_mode()
+    def __init__(self, model: Transformer, weights: Weights = "float32") -> None:
+        found = library()
+        assert found is not None, "ask `can_compile` first"
+        self._library, self._kept = found, []  # type: tuple[ctypes.CDLL, list[Any]]
+        self._bfloat16, self._panel = weights == "bfloat16", found.panel()
+        self._embeddings = model.source_embedding, model.target_embedding
+        config = model.config
+        attention = cast(EncoderLayer, model.encoder[0]).self_attention
+        d_k, d_v = (each.out_features // config.heads for each in (attention.query, attention.value))
+        encoder = [self._layer(cast(EncoderLayer, layer)) for layer in model.encoder]
+        decoder = [self._decoder_layer(cast(DecoderLayer, layer)) for layer in model.decoder]
+        self._model = _Model(
+            encoder=(_Layer * len(encoder))(*encoder),
+            decoder=(_Layer * len(decoder))(*decoder),
+            encoder_norm=self._norm(model.encoder_norm),
+            decoder_norm=self._norm(model.decoder_norm),
+            logits=self._product(model.output.weight),
+            source_table=self._address(model.source_embedding.token.weight),
+            target_table=self._address(model.target_embedding.token.weight),
+            encoder_layers=len(encoder),
+            decoder_layers=len(decoder),
+            d_model=config.d_model,
+            heads=config.heads,
+            d_k=d_k,
+            d_v=d_v,
+            d_ff=config.d_ff,
+            pre=config.normalization == "pre",
+            bfloat16=self._bfloat16,
+            source_scale=model.source_embedding.scale,
+            target_scale=model.target_embedding.scale,
+            epsilon=cast(Residual, cast(EncoderLayer, model.encoder[0]).residuals[0]).norm.eps,
+        )
+        self._self = ctypes.byref(self._model)
+        self._numbers = len(decoder) * config.heads * (d_k + d_v)
+        self._d_model, self._symbols = config.d_model, model.output.out_features
+
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Encoded:
+        """Encode source sentences, padded on the right."""
+        position_S = torch.arange(source_BS.size(1), dtype=torch.int32)
+        here_BS = position_S < source_lengths_B[:, None]
+        token_X, position_X = source_BS[here_BS], position_S.expand_as(source_BS)[here_BS]
+        offset_B = np.zeros(len(source_BS) + 1, dtype=np.int32)
+        np.cumsum(source_lengths_B.numpy(), out=offset_B[1:])
+        states_XD = torch.empty(len(token_X), self._d_model)
+        self._library.encode(
+            self._self,
+            token_X.data_ptr(),
+            position_X.data_ptr(),
+            offset_B.ctypes.data,
+            len(source_BS),
+            self._positions(self._embeddings[0], source_BS.size(1)),
+            states_XD.data_ptr(),
+        )
+        return Encoded(states_XD, offset_B)
+
+    def start(self, encoded: Encoded) -> State:
+        """Return the state before the first step: the memory is projected here, once per sentence."""
+        states_XD, offset_B = encoded
+        memory = torch.empty(len(states_XD) * self._numbers)
+        self._library.remember(self._self, states_XD.data_ptr(), len(states_XD), memory.data_ptr())
+        return State(memory, offset_B, len(offset_B) - 1)
+
+    def step(self, token_N: Int[Tensor, "N"], state: State) -> tuple[Float[Tensor, "N D"], State]:
+        """Return the hidden state after one more token of each hypothesis: equal to `Transformer.decode`'s, by test."""
+        rows, position = token_N.size(0), len(state.past)
+        if not position and rows != state.rows:  # several hypotheses of each sentence begin together
+            state = State(state.memory, state.offset_B, rows)
+        known = state.write(self._numbers)
+        hidden_ND = torch.empty(rows, self._d_model)
+        positions = self._positions(self._embeddings[1], position + 1)
+        self._library.step(self._self, token_N.data_ptr(), rows, position, *known, positions, hidden_ND.data_ptr())
+        return hidden_ND, state
+
+    def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+        """Map hidden states to unnormalised log-probabilities."""
+        logits_NV = torch.empty(len(hidden_ND), self._symbols)
+        self._library.logits(self._self, hidden_ND.data_ptr(), len(hidden_ND), logits_NV.data_ptr())
+        return logits_NV
+
+    def _positions(self, embedding: Embedding, length: int) -> int:
+        return embedding.positions(0, length).data_ptr()
+
+    def _address(self, tensor: Tensor) -> int:
+        """Keep a tensor for as long as the model lives, and return where its numbers are."""
+        kept = tensor.detach().contiguous()
+        self._kept.append(kept)
+        return kept.data_ptr()
+
+    def _norm(self, norm: nn.Module) -> _Norm:
+        if not isinstance(norm, nn.LayerNorm):
+            return _Norm(None, None)
+        return _Norm(self._address(norm.weight), self._address(norm.bias))
+
+    def _product(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> _Product:
+        """Lay weights out in panels, as kernels.cpp wants them."""
+        outputs, inputs = weight_OI.shape
+        together = 2 if self._bfloat16 else 1
+        padding = (0, -inputs % together, 0, -outputs % self._panel)
+        padded_OI = functional.pad(weight_OI.to(torch.bfloat16 if self._bfloat16 else torch.float32), padding)
+        panels = padded_OI.view(-1, self._panel, padded_OI.size(1) // together, together).transpose(1, 2)
+        return _Product(self._address(panels), None if bias_O is None else self._address(bias_O), inputs, outputs)
+
+    def _norms(self, residuals: Iterable[nn.Module]) -> Any:
+        return (_Norm * 3)(*(self._norm(cast(Residual, residual).norm) for residual in residuals))
+
+    def _layer(self, layer: EncoderLayer | DecoderLayer) -> _Layer:
+        return _Layer(
+            norms=self._norms(layer.residuals),
+            query=self._product(query_weight(layer.self_attention)),
+            keys_values=self._product(keys_values_weight(layer.self_attention)),
+            output=self._product(layer.self_attention.output.weight),
+            **self._feed_forward(layer.feed_forward),
+        )
+
+    def _decoder_layer(self, layer: DecoderLayer) -> _Layer:
+        made = self._layer(layer)
+        made.cross_query = self._product(query_weight(layer.cross_attention))
+        made.memory = self._product(keys_values_weight(layer.cross_attention))
+        made.cross_output = self._product(layer.cross_attention.output.weight)
+        return made
+
+    def _feed_forward(self, feed_forward: FeedForward) -> dict[str, _Product]:
+        inner, outer = feed_forward.inner, feed_forward.outer
+        return {"inner": self._product(inner.weight, inner.bias), "outer": self._product(outer.weight, outer.bias)}
+
+
+def can_compile(model: Transformer, weights: Weights) -> bool:
+    """Return whether `CompiledInference` can serve here."""
+    token = model.source_embedding.token.weight
+    if token.device.type != "cpu" or token.dtype != torch.float32:
+        return False
+    found = library()
+    return found is not None and (weights == "float32" or bool(found.has_bfloat16()))

@@ -1,0 +1,428 @@
+// The Transformer's search step and encoder for one thread of a processor, float32 activations throughout.
+//
+// heedful compiles this file when it first translates on a machine that has a C++ compiler, and calls it through
+// ctypes (native/__init__.py); without a compiler, model/inference.py does the same with torch's operations. Here
+// nothing is padded, masked, copied or reordered:
+// - rows of all sentences stand one after another; `offset[s]` is where sentence s begins;
+// - what a step adds to the past stays where it was written; `came[n][t]` tells which row hypothesis n was at step t;
+// - a row's result depends on that row alone, sums in one order: so the batch does not change a translation.
+//
+// Weights come in panels of PANEL columns, [columns / PANEL][inputs][PANEL], zeros behind the last column; with
+// bfloat16 weights two inputs stand side by side, [columns / PANEL][inputs / 2][PANEL][2].
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECTORS = 4;
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECTORS = 2;
+#else
+constexpr int LANES = 4, VECTORS = 4;
+#endif
+constexpr int PANEL = LANES * VECTORS, ROWS = 6;  // ROWS x VECTORS sums fit into the registers
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+
+struct Norm { const float *weight, *bias; };
+struct Product { const void *panels; const float *bias; int64_t inputs, outputs; };
+struct Layer { Norm norms[3]; Product query, keys_values, output, cross_query, memory, cross_output, inner, outer; };
+struct Model {
+    const Layer *encoder, *decoder;
+    Norm encoder_norm, decoder_norm;  // weight null: none
+    Product logits;
+    const float *source_table, *target_table;
+    int64_t encoder_layers, decoder_layers, d_model, heads, d_k, d_v, d_ff, pre, bfloat16;
+    float source_scale, target_scale, epsilon;
+};
+
+namespace {
+
+inline vec load(const float *from) { vec v; std::memcpy(&v, from, sizeof v); return v; }
+inline void store(float *to, vec v) { std::memcpy(to, &v, sizeof v); }
+#if defined(__AVX512F__)
+inline float sum(vec v) { return _mm512_reduce_add_ps((__m512)v); }
+#else
+inline float sum(vec v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
+#endif
+inline float largest(vec v) { float m = v[0]; for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m; return m; }
+inline vec maximum(vec a, vec b) { return a > b ? a : b; }
+
+// e^x to within 2 units in the last place, for x <= 88: 2^n times a polynomial in the rest (Cephes' coefficients).
+inline vec exponential(vec x) {
+    x = maximum(x, vec{} - 87.0f);
+    vec n = x * 1.44269504f;
+    ivec whole = __builtin_convertvector(n + (n < 0 ? vec{} - 0.5f : vec{} + 0.5f), ivec);
+    vec r = x - __builtin_convertvector(whole, vec) * 0.693359375f + __builtin_convertvector(whole, vec) * 2.12194440e-4f;
+    vec p = vec{} + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    ivec bits = (whole + 127) << 23;
+    vec scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
+
+float dot(const float *a, const float *b, int64_t n) {
+    vec s = {};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) s += load(a + i) * load(b + i);
+    float total = sum(s);
+    for (; i < n; i++) total += a[i] * b[i];
+    return total;
+}
+
+void softmax(float *x, int64_t n) {  // with room for a whole vector behind x[n - 1]
+    for (int64_t i = n; i % LANES; i++) x[i] = -std::numeric_limits<float>::max();  // e^that is next to nothing
+    vec m = load(x);
+    for (int64_t i = LANES; i < n; i += LANES) m = maximum(m, load(x + i));
+    float most = largest(m);
+    vec s = {};
+    for (int64_t i = 0; i < n; i += LANES) {
+        vec e = exponential(load(x + i) - most);
+        store(x + i, e);
+        s += e;
+    }
+    float scale = 1.0f / sum(s);
+    for (int64_t i = 0; i < n; i++) x[i] *= scale;
+}
+
+struct Room {  // memory that stays between calls
+    std::vector<float> floats;
+    float *operator()(int64_t n) { if ((int64_t)floats.size() < n) floats.resize(n); return floats.data(); }
+};
+
+// Products ------------------------------------------------------------------------------------------------------------
+
+struct Target { float *out; int64_t stride; const float *onto; int64_t onto_stride; bool relu; };
+
+inline void finish(vec (&sums)[VECTORS], int64_t row, int64_t column, int64_t columns, const Product &product, const Target &t) {
+    float *out = t.out + row * t.stride + column;
+    const float *bias = product.bias ? product.bias + column : nullptr;
+    const float *onto = t.onto ? t.onto + row * t.onto_stride + column : nullptr;
+    if (columns >= PANEL) {
+        for (int v = 0; v < VECTORS; v++) {
+            vec s = sums[v];
+            if (bias) s += load(bias + v * LANES);
+            if (onto) s += load(onto + v * LANES);
+            if (t.relu) s = maximum(s, vec{});
+            store(out + v * LANES, s);
+        }
+        return;
+    }
+    float all[PANEL];
+    std::memcpy(all, sums, sizeof all);
+    for (int c = 0; c < columns; c++) {
+        float s = all[c] + (bias ? bias[c] : 0.0f) + (onto ? onto[c] : 0.0f);
+        out[c] = t.relu && s < 0 ? 0.0f : s;
+    }
+}
+
+template <int R>
+inline void rows_by_panel(const float *x, int64_t inputs, const float *panel, int64_t row, int64_t column, const Product &product, const Target &t) {
+    vec sums[R][VECTORS] = {};
+    for (int64_t i = 0; i < inputs; i++) {
+        vec weight[VECTORS];
+        for (int v = 0; v < VECTORS; v++) weight[v] = load(panel + i * PANEL + v * LANES);
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < VECTORS; v++) sums[r][v] += x[r * inputs + i] * weight[v];
+    }
+    for (int r = 0; r < R; r++) finish(sums[r], row + r, column, product.outputs - column, product, t);
+}
+
+#if defined(__AVX512BF16__)
+template <int R>
+inline void rows_by_panel(const uint32_t *pairs, int64_t count, const uint32_t *panel, int64_t row, int64_t column, const Product &product, const Target &t) {
+    __m512 sums[R][VECTORS];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < count; i++) {
+        __m512bh weight[VECTORS];
+        for (int v = 0; v < VECTORS; v++) weight[v] = (__m512bh)_mm512_loadu_si512(panel + i * PANEL + v * LANES);
+        for (int r = 0; r < R; r++) {
+            __m512bh x = (__m512bh)_mm512_set1_epi32(pairs[r * count + i]);
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, weight[v]);
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        vec plain[VECTORS];
+        std::memcpy(plain, sums[r], sizeof plain);
+        finish(plain, row + r, column, product.outputs - column, product, t);
+    }
+}
+
+const uint32_t *to_pairs(const float *x, int64_t n, int64_t inputs) {
+    static thread_local std::vector<uint32_t> room;
+    const int64_t count = (inputs + 1) / 2;
+    if ((int64_t)room.size() < n * count + LANES) room.resize(n * count + LANES);
+    for (int64_t row = 0; row < n; row++) {
+        const float *from = x + row * inputs;
+        uint16_t *to = reinterpret_cast<uint16_t *>(room.data() + row * count);
+        for (int64_t i = 0; i < inputs; i += 16) {
+            const __mmask16 here = inputs - i >= 16 ? 0xffff : (1u << (inputs - i)) - 1;
+            __m256bh narrow = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(here, from + i));
+            const int64_t kept = inputs - i >= 16 ? 32 : 4 * ((inputs - i + 1) / 2);
+            std::memcpy(to + i, &narrow, kept);
+        }
+    }
+    return room.data();
+}
+#endif
+
+template <typename X>
+void by_rows(const X *x, int64_t n, int64_t inputs, const X *panels, const Product &product, const Target &t) {
+    for (int64_t column = 0; column < product.outputs; column += PANEL) {
+        const X *panel = panels + column * inputs;
+        int64_t row = 0;
+        for (; row + ROWS <= n; row += ROWS) rows_by_panel<ROWS>(x + row * inputs, inputs, panel, row, column, product, t);
+        const X *rest = x + row * inputs;
+        switch (n - row) {
+            case 5: rows_by_panel<5>(rest, inputs, panel, row, column, product, t); break;
+            case 4: rows_by_panel<4>(rest, inputs, panel, row, column, product, t); break;
+            case 3: rows_by_panel<3>(rest, inputs, panel, row, column, product, t); break;
+            case 2: rows_by_panel<2>(rest, inputs, panel, row, column, product, t); break;
+            case 1: rows_by_panel<1>(rest, inputs, panel, row, column, product, t); break;
+        }
+    }
+}
+
+// out = x W + bias + onto
+void multiply(const Model &model, const float *x, int64_t n, const Product &product, Target t) {
+#if defined(__AVX512BF16__)
+    if (model.bfloat16) {
+        const uint32_t *panels = static_cast<const uint32_t *>(product.panels);
+        return by_rows(to_pairs(x, n, product.inputs), n, (product.inputs + 1) / 2, panels, product, t);
+    }
+#endif
+    by_rows(x, n, product.inputs, static_cast<const float *>(product.panels), product, t);
+}
+
+void multiply(const Model &model, const float *x, int64_t n, const Product &product, float *out, const float *onto = nullptr, bool relu = false) {
+    multiply(model, x, n, product, Target{out, product.outputs, onto, product.outputs, relu});
+}
+
+// Layers --------------------------------------------------------------------------------------------------------------
+
+void normalise(const Model &model, const Norm &norm, const float *x, float *out, int64_t n) {
+    const int64_t d = model.d_model;
+    for (int64_t row = 0; row < n; row++) {
+        const float *from = x + row * d;
+        float *to = out + row * d;
+        vec s = {};
+        int64_t i = 0;
+        for (; i + LANES <= d; i += LANES) s += load(from + i);
+        float mean = sum(s);
+        for (; i < d; i++) mean += from[i];
+        mean /= d;
+        vec squares = {};
+        for (i = 0; i + LANES <= d; i += LANES) { vec c = load(from + i) - mean; squares += c * c; }
+        float variance = sum(squares);
+        for (; i < d; i++) variance += (from[i] - mean) * (from[i] - mean);
+        const float scale = 1.0f / std::sqrt(variance / d + model.epsilon);
+        for (i = 0; i + LANES <= d; i += LANES)
+            store(to + i, (load(from + i) - mean) * scale * load(norm.weight + i) + load(norm.bias + i));
+        for (; i < d; i++) to[i] = (from[i] - mean) * scale * norm.weight[i] + norm.bias[i];
+    }
+}
+
+// x = x + sublayer(norm(x)), or norm(x + sublayer(x)); the sublayer takes (its input, where x is and the sum goes)
+template <typename Sublayer>
+void connect(const Model &model, const Norm &norm, float *x, int64_t n, Sublayer sublayer) {
+    static thread_local Room room;
+    if (model.pre) {
+        float *normal = room(n * model.d_model);
+        normalise(model, norm, x, normal, n);
+        sublayer(normal, x);
+    } else {
+        sublayer(x, x);
+        normalise(model, norm, x, x, n);
+    }
+}
+
+void feed_forward(const Model &model, const Layer &layer, const float *in, float *x, int64_t n) {
+    static thread_local Room room;
+    float *inner = room(n * model.d_ff);
+    multiply(model, in, n, layer.inner, inner, nullptr, true);
+    multiply(model, inner, n, layer.outer, x, x);
+}
+
+// to = sum over t of weight[t] x (what stands at row[t] + skip), in V vectors that stay in registers
+template <int V>
+inline void mix(const float *weight, int64_t count, const float *const *row, int64_t skip, float *to) {
+    vec sums[V] = {};
+    for (int64_t t = 0; t < count; t++)
+        for (int v = 0; v < V; v++) sums[v] += load(row[t] + skip + v * LANES) * weight[t];
+    for (int v = 0; v < V; v++) store(to + v * LANES, sums[v]);
+}
+
+// One query of every head over `count` rows of keys and values, [heads][d_k + d_v].
+void attend(const Model &model, const float *query, const float *const *row, int64_t count, float *out) {
+    static thread_local Room room;
+    const int64_t width = model.d_k + model.d_v, d_v = model.d_v;
+    float *score = room(count + LANES);
+    for (int64_t h = 0; h < model.heads; h++) {
+        for (int64_t t = 0; t < count; t++) score[t] = dot(query + h * model.d_k, row[t] + h * width, model.d_k);
+        softmax(score, count);
+        float *to = out + h * d_v;
+        const int64_t skip = h * width + model.d_k;
+        int64_t i = 0;
+        for (; i + 4 * LANES <= d_v; i += 4 * LANES) mix<4>(score, count, row, skip + i, to + i);
+        for (; i + 2 * LANES <= d_v; i += 2 * LANES) mix<2>(score, count, row, skip + i, to + i);
+        for (; i + LANES <= d_v; i += LANES) mix<1>(score, count, row, skip + i, to + i);
+        for (; i < d_v; i++) {
+            to[i] = 0;
+            for (int64_t t = 0; t < count; t++) to[i] += row[t][skip + i] * score[t];
+        }
+    }
+}
+
+// Where `count` rows stand that follow one another.
+const float *const *rows_of(const float *from, int64_t first, int64_t count, int64_t width) {
+    static thread_local std::vector<const float *> row;
+    if ((int64_t)row.size() < count) row.resize(count);
+    for (int64_t t = 0; t < count; t++) row[t] = from + (first + t) * width;
+    return row.data();
+}
+
+void embed(const float *table, float scale, const float *positions, const int64_t *token, const int32_t *position, int64_t n, int64_t d, float *x) {
+    for (int64_t row = 0; row < n; row++)
+        for (int64_t i = 0; i < d; i++) x[row * d + i] = table[token[row] * d + i] * scale + positions[position[row] * d + i];
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t panel() { return PANEL; }
+
+int64_t has_bfloat16() {
+#if defined(__AVX512BF16__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// Encode `sentences` texts whose tokens stand one after another; out: [tokens, d_model].
+void encode(const Model *m, const int64_t *token, const int32_t *position, const int32_t *offset, int64_t sentences, const float *positions, float *x) {
+    static thread_local Room query_room, keys_room, heads_room;
+    const Model &model = *m;
+    const int64_t n = offset[sentences], queries = model.heads * model.d_k, values = model.heads * model.d_v, keys_width = queries + values;
+    float *query = query_room(n * queries), *keys = keys_room(n * keys_width), *heads = heads_room(n * values);
+    embed(model.source_table, model.source_scale, positions, token, position, n, model.d_model, x);
+    for (int64_t l = 0; l < model.encoder_layers; l++) {
+        const Layer &layer = model.encoder[l];
+        connect(model, layer.norms[0], x, n, [&](const float *in, float *x) {
+            multiply(model, in, n, layer.query, query);
+            multiply(model, in, n, layer.keys_values, keys);
+            for (int64_t s = 0; s < sentences; s++) {
+                const int64_t count = offset[s + 1] - offset[s];
+                const float *const *all = rows_of(keys, offset[s], count, keys_width);
+                for (int64_t row = offset[s]; row < offset[s + 1]; row++)
+                    attend(model, query + row * queries, all, count, heads + row * values);
+            }
+            multiply(model, heads, n, layer.output, x, x);
+        });
+        connect(model, layer.norms[1], x, n, [&](const float *in, float *x) { feed_forward(model, layer, in, x, n); });
+    }
+    if (model.encoder_norm.weight) normalise(model, model.encoder_norm, x, x, n);
+}
+
+// Keys and values of the memory for each decoder layer: [decoder_layers][n][heads][d_k + d_v].
+void remember(const Model *m, const float *states, int64_t n, float *memory) {
+    const int64_t size = n * m->heads * (m->d_k + m->d_v);
+    for (int64_t l = 0; l < m->decoder_layers; l++) multiply(*m, states, n, m->decoder[l].memory, memory + l * size);
+}
+
+// One token more for each of n hypotheses. past[t]: what step t wrote, [decoder_layers][rows[t]][heads][d_k + d_v]; the last
+// one, t = position, is written here. came: [n][came_stride], the row of each hypothesis at each earlier step.
+void step(const Model *m, const int64_t *token, int64_t n, int64_t position, float *const *past, const int64_t *rows, const int32_t *came,
+          int64_t came_stride, const int32_t *sentence, const int32_t *offset, const float *memory, int64_t memory_rows, const float *positions, float *x) {
+    static thread_local Room query_room, heads_room;
+    const Model &model = *m;
+    const int64_t queries = model.heads * model.d_k, values = model.heads * model.d_v, keys_width = queries + values;
+    float *query = query_room(n * queries), *heads = heads_room(n * values);
+    std::vector<const float *> own(position + 1);
+    const std::vector<int32_t> here(n, (int32_t)position);
+    embed(model.target_table, model.target_scale, positions, token, here.data(), n, model.d_model, x);
+    for (int64_t l = 0; l < model.decoder_layers; l++) {
+        const Layer &layer = model.decoder[l];
+        connect(model, layer.norms[0], x, n, [&](const float *in, float *x) {
+            float *now = past[position] + l * n * keys_width;
+            multiply(model, in, n, layer.query, query);
+            multiply(model, in, n, layer.keys_values, now);
+            for (int64_t row = 0; row < n; row++) {
+                for (int64_t t = 0; t < position; t++) own[t] = past[t] + (l * rows[t] + came[row * came_stride + t]) * keys_width;
+                own[position] = now + row * keys_width;
+                attend(model, query + row * queries, own.data(), position + 1, heads + row * values);
+            }
+            multiply(model, heads, n, layer.output, x, x);
+        });
+        connect(model, layer.norms[1], x, n, [&](const float *in, float *x) {
+            multiply(model, in, n, layer.cross_query, query);
+            for (int64_t row = 0; row < n; row++) {
+                const int64_t first = offset[sentence[row]], count = offset[sentence[row] + 1] - first;
+                const float *const *all = rows_of(memory, l * memory_rows + first, count, keys_width);
+                attend(model, query + row * queries, all, count, heads + row * values);
+            }
+            multiply(model, heads, n, layer.cross_output, x, x);
+        });
+        connect(model, layer.norms[2], x, n, [&](const float *in, float *x) { feed_forward(model, layer, in, x, n); });
+    }
+    if (model.decoder_norm.weight) normalise(model, model.decoder_norm, x, x, n);
+}
+
+void logits(const Model *m, const float *hidden, int64_t n, float *out) { multiply(*m, hidden, n, m->logits, out); }
+
+// log(sum(exp(x))) of each row [n, symbols].
+void log_sum_exp(const float *x, int64_t n, int64_t symbols, float *out) {
+    for (int64_t row = 0; row < n; row++, x += symbols) {
+        vec m = vec{} - std::numeric_limits<float>::max(), s = {};
+        int64_t i = 0;
+        for (; i + LANES <= symbols; i += LANES) m = maximum(m, load(x + i));
+        float most = largest(m), total = 0;
+        for (int64_t j = i; j < symbols; j++) most = x[j] > most ? x[j] : most;
+        for (int64_t j = 0; j < i; j += LANES) s += exponential(load(x + j) - most);
+        for (; i < symbols; i++) total += std::exp(x[i] - most);
+        out[row] = most + std::log(total + sum(s));
+    }
+}
+
+// The `count` largest of each sentence's x[w][v] + gain[w], best first, and their places in width x symbols.
+void largest_of(const float *x, const float *gain, int64_t sentences, int64_t width, int64_t symbols, int64_t count, float *totals, int64_t *places) {
+    for (int64_t s = 0; s < sentences; s++, totals += count, places += count) {
+        for (int64_t c = 0; c < count; c++) { totals[c] = -std::numeric_limits<float>::infinity(); places[c] = 0; }
+        auto offer = [&](float total, int64_t place) {
+            if (!(total > totals[count - 1])) return;
+            int64_t c = count - 1;
+            for (; c > 0 && total > totals[c - 1]; c--) { totals[c] = totals[c - 1]; places[c] = places[c - 1]; }
+            totals[c] = total;
+            places[c] = place;
+        };
+        for (int64_t w = 0; w < width; w++, x += symbols) {
+            const float more = gain[s * width + w];
+            int64_t v = 0;
+            for (; v + 4 * LANES <= symbols; v += 4 * LANES) {
+                vec m = maximum(maximum(load(x + v), load(x + v + LANES)), maximum(load(x + v + 2 * LANES), load(x + v + 3 * LANES)));
+                ivec better = (m + more) > totals[count - 1];
+                bool any = false;
+                for (int i = 0; i < LANES; i++) any |= better[i] != 0;
+                if (any) for (int64_t j = v; j < v + 4 * LANES; j++) offer(x[j] + more, w * symbols + j);
+            }
+            for (; v < symbols; v++) offer(x[v] + more, w * symbols + v);
+        }
+    }
+}
+
+}

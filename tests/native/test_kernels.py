@@ -1,0 +1,64 @@
+"""The compiled functions that search uses, against torch's, and what happens where nothing can be compiled."""
+
+import numpy as np
+import pytest
+import torch
+
+from heedful import native
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return native.library() or pytest.skip("no C++ compiler here")
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Look for a compiler anew, in an empty cache."""
+    monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path))
+    native.library.cache_clear()
+    yield monkeypatch
+    native.library.cache_clear()
+
+
+@pytest.mark.parametrize("symbols", [1, 15, 16, 64, 67, 5987])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+def test_log_sum_exp_is_torchs(kernels, symbols, scale):
+    x = scale * torch.randn(7, symbols) + 3
+    found = torch.empty(7)
+    kernels.log_sum_exp(x.data_ptr(), 7, symbols, found.data_ptr())
+    torch.testing.assert_close(found, x.logsumexp(1), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("width", "symbols", "count"), [(1, 5987, 2), (4, 600, 8), (3, 37, 6), (2, 3, 6), (5, 67, 166)]
+)
+def test_the_largest_are_torchs(kernels, width, symbols, count):
+    x, gain = torch.randn(3, width, symbols), torch.randn(3, width)
+    totals, places = np.empty((3, count), dtype=np.float32), np.empty((3, count), dtype=np.int64)
+    addresses = x.data_ptr(), gain.data_ptr()
+    kernels.largest_of(*addresses, 3, width, symbols, count, totals.ctypes.data, places.ctypes.data)
+    expected = (x + gain[:, :, None]).flatten(1).topk(count)
+    assert places.tolist() == expected.indices.tolist()
+    assert totals.tolist() == expected.values.tolist()
+
+
+def test_the_library_is_made_once(kernels, fresh, tmp_path):
+    assert native.library() is not None
+    [made] = tmp_path.iterdir()
+    before = made.stat()
+    native.library.cache_clear()
+    assert native.library() is not None
+    assert made.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
+def test_without_a_working_compiler_there_is_no_library(fresh, tmp_path, compiler):
+    fresh.setenv("CXX", compiler)
+    assert native.library() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_can_be_done_without(fresh):
+    fresh.setenv("HEEDFUL_COMPILE", "0")
+    assert native.library() is None
