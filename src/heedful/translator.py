@@ -1,12 +1,13 @@
 """Text in; text, scores and alignments out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from heedful.model.recorder import Maps, recording
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
+T = TypeVar("T")
 WINDOW = 4096  # lines sorted by length together, so that a stream needs bounded memory
 
 
@@ -83,12 +85,14 @@ class Translator:
         prefixes: Iterable[str] | None = None,
         align: bool = False,
         window: int = WINDOW,
+        workers: int = 0,
         progress: Callable[[int], None] = lambda done: None,
     ) -> Iterator[list[Output]]:
         """Yield for each line, in order, its `n_best` translations, best first; an empty line gives one empty text.
 
         Lines are taken `window` at a time, sorted by length and translated `batch` together; what else is in a
-        batch does not change a translation. Each output begins with its prefix, if prefixes are given.
+        batch does not change a translation. Each output begins with its prefix, if prefixes are given. On a processor
+        with compiled steps, `workers` batches are translated at a time, by a thread each; 0 = as many as torch has.
         """
         config = config or self.search
         config.check()
@@ -97,7 +101,7 @@ class Translator:
         start = 0
         while taken := list(islice(remaining, window)):
             begun = list(islice(forced, len(taken))) if forced is not None else None
-            yield from self._window(taken, begun, config, start, batch, align, progress)
+            yield from self._window(taken, begun, config, start, batch, workers, align, progress)
             start += len(taken)
 
     def score(
@@ -141,6 +145,7 @@ class Translator:
         config: SearchConfig,
         start: int,
         batch: int,
+        workers: int,
         align: bool,
         progress: Callable[[int], None],
     ) -> list[list[Output]]:
@@ -149,9 +154,14 @@ class Translator:
         forced = [line[:-1] for line in self.vocabulary.encode_target(prefixes)] if prefixes else None
         results: dict[int, list[Output]] = {}
         full = [i for i, source in enumerate(sources) if len(source) > 1]
-        for chosen in _by_length(full, sources, batch):
+
+        def search(chosen: list[int]) -> list[list[Hypothesis]]:
             begun = [forced[i] for i in chosen] if forced else None
-            found = self._search([sources[i] for i in chosen], config, [start + i for i in chosen], begun)
+            return self._search([sources[i] for i in chosen], config, [start + i for i in chosen], begun)
+
+        workers = (workers or torch.get_num_threads()) if self.inference.one_thread else 1
+        batches = list(_by_length(full, sources, min(batch, -(-len(full) // workers))))
+        for chosen, found in zip(batches, _each(search, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
                 results[i] = [self._output(hypothesis) for hypothesis in hypotheses]
             progress(len(chosen))
@@ -226,6 +236,18 @@ class Translator:
         """Return the mean over heads of the last layer but one, where alignment is best (Garg et al. 2019)."""
         layer = max(len(self.model.decoder) - 2, 0)
         return maps[f"cross.{layer}"][0][row].mean(0)
+
+
+def _each(search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:
+    """Yield the results of all batches, in order, `workers` of them being worked on at a time."""
+    if min(workers, len(batches)) < 2:
+        yield from map(search, batches)
+        return
+    pool = ThreadPoolExecutor(workers)  # compiled steps let other threads run
+    try:
+        yield from pool.map(search, batches)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:

@@ -167,7 +167,7 @@ def test_the_largest_successors_are_those_of_topk(monkeypatch, width, symbols, c
     if not compiled:
         monkeypatch.setattr("heedful.decoding.search.library", lambda: None)
     logits, gain = torch.randn(5, width, symbols), torch.randn(5, width)
-    totals, places = _largest(logits, gain, count)
+    totals, places = _largest(logits.flatten(0, 1), gain.numpy(), count)
     expected = (logits + gain[:, :, None]).flatten(1).topk(min(count, width * symbols))
     assert places.tolist() == expected.indices.tolist()
     assert totals == pytest.approx(expected.values.numpy())

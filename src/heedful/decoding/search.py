@@ -186,16 +186,18 @@ class _Rules:
 
     def apply(self, score_NV: Tensor, beams: Beams) -> None:
         """Write NEVER over the scores of what is not allowed."""
-        score_BWV = score_NV.view(*beams.live_BW.shape, -1)
+        # numpy and torch write alike; numpy takes a third of the time, and lets no other thread in between
+        writable_NV: Any = score_NV.numpy() if score_NV.device.type == "cpu" else score_NV
+        score_BWV = writable_NV.reshape(*beams.live_BW.shape, -1)
         length = beams.length + 1  # of the output after this step
         forced = self._forced(score_BWV, beams, length)
         for first, last in self._runs:  # a slice costs a tenth of what a list of indices does
             score_BWV[:, :, first:last] = NEVER
         if length <= self.config.min_length:
-            score_BWV[torch.from_numpy(beams.limit_B > length), :, self.end] = NEVER
+            score_BWV[np.flatnonzero(beams.limit_B > length).tolist(), :, self.end] = NEVER
         at_limit = np.flatnonzero(beams.limit_B == length).tolist()
         if at_limit:  # a hypothesis that reaches the limit ends there, at the price of its end symbol
-            end = score_BWV[at_limit, :, self.end].clone()
+            end = score_BWV[at_limit, :, self.end]
             score_BWV[at_limit] = NEVER
             score_BWV[at_limit, :, self.end] = end
         if self.config.no_repeat_ngram:
@@ -204,13 +206,13 @@ class _Rules:
             score_BWV[row] = NEVER
             score_BWV[row, :, symbol] = score_W
 
-    def _forced(self, score_BWV: Tensor, beams: Beams, length: int) -> list[tuple[int, int, Tensor]]:
+    def _forced(self, score_BWV: Any, beams: Beams, length: int) -> list[tuple[int, int, Any]]:
         """Return (row, symbol, its scores [W]) of the sentences that are still within their prefix."""
         if not self.prefixes:
             return []
         pending = [(row, self.prefixes[sentence]) for row, sentence in enumerate(beams.sentence_B)]
         within = [(row, prefix[length - 1]) for row, prefix in pending if length <= len(prefix)]
-        return [(row, symbol, score_BWV[row, :, symbol].clone()) for row, symbol in within]
+        return [(row, symbol, score_BWV[row, :, symbol] + 0.0) for row, symbol in within]
 
 
 def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
@@ -221,10 +223,9 @@ def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
     """
     sentences, before = beams.live_BW.shape
     width, symbols = rules.config.width, logits_NV.size(1)
-    live_N = torch.from_numpy(beams.live_BW.ravel())
-    gain_N = live_N.to(logits_NV.device) - _log_sum_exp(logits_NV)
+    gain_BW = beams.live_BW - _log_sum_exp(logits_NV).reshape(beams.live_BW.shape)
     rules.apply(logits_NV, beams)
-    total_BC, place_BC = _largest(logits_NV.view(sentences, before, -1), gain_N.view(sentences, before), 2 * width)
+    total_BC, place_BC = _largest(logits_NV, gain_BW, 2 * width)
     parent_BC, symbol_BC = place_BC // symbols, place_BC % symbols
     ended_BC = symbol_BC == rules.end
     if ended_BC.any():
@@ -241,33 +242,35 @@ def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
     return rows_BW
 
 
-def _log_sum_exp(logits_NV: Tensor) -> Tensor:
+def _log_sum_exp(logits_NV: Tensor) -> np.ndarray:
     """Return log(sum(exp(logits))) of each row: read off the largest softmax, torch's logsumexp takes twice as long."""
     if compiled := _compiled(logits_NV):
-        found_N = torch.empty(len(logits_NV))
-        compiled.log_sum_exp(logits_NV.data_ptr(), *logits_NV.shape, found_N.data_ptr())
+        found_N = np.empty(logits_NV.size(0), dtype=np.float32)
+        compiled.log_sum_exp(logits_NV.data_ptr(), *logits_NV.shape, found_N.ctypes.data)
         return found_N
-    return logits_NV.amax(1).float() - logits_NV.softmax(1, dtype=torch.float32).amax(1).log_()
+    found = logits_NV.amax(1).float() - logits_NV.softmax(1, dtype=torch.float32).amax(1).log_()
+    return np.asarray(found.cpu().numpy())
 
 
-def _largest(logits_BWV: Tensor, gain_BW: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _largest(logits_NV: Tensor, gain_BW: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the `count` largest of each sentence's logits + gain, best first, and their places in W x V.
 
     As `topk` does, only sooner: the symbols are dealt into groups, and the largest numbers lie in the groups with the
     largest maxima.
     """
-    sentences, width, symbols = logits_BWV.shape
+    (sentences, width), symbols = gain_BW.shape, logits_NV.size(1)
     count = min(count, width * symbols)
-    if compiled := _compiled(logits_BWV):
+    if compiled := _compiled(logits_NV):
         totals = np.empty((sentences, count), dtype=np.float32)
         places = np.empty((sentences, count), dtype=np.int64)
-        addresses = logits_BWV.data_ptr(), gain_BW.data_ptr()
-        compiled.largest_of(*addresses, *logits_BWV.shape, count, totals.ctypes.data, places.ctypes.data)
+        given, found = (logits_NV.data_ptr(), gain_BW.ctypes.data), (totals.ctypes.data, places.ctypes.data)
+        compiled.largest_of(*given, sentences, width, symbols, count, *found)
         return totals, places
+    logits_BWV, gain = logits_NV.view(sentences, width, symbols), torch.from_numpy(gain_BW).to(logits_NV.device)
     groups = _number_of_groups(symbols, count)
     each = symbols // groups
     dealt_BWEG = logits_BWV[:, :, : each * groups].view(sentences, width, each, groups)
-    maxima_BWG = dealt_BWEG.amax(2) + gain_BW[:, :, None]
+    maxima_BWG = dealt_BWEG.amax(2) + gain[:, :, None]
     chosen_BC = maxima_BWG.flatten(1).topk(min(count, width * groups), sorted=False).indices
     first_BC = chosen_BC // groups * symbols + chosen_BC % groups
     device = logits_BWV.device
@@ -276,7 +279,7 @@ def _largest(logits_BWV: Tensor, gain_BW: Tensor, count: int) -> tuple[np.ndarra
         rest_R = torch.arange(each * groups, symbols, device=device)
         rest_WR = rest_R + torch.arange(0, width * symbols, symbols, device=device)[:, None]
         place_BE = torch.cat([place_BE, rest_WR.flatten().expand(sentences, -1)], dim=1)
-    total_BE = logits_BWV.flatten(1).gather(1, place_BE) + gain_BW.gather(1, place_BE // symbols)
+    total_BE = logits_BWV.flatten(1).gather(1, place_BE) + gain.gather(1, place_BE // symbols)
     total_BC, best_BC = total_BE.topk(count)
     return total_BC.cpu().numpy(), place_BE.gather(1, best_BC).cpu().numpy()
 
@@ -374,7 +377,7 @@ def _retire(beams: Beams, rules: _Rules) -> np.ndarray | None:
     return staying_B
 
 
-def _forbid_repeats(score_BWV: Tensor, history_BWT: np.ndarray, size: int) -> None:
+def _forbid_repeats(score_BWV: Any, history_BWT: np.ndarray, size: int) -> None:
     """Give NEVER to each symbol that would complete an n-gram that its hypothesis already holds."""
     length = history_BWT.shape[2]
     if length < size:

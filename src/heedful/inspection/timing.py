@@ -127,7 +127,7 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     watch = Stopwatch(translator.device)
     timed = Translator(translator.model, translator.vocabulary)
     timed.inference = cast(Inference, _TimedInference(translator.inference, found, watch))
-    outputs = list(timed.translate(lines, config, batch=batch))
+    outputs = list(timed.translate(lines, config, batch=batch, workers=1))
     found.text += watch.lap()
     sources = translator.vocabulary.encode_source(lines)
     symbols = translator.vocabulary.sizes[1]
@@ -140,6 +140,8 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
 
 class _TimedInference:
     """What search uses of a model, with a stopwatch; what passes between its calls is the search's own time."""
+
+    one_thread = False
 
     def __init__(self, inference: Inference, found: Translation, watch: Stopwatch) -> None:
         self._inference, self._found, self._watch = inference, found, watch

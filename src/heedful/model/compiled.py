@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heedful.model.inference import Weights, keys_values_weight, query_weight
-from heedful.model.transformer import DecoderLayer, Embedding, EncoderLayer, FeedForward, Residual, Transformer
+from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
 from heedful.native import I64, PTR, library
 
 F32 = ctypes.c_float
@@ -112,7 +112,12 @@ class State:
 
 
 class CompiledInference:
-    """A trained Transformer, ready to translate on a processor. It has the weights of the moment when it was made."""
+    """A trained Transformer, ready to translate on a processor. It has the weights of the moment when it was made.
+
+    It computes in the thread that asks, and several may ask at the same time.
+    """
+
+    one_thread = True
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, weights: Weights = "float32") -> None:
@@ -159,13 +164,14 @@ class CompiledInference:
         offset_B = np.zeros(len(source_BS) + 1, dtype=np.int32)
         np.cumsum(source_lengths_B.numpy(), out=offset_B[1:])
         states_XD = torch.empty(len(token_X), self._d_model)
+        positions = self._embeddings[0].positions(0, source_BS.size(1))
         self._library.encode(
             self._self,
             token_X.data_ptr(),
             position_X.data_ptr(),
             offset_B.ctypes.data,
             len(source_BS),
-            self._positions(self._embeddings[0], source_BS.size(1)),
+            positions.data_ptr(),
             states_XD.data_ptr(),
         )
         return Encoded(states_XD, offset_B)
@@ -184,8 +190,9 @@ class CompiledInference:
             state = State(state.memory, state.offset_B, rows)
         known = state.write(self._numbers)
         hidden_ND = torch.empty(rows, self._d_model)
-        positions = self._positions(self._embeddings[1], position + 1)
-        self._library.step(self._self, token_N.data_ptr(), rows, position, *known, positions, hidden_ND.data_ptr())
+        positions = self._embeddings[1].positions(0, position + 1)
+        addresses = positions.data_ptr(), hidden_ND.data_ptr()
+        self._library.step(self._self, token_N.data_ptr(), rows, position, *known, *addresses)
         return hidden_ND, state
 
     def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
@@ -193,9 +200,6 @@ class CompiledInference:
         logits_NV = torch.empty(len(hidden_ND), self._symbols)
         self._library.logits(self._self, hidden_ND.data_ptr(), len(hidden_ND), logits_NV.data_ptr())
         return logits_NV
-
-    def _positions(self, embedding: Embedding, length: int) -> int:
-        return embedding.positions(0, length).data_ptr()
 
     def _address(self, tensor: Tensor) -> int:
         """Keep a tensor for as long as the model lives, and return where its numbers are."""

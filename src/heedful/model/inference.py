@@ -125,6 +125,8 @@ class Inference:
     `weights` "bfloat16" holds all matrices in bfloat16: faster where the processor multiplies it, a little less exact.
     """
 
+    one_thread = False
+
     @torch.inference_mode()
     def __init__(self, model: Transformer, weights: Weights = "float32") -> None:
         self.source_embedding, self.target_embedding = model.source_embedding, model.target_embedding
