@@ -1,12 +1,13 @@
 """Translation speed of heedful against its peers, in turn, with the same weights on the same sentences.
 
-    python benchmarks/translating.py BUNDLE --input test_2016_flickr.en [--reference ...] [--rounds 3]
+    python benchmarks/translating.py BUNDLE --input test_2016_flickr.en [--reference ...] [--rounds 3] [--rows ...]
 
 The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text. Rows: beam 4 and
 greedy at 64 sentences a batch on two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face
-with two threads), and one sentence at a time on one thread. Each contestant of a round is a fresh process that
-translates 64 sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so that nobody is
-fast by being wrong.
+with two threads); one sentence at a time on one thread; and a model of the base size with random weights, of which
+every output is 30 pieces long, 32 sentences a batch. Each contestant of a round is a fresh process that translates some
+sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so that nobody is fast by being
+wrong. "best" compares with heedful in bfloat16 where the processor multiplies it.
 """
 
 import argparse
@@ -19,14 +20,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
 from heedful import bundle
+from heedful.config import from_table
 from heedful.decoding.search import SearchConfig
 from heedful.evaluation.scores import bleu_and_chrf
+from heedful.model.inference import Weights
+from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.recipe import PRESETS
+from heedful.training.precision import has_native_bfloat16
 from heedful.translator import Translator
 
 Translate = Callable[[list[str]], list[str]]
@@ -39,20 +46,27 @@ class Row(NamedTuple):
     beam: int
     batch: int
     threads: int
+    lines: int
+    base: bool = False
 
 
 ROWS = {
-    "beam": Row("beam 4, batch 64, two cores", 4, 64, 2),
-    "greedy": Row("greedy, batch 64, two cores", 1, 64, 2),
-    "one": Row("greedy, one sentence at a time, one thread", 1, 1, 1),
-    "beam-one": Row("beam 4, one sentence at a time, one thread", 4, 1, 1),
+    "beam": Row("beam 4, batch 64, two cores", 4, 64, 2, 1000),
+    "greedy": Row("greedy, batch 64, two cores", 1, 64, 2, 1000),
+    "one": Row("greedy, one sentence at a time, one thread", 1, 1, 1, 300),
+    "beam-one": Row("beam 4, one sentence at a time, one thread", 4, 1, 1, 200),
+    "base-greedy": Row("base size, greedy, batch 32, two cores", 1, 32, 2, 64, True),
+    "base-beam": Row("base size, beam 4, batch 32, two cores", 4, 32, 2, 64, True),
 }
 CONTESTANTS = {
-    "heedful": "float32",
+    "heedful-float32": "float32",
+    "heedful-bfloat16": "bfloat16",
     "ctranslate2-float32": "float32",
     "ctranslate2-int8": "int8",
     "huggingface": "float32",
 }
+PIECES = 30  # of every output of the base size
+SOURCE_PIECES = 13  # of every input to it
 
 
 def make(who: str, folder: Path, row: Row) -> Translate:
@@ -60,38 +74,62 @@ def make(who: str, folder: Path, row: Row) -> Translate:
     torch.set_num_threads(row.threads)
     loaded = bundle.load(folder, "cpu")
     words, alpha = loaded.vocabulary, 0.0 if row.beam == 1 else 1.0
-    if who == "heedful":
-        translator = Translator(loaded.model, words)
-        config = SearchConfig(beam=row.beam, length_penalty=alpha)
-        return lambda lines: [found[0].text for found in translator.translate(lines, config, batch=row.batch)]
+    if row.base:
+        torch.manual_seed(1)
+        config = from_table(TransformerConfig, {**PRESETS["paper-base"].get("model", {})}, "benchmark")
+        loaded = replace(loaded, model=Transformer(config, *words.sizes).eval())
+    kind, forced = CONTESTANTS[who], PIECES if row.base else 0
+    if who.startswith("heedful"):
+        translator = Translator(loaded.model, words, weights=cast(Weights, kind))
+        search = SearchConfig(beam=row.beam, length_penalty=alpha)
+        if forced:  # shortest and longest are both so long, the end symbol counted
+            search = replace(search, min_length=forced - 1, max_extra=forced - SOURCE_PIECES)
+
+        def ours(lines: list[str]) -> list[str]:
+            requests = [lines] if row.batch > 1 else [[line] for line in lines]
+            return [found[0].text for each in requests for found in translator.translate(each, search, batch=row.batch)]
+
+        return ours
     if who == "huggingface":
         peer = importlib.import_module("peers.m2m100")
         engine = peer.convert(loaded)
     else:
-        peer, kind = importlib.import_module("peers.ctranslate2_engine"), CONTESTANTS[who]
+        peer = importlib.import_module("peers.ctranslate2_engine")
         with tempfile.TemporaryDirectory() as place:
             peer.convert(loaded, Path(place) / "model", quantization=None if kind == "float32" else kind)
             engine = peer.load(Path(place) / "model", kind, row.threads)
+    settings = {"beam": row.beam, "batch": row.batch, "length_penalty": alpha, "length": forced}
 
     def translate(lines: list[str]) -> list[str]:
         sources = words.encode_source(lines)
-        outputs = peer.translate(engine, sources, beam=row.beam, batch=row.batch, length_penalty=alpha)
-        return [words.decode_target(ids) for ids in outputs]
+        # one request after another, as a server gets them, where the batch is one
+        requests = [sources] if row.batch > 1 else [[source] for source in sources]
+        return [words.decode_target(ids) for request in requests for ids in peer.translate(engine, request, **settings)]
 
     return translate
 
 
+def read(row: Row, options: argparse.Namespace) -> list[str]:
+    """Return the lines to translate: for the base size, as often as need be, those of one length."""
+    lines: list[str] = options.input.read_text(encoding="utf-8").splitlines()
+    if row.base:
+        sources = bundle.load(options.bundle, "cpu").vocabulary.encode_source(lines)
+        alike = [line for line, source in zip(lines, sources, strict=True) if len(source) == SOURCE_PIECES + 1]
+        lines = alike * -(-row.lines // len(alike))
+    return lines[: row.lines]
+
+
 def run_one(who: str, row: Row, options: argparse.Namespace) -> None:
     """Time one contestant in this process; print sentences a second and, with a reference, BLEU."""
-    lines = options.input.read_text(encoding="utf-8").splitlines()[: options.lines]
+    lines = read(row, options)
     translate = make(who, options.bundle, row)
-    translate(lines[:64])
+    translate(lines[: 64 if row.batch > 1 else 9])
     began = time.perf_counter()
     outputs = translate(lines)
     seconds = time.perf_counter() - began
     score = 0.0
-    if options.reference:
-        references = options.reference.read_text(encoding="utf-8").splitlines()[: options.lines]
+    if options.reference and not row.base:
+        references = options.reference.read_text(encoding="utf-8").splitlines()[: row.lines]
         score = bleu_and_chrf(outputs, references)["bleu"]
     print(json.dumps({"speed": len(lines) / seconds, "bleu": score}))
 
@@ -102,18 +140,18 @@ def compare(row: str, contestants: list[str], options: argparse.Namespace) -> No
     for _ in range(options.rounds):
         for who in contestants:
             command = [sys.executable, __file__, str(options.bundle), "--input", str(options.input), "--one", who, row]
-            command += ["--lines", str(options.lines)]
             command += ["--reference", str(options.reference)] if options.reference else []
             threads = {"OMP_NUM_THREADS": str(ROWS[row].threads if "ctranslate2" not in who else 1)}
             ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | threads)
             found[who].append(json.loads(ran.stdout.splitlines()[-1]))
     medians = {who: statistics.median(one["speed"] for one in each) for who, each in found.items()}
-    print(f"\n{ROWS[row].name}: sentences a second")
+    ours = [who for who in contestants if who.startswith("heedful")]
+    print(f"\n{ROWS[row].name}: sentences a second; heedful float32 and best over each")
     for who, each in found.items():
         rounds = "  ".join(f"{one['speed']:7,.1f}" for one in each)
-        bleu = f"   BLEU {each[0]['bleu']:.2f}" if options.reference else ""
-        ratio = "" if who == "heedful" else f"   heedful / it {medians['heedful'] / medians[who]:.2f}"
-        print(f"  {who:20s} {rounds}   median {medians[who]:7,.1f}{bleu}{ratio}", flush=True)
+        bleu = f"   BLEU {each[0]['bleu']:.2f}" if each[0]["bleu"] else ""
+        ratios = "" if who in ours else "   " + "  ".join(f"{medians[one] / medians[who]:.2f}" for one in ours)
+        print(f"  {who:20s} {rounds}   median {medians[who]:7,.1f}{bleu}{ratios}", flush=True)
 
 
 def main() -> None:
@@ -122,7 +160,6 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--reference", type=Path)
-    parser.add_argument("--lines", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--contestants", default=",".join(CONTESTANTS))
@@ -135,8 +172,10 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, torch {torch.__version__}")
     for name in ("ctranslate2_engine", "m2m100"):
         print(f"  {importlib.import_module(f'peers.{name}').NAME}")
+    native = has_native_bfloat16(torch.device("cpu"))
+    contestants = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
     for row in options.rows.split(","):
-        compare(row, options.contestants.split(","), options)
+        compare(row, contestants, options)
 
 
 if __name__ == "__main__":

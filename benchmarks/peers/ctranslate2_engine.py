@@ -100,15 +100,16 @@ def load(folder: Path, compute_type: str, workers: int) -> Any:
 
 
 def translate(
-    translator: Any, sources: list[list[int]], *, beam: int, batch: int, length_penalty: float
+    translator: Any, sources: list[list[int]], *, beam: int, batch: int, length_penalty: float, length: int
 ) -> list[list[int]]:
-    """Translate ids to ids; sentences are sorted by length and batched by the engine itself."""
+    """Translate ids to ids, each output `length` long, if given; the engine sorts by length and batches by itself."""
     results = translator.translate_batch(
         [[token(number) for number in source] for source in sources],
         beam_size=beam,
         max_batch_size=batch,
         length_penalty=length_penalty if beam > 1 else 0.0,
-        max_decoding_length=128,
+        min_decoding_length=length or 1,
+        max_decoding_length=length or 128,
     )
     back = {name: number for number, name in SPECIAL.items()}
     return [[back[name] if name in back else int(name) for name in one.hypotheses[0]] for one in results]

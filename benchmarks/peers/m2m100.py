@@ -61,7 +61,9 @@ def convert(bundle: Bundle) -> Any:
     return theirs
 
 
-def translate(model: Any, sources: list[list[int]], *, beam: int, batch: int, length_penalty: float) -> list[list[int]]:
+def translate(
+    model: Any, sources: list[list[int]], *, beam: int, batch: int, length_penalty: float, length: int
+) -> list[list[int]]:
     """Translate ids to ids, sentences of similar length together, as a careful user does."""
     order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
     found: list[list[int]] = [[] for _ in sources]
@@ -78,7 +80,8 @@ def translate(model: Any, sources: list[list[int]], *, beam: int, batch: int, le
                 do_sample=False,
                 length_penalty=length_penalty,
                 early_stopping=True,
-                max_new_tokens=128,
+                min_new_tokens=length or 1,
+                max_new_tokens=length or 128,
             )
         for row, ids in zip(rows, output[:, 1:].tolist(), strict=True):
             found[row] = [number for number in ids if number != PAD]

@@ -1,6 +1,7 @@
 """`heedful bench train` and `heedful bench translate`."""
 
 import json
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from heedful.cli.settings import Device, Threads, flags, given
+from heedful.cli.settings import Device, Threads, Weights, flags, given
 from heedful.cli.translate import load
 from heedful.config import from_table, merge, read_toml, to_table
 from heedful.decoding.search import SearchConfig
@@ -68,20 +69,31 @@ def translate(
     json_: Json = False,
     device: Device = "cpu",
     threads: Threads = 0,
+    weights: Weights = "float32",
     search: Annotated[SearchFlags | None, Parameter(name="*")] = None,
 ) -> None:
-    """Show where a translation's time goes. All search settings of `heedful translate` are flags here too."""
-    translator = load(bundle, device, threads)
+    """Show where a translation's time goes. All search settings of `heedful translate` are flags here too.
+
+    Compiled steps are taken apart with one thread; then all threads translate the same lines once more.
+    """
+    translator = load(bundle, device, threads, weights)
     config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
     config.check()
     text = [line or "" for line in read_lines(input)][:lines]
     if not text:
         raise HeedfulError(f"{input}: the file is empty; give some lines to translate")
+    every, compiled = torch.get_num_threads(), translator.inference.one_thread
+    torch.set_num_threads(1 if compiled else every)
     time_translation(translator, text[:64], config, batch)
     found = time_translation(translator, text, config, batch)
     phases = {name: getattr(found, name) for name in ("text", "encode", "step", "select", "search")}
     counted = {"sentences": found.sentences, "target tokens": found.tokens}
-    _show(phases, counted, found.flops, translator.device, torch.float32, json_)
+    more: dict[str, float] = {}
+    if compiled and every > 1:
+        began = time.perf_counter()
+        all(translator.translate(text, config, batch=batch, workers=every))
+        more[f"sentences a second, {every} threads"] = len(text) / (time.perf_counter() - began)
+    _show(phases, counted, found.flops, translator.device, getattr(torch, weights), json_, more)
 
 
 def _show(
@@ -91,6 +103,7 @@ def _show(
     device: torch.device,
     precision: torch.dtype,
     as_json: bool,
+    more: dict[str, float] | None = None,
 ) -> None:
     seconds = sum(phases.values())
     peak = matrix_peak(device, precision)
@@ -103,6 +116,7 @@ def _show(
         "peak memory, MB": peak_memory(device) / 1e6,
         "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        **(more or {}),
     }
     if as_json:
         print(json.dumps(figures, indent=1))

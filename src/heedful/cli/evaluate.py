@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from heedful import files
-from heedful.cli.settings import Device, Threads, flags, given
+from heedful.cli.settings import Device, Threads, Weights, flags, given
 from heedful.config import from_table
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
@@ -37,6 +37,7 @@ def evaluate(
     json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
     device: Device = "cpu",
     threads: Threads = 0,
+    weights: Weights = "float32",
     scoring: Annotated[ScoreFlags | None, Parameter(name="*")] = None,
 ) -> None:
     """Translate a test set and score it: sacreBLEU's BLEU, chrF and TER with their signatures.
@@ -46,9 +47,9 @@ def evaluate(
     config = from_table(ScoreConfig, given(scoring), "evaluate")
     references = [_lines(path) for path in reference]
     if symbols:
-        _print_error_rates(bundle, source, references, outputs, save, beam, device, threads, json_)
+        _print_error_rates(bundle, source, references, outputs, save, beam, device, threads, weights, json_)
         return
-    found = _outputs(bundle, source, outputs, beam, device, threads)
+    found = _outputs(bundle, source, outputs, beam, device, threads, weights)
     if save:
         files.write_text(save, "".join(line + "\n" for line in found))
     scores = score_corpus(found, references, config)
@@ -56,7 +57,7 @@ def evaluate(
         {"metric": s.name, "score": round(s.value, 3), "details": s.details, "signature": s.signature} for s in scores
     ]
     if against:
-        other = _outputs(against, source, None, beam, device, threads)
+        other = _outputs(against, source, None, beam, device, threads, weights)
         rows += [
             {
                 "metric": f"{c.name}, {bundle or outputs} against {against}",
@@ -78,6 +79,7 @@ def _print_error_rates(
     beam: int | None,
     device: str,
     threads: int,
+    weights: Weights,
     as_json: bool,
 ) -> None:
     if source is None:
@@ -99,7 +101,7 @@ def _print_error_rates(
         given_lines = dict(zip(lines, given_outputs, strict=True))
         found = [given_lines[line] for line in inputs]
     else:
-        found = _translate(bundle, inputs, beam, device, threads)
+        found = _translate(bundle, inputs, beam, device, threads, weights)
     if save:
         files.write_text(save, "".join(line + "\n" for line in found))
     rates = error_rates(found, [possible[line] for line in inputs])
@@ -125,22 +127,25 @@ def _outputs(
     beam: int | None,
     device: str,
     threads: int,
+    weights: Weights,
 ) -> list[str]:
     if outputs:
         return _lines(outputs)
     if source is None:
         raise HeedfulError("evaluate needs --source to translate, or --outputs that are translated already")
-    return _translate(bundle, _lines(source), beam, device, threads)
+    return _translate(bundle, _lines(source), beam, device, threads, weights)
 
 
-def _translate(bundle: Path | None, lines: list[str], beam: int | None, device: str, threads: int) -> list[str]:
+def _translate(
+    bundle: Path | None, lines: list[str], beam: int | None, device: str, threads: int, weights: Weights
+) -> list[str]:
     from dataclasses import replace
 
     from heedful.cli.translate import load
 
     if bundle is None:
         raise HeedfulError("evaluate needs a model folder, or --outputs that are translated already")
-    translator = load(bundle, device, threads)
+    translator = load(bundle, device, threads, weights)
     config = replace(translator.search, beam=beam or translator.search.beam)
     return [found[0].text for found in translator.translate(_counted(lines), config)]
 

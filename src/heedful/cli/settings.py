@@ -10,6 +10,10 @@ from heedful.config import Table
 
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
 Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores")]
+Weights = Annotated[
+    Literal["float32", "bfloat16"],
+    Parameter(help="Multiply by weights of this type: bfloat16 is faster where the processor has it, and less exact"),
+]
 
 
 def flags(settings: type[Any], defaults: Any = None, prefix: str = "") -> type[Any]:

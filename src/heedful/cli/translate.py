@@ -10,7 +10,7 @@ from typing import IO, Annotated, Any
 from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.settings import Device, Threads, flags, given
+from heedful.cli.settings import Device, Threads, Weights, flags, given
 from heedful.config import from_table, merge, to_table
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
@@ -37,6 +37,7 @@ def translate(
     batch: Annotated[int, Parameter(help="Lines translated together; does not change the result")] = 64,
     device: Device = "cpu",
     threads: Threads = 0,
+    weights: Weights = "float32",
     search: Annotated[SearchFlags | None, Parameter(name="*")] = None,
 ) -> None:
     """Translate lines of text: one line out for each line in; an empty line stays empty.
@@ -44,7 +45,7 @@ def translate(
     With --n-best, each output is a line of its own: the number of the input line, the score, the text, tab-separated.
     Word alignments in --jsonl are pairs of source and target word numbers, from 0.
     """
-    translator = load(bundle, device, threads)
+    translator = load(bundle, device, threads, weights)
     config = from_table(SearchConfig, merge(to_table(translator.search), _beam_for(given(search))), "search")
     config.check()
     lines = read_lines(input) if input else standard_input()
@@ -66,13 +67,13 @@ def translate(
                 file.flush()
 
 
-def load(folder: Path, device: str, threads: int) -> Translator:
+def load(folder: Path, device: str, threads: int, weights: Weights = "float32") -> Translator:
     """Load a bundle and set the threads that it computes with."""
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    return Translator.load(folder, device)
+    return Translator.load(folder, device, weights)
 
 
 def standard_input() -> Iterator[str]:
