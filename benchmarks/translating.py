@@ -5,7 +5,7 @@
 The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text. Rows: beam 4 and
 greedy at 64 sentences a batch on two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face
 with two threads); one sentence at a time on one thread; and a model of the base size with random weights, of which
-every output is 30 pieces long, 32 sentences a batch. Each contestant of a round is a fresh process that translates some
+every output is 30 pieces long, 32 sentences a batch (pre-norm, which all of them have). Each contestant of a round is a fresh process that translates some
 sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so that nobody is fast by being
 wrong. "best" compares with heedful in bfloat16 where the processor multiplies it.
 """
@@ -76,7 +76,9 @@ def make(who: str, folder: Path, row: Row) -> Translate:
     words, alpha = loaded.vocabulary, 0.0 if row.beam == 1 else 1.0
     if row.base:
         torch.manual_seed(1)
-        config = from_table(TransformerConfig, {**PRESETS["paper-base"].get("model", {})}, "benchmark")
+        config = from_table(
+            TransformerConfig, {**PRESETS["paper-base"].get("model", {}), "normalization": "pre"}, "benchmark"
+        )
         loaded = replace(loaded, model=Transformer(config, *words.sizes).eval())
     kind, forced = CONTESTANTS[who], PIECES if row.base else 0
     if who.startswith("heedful"):

@@ -70,6 +70,13 @@ class Toy:
         return sorted(scored, reverse=True)
 
 
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def _both_ways(request, monkeypatch):
+    """Search with the compiled functions, where they can be had, and without them."""
+    if request.param == "torch":
+        monkeypatch.setattr("heedful.decoding.search.library", lambda: None)
+
+
 def run(toy, config, lengths=None, chosen=None, **more):
     lengths = lengths or [4] * (len(chosen) if chosen else len(toy.logits))
     return search(
@@ -162,12 +169,9 @@ def test_patience_counts_the_hypotheses_that_ended(patience, n_best):
 @pytest.mark.parametrize(
     ("width", "symbols", "count"), [(1, 6000, 2), (4, 6000, 8), (3, 997, 6), (4, 37, 8), (2, 3, 9)]
 )
-@pytest.mark.parametrize("compiled", [True, False])
-def test_the_largest_successors_are_those_of_topk(monkeypatch, width, symbols, count, compiled):
-    if not compiled:
-        monkeypatch.setattr("heedful.decoding.search.library", lambda: None)
+def test_the_largest_successors_are_those_of_topk(width, symbols, count):
     logits, gain = torch.randn(5, width, symbols), torch.randn(5, width)
-    totals, places = _largest(logits.flatten(0, 1), gain.numpy(), count)
+    totals, places = _largest(logits.flatten(0, 1), gain.numpy(), min(count, width * symbols))
     expected = (logits + gain[:, :, None]).flatten(1).topk(min(count, width * symbols))
     assert places.tolist() == expected.indices.tolist()
     assert totals == pytest.approx(expected.values.numpy())

@@ -30,17 +30,26 @@ def test_log_sum_exp_is_torchs(kernels, symbols, scale):
     torch.testing.assert_close(found, x.logsumexp(1), rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("sums_given", [False, True])
 @pytest.mark.parametrize(
-    ("width", "symbols", "count"), [(1, 5987, 2), (4, 600, 8), (3, 37, 6), (2, 3, 6), (5, 67, 166)]
+    ("width", "symbols", "count"), [(1, 5987, 2), (4, 600, 8), (3, 37, 6), (2, 3, 4), (5, 67, 166)]
 )
-def test_the_largest_are_torchs(kernels, width, symbols, count):
-    x, gain = torch.randn(3, width, symbols), torch.randn(3, width)
-    totals, places = np.empty((3, count), dtype=np.float32), np.empty((3, count), dtype=np.int64)
-    addresses = x.data_ptr(), gain.data_ptr()
-    kernels.largest_of(*addresses, 3, width, symbols, count, totals.ctypes.data, places.ctypes.data)
-    expected = (x + gain[:, :, None]).flatten(1).topk(count)
-    assert places.tolist() == expected.indices.tolist()
-    assert totals.tolist() == expected.values.tolist()
+def test_successors_are_the_best_log_probabilities(kernels, width, symbols, count, sums_given):
+    logits, live = torch.randn(3, width, symbols), torch.randn(3, width)
+    totals, forbidden = np.empty((3, count), dtype=np.float32), np.array([0, 2])
+    parents, chosen = np.empty((2, 3, count), dtype=np.int64)
+    sums = logits.logsumexp(2).contiguous()
+    log_BWV = logits.log_softmax(2)
+    log_BWV[:, :, [0, 2]] = -1e9
+    expected = (log_BWV + live[:, :, None]).flatten(1).topk(min(count, width * (symbols - 2)))
+    kernels.successors(
+        *(logits.data_ptr(), live.data_ptr(), sums.data_ptr() if sums_given else None, 3, width, symbols),
+        *(forbidden.ctypes.data, 2, -1e9, count, totals.ctypes.data, parents.ctypes.data, chosen.ctypes.data),
+    )
+    possible = expected.values.size(1)
+    assert (parents * symbols + chosen)[:, :possible].tolist() == expected.indices.tolist()
+    assert totals[:, :possible] == pytest.approx(expected.values.numpy(), abs=1e-5)
+    assert (logits[:, :, [0, 2]] == -1e9).all()
 
 
 def test_the_library_is_made_once(kernels, fresh, tmp_path):

@@ -4,7 +4,6 @@
 Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.
 """
 
-import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -178,11 +177,19 @@ class _Rules:
     uniforms: np.ndarray | None
 
     def __post_init__(self) -> None:
-        """Gather the forbidden symbols into runs of neighbours, [first, last)."""
+        """Keep the forbidden symbols for the compiled functions, and as runs of neighbours, [first, last)."""
+        self.forbidden_F = np.array(self.forbidden, dtype=np.int64)
         chosen = sorted(set(self.forbidden))
         firsts = [symbol for symbol in chosen if symbol - 1 not in chosen]
         lasts = [symbol + 1 for symbol in chosen if symbol + 1 not in chosen]
         self._runs = list(zip(firsts, lasts, strict=True))
+
+    def are_special(self, beams: Beams) -> bool:
+        """Return whether more is forbidden at this step than the forbidden symbols."""
+        length = beams.length + 1
+        if self.prefixes or self.config.no_repeat_ngram or length <= self.config.min_length:
+            return True
+        return bool((beams.limit_B == length).any())
 
     def apply(self, score_NV: Tensor, beams: Beams) -> None:
         """Write NEVER over the scores of what is not allowed."""
@@ -221,12 +228,8 @@ def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
     Of the best 2W at most W end, one for each hypothesis; so W live ones always remain. Returns the rows that the live
     hypotheses came from.
     """
-    sentences, before = beams.live_BW.shape
-    width, symbols = rules.config.width, logits_NV.size(1)
-    gain_BW = beams.live_BW - _log_sum_exp(logits_NV).reshape(beams.live_BW.shape)
-    rules.apply(logits_NV, beams)
-    total_BC, place_BC = _largest(logits_NV, gain_BW, 2 * width)
-    parent_BC, symbol_BC = place_BC // symbols, place_BC % symbols
+    (sentences, before), width = beams.live_BW.shape, rules.config.width
+    total_BC, parent_BC, symbol_BC = _successors(logits_NV, beams, rules, 2 * width)
     ended_BC = symbol_BC == rules.end
     if ended_BC.any():
         for row, column in np.argwhere(ended_BC[:, :width] & (total_BC[:, :width] > NEVER / 2)).tolist():
@@ -236,18 +239,51 @@ def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
         total_BC, parent_BC, symbol_BC = (np.take_along_axis(x, order_BC, 1) for x in (total_BC, parent_BC, symbol_BC))
     parent_BW, rows_B1 = parent_BC[:, :width], np.arange(sentences)[:, None]
     history_BWT = beams.live_BWT if before == width == 1 else beams.live_BWT[rows_B1, parent_BW]
-    beams.live_BW = total_BC[:, :width]
+    beams.live_BW = np.ascontiguousarray(total_BC[:, :width])
     beams.live_BWT = np.concatenate([history_BWT, symbol_BC[:, :width, None]], axis=2)
     rows_BW: np.ndarray = parent_BW + rows_B1 * before
     return rows_BW
 
 
+def _successors(
+    logits_NV: Tensor, beams: Beams, rules: _Rules, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the best `count` successors of each sentence: their log-probabilities, hypotheses and symbols  [B, C]."""
+    (sentences, width), symbols = beams.live_BW.shape, logits_NV.size(1)
+    count = min(count, width * symbols)
+    on_processor = logits_NV.dtype == torch.float32 and logits_NV.device.type == "cpu" and logits_NV.is_contiguous()
+    compiled = library() if on_processor else None
+    if compiled is None:
+        gain_BW = beams.live_BW - _log_sum_exp(logits_NV).reshape(beams.live_BW.shape)
+        rules.apply(logits_NV, beams)
+        total_BC, place_BC = _largest(logits_NV, gain_BW, count)
+        return total_BC, place_BC // symbols, place_BC % symbols
+    log_sum_N = None
+    if rules.are_special(beams):
+        log_sum_N = _log_sum_exp(logits_NV)
+        rules.apply(logits_NV, beams)
+    total_BC = np.empty((sentences, count), dtype=np.float32)
+    parent_BC, symbol_BC = np.empty((2, sentences, count), dtype=np.int64)
+    compiled.successors(
+        logits_NV.data_ptr(),
+        beams.live_BW.ctypes.data,
+        None if log_sum_N is None else log_sum_N.ctypes.data,
+        sentences,
+        width,
+        symbols,
+        rules.forbidden_F.ctypes.data,
+        0 if log_sum_N is not None else len(rules.forbidden_F),
+        NEVER,
+        count,
+        total_BC.ctypes.data,
+        parent_BC.ctypes.data,
+        symbol_BC.ctypes.data,
+    )
+    return total_BC, parent_BC, symbol_BC
+
+
 def _log_sum_exp(logits_NV: Tensor) -> np.ndarray:
     """Return log(sum(exp(logits))) of each row: read off the largest softmax, torch's logsumexp takes twice as long."""
-    if compiled := _compiled(logits_NV):
-        found_N = np.empty(logits_NV.size(0), dtype=np.float32)
-        compiled.log_sum_exp(logits_NV.data_ptr(), *logits_NV.shape, found_N.ctypes.data)
-        return found_N
     found = logits_NV.amax(1).float() - logits_NV.softmax(1, dtype=torch.float32).amax(1).log_()
     return np.asarray(found.cpu().numpy())
 
@@ -259,13 +295,6 @@ def _largest(logits_NV: Tensor, gain_BW: np.ndarray, count: int) -> tuple[np.nda
     largest maxima.
     """
     (sentences, width), symbols = gain_BW.shape, logits_NV.size(1)
-    count = min(count, width * symbols)
-    if compiled := _compiled(logits_NV):
-        totals = np.empty((sentences, count), dtype=np.float32)
-        places = np.empty((sentences, count), dtype=np.int64)
-        given, found = (logits_NV.data_ptr(), gain_BW.ctypes.data), (totals.ctypes.data, places.ctypes.data)
-        compiled.largest_of(*given, sentences, width, symbols, count, *found)
-        return totals, places
     logits_BWV, gain = logits_NV.view(sentences, width, symbols), torch.from_numpy(gain_BW).to(logits_NV.device)
     groups = _number_of_groups(symbols, count)
     each = symbols // groups
@@ -282,11 +311,6 @@ def _largest(logits_NV: Tensor, gain_BW: np.ndarray, count: int) -> tuple[np.nda
     total_BE = logits_BWV.flatten(1).gather(1, place_BE) + gain.gather(1, place_BE // symbols)
     total_BC, best_BC = total_BE.topk(count)
     return total_BC.cpu().numpy(), place_BE.gather(1, best_BC).cpu().numpy()
-
-
-def _compiled(x: Tensor) -> ctypes.CDLL | None:
-    """Return the compiled functions, if they can take `x`."""
-    return library() if x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() else None
 
 
 @cache

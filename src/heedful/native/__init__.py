@@ -28,7 +28,7 @@ SIGNATURES = {
     "step": [PTR, PTR, I64, I64, PTR, PTR, PTR, I64, PTR, PTR, PTR, I64, PTR, PTR],
     "logits": [PTR, PTR, I64, PTR],
     "log_sum_exp": [PTR, I64, I64, PTR],
-    "largest_of": [PTR, PTR, I64, I64, I64, I64, PTR, PTR],
+    "successors": [PTR, PTR, PTR, I64, I64, I64, PTR, I64, ctypes.c_float, I64, PTR, PTR, PTR],
 }
 
 

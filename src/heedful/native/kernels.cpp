@@ -399,28 +399,37 @@ void log_sum_exp(const float *x, int64_t n, int64_t symbols, float *out) {
     }
 }
 
-// The `count` largest of each sentence's x[w][v] + gain[w], best first, and their places in width x symbols.
-void largest_of(const float *x, const float *gain, int64_t sentences, int64_t width, int64_t symbols, int64_t count, float *totals, int64_t *places) {
-    for (int64_t s = 0; s < sentences; s++, totals += count, places += count) {
-        for (int64_t c = 0; c < count; c++) { totals[c] = -std::numeric_limits<float>::infinity(); places[c] = 0; }
-        auto offer = [&](float total, int64_t place) {
-            if (!(total > totals[count - 1])) return;
-            int64_t c = count - 1;
-            for (; c > 0 && total > totals[c - 1]; c--) { totals[c] = totals[c - 1]; places[c] = places[c - 1]; }
-            totals[c] = total;
-            places[c] = place;
-        };
+// The best `count` successors of each sentence's hypotheses, best first: log-probability of hypothesis and symbol together,
+// the hypothesis, the symbol. x: [sentences][width][symbols] logits, in which `never` is written over forbidden symbols;
+// live: log-probabilities of the hypotheses; log_sums: log(sum(exp(x))) of each, or null.
+void successors(float *x, const float *live, const float *log_sums, int64_t sentences, int64_t width, int64_t symbols, const int64_t *forbidden,
+                int64_t forbidden_count, float never, int64_t count, float *totals, int64_t *parents, int64_t *chosen) {
+    for (int64_t s = 0; s < sentences; s++, totals += count, parents += count, chosen += count) {
+        for (int64_t c = 0; c < count; c++) { totals[c] = -std::numeric_limits<float>::infinity(); parents[c] = chosen[c] = 0; }
         for (int64_t w = 0; w < width; w++, x += symbols) {
-            const float more = gain[s * width + w];
+            float log_sum;
+            if (log_sums) log_sum = log_sums[s * width + w];
+            else log_sum_exp(x, 1, symbols, &log_sum);
+            for (int64_t f = 0; f < forbidden_count; f++) x[forbidden[f]] = never;
+            const float more = live[s * width + w] - log_sum;
+            auto offer = [&](int64_t v) {
+                const float total = x[v] + more;
+                if (!(total > totals[count - 1])) return;
+                int64_t c = count - 1;
+                for (; c > 0 && total > totals[c - 1]; c--) { totals[c] = totals[c - 1]; parents[c] = parents[c - 1]; chosen[c] = chosen[c - 1]; }
+                totals[c] = total;
+                parents[c] = w;
+                chosen[c] = v;
+            };
             int64_t v = 0;
             for (; v + 4 * LANES <= symbols; v += 4 * LANES) {
                 vec m = maximum(maximum(load(x + v), load(x + v + LANES)), maximum(load(x + v + 2 * LANES), load(x + v + 3 * LANES)));
                 ivec better = (m + more) > totals[count - 1];
                 bool any = false;
                 for (int i = 0; i < LANES; i++) any |= better[i] != 0;
-                if (any) for (int64_t j = v; j < v + 4 * LANES; j++) offer(x[j] + more, w * symbols + j);
+                if (any) for (int64_t j = v; j < v + 4 * LANES; j++) offer(j);
             }
-            for (; v < symbols; v++) offer(x[v] + more, w * symbols + v);
+            for (; v < symbols; v++) offer(v);
         }
     }
 }
