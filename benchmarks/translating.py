@@ -4,10 +4,10 @@
 
 The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text. Rows: beam 4 and
 greedy at 64 sentences a batch on two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face
-with two threads); one sentence at a time on one thread; and a model of the base size with random weights, of which
-every output is 30 pieces long, 32 sentences a batch (pre-norm, which all of them have). Each contestant of a round is a fresh process that translates some
-sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so that nobody is fast by being
-wrong. "best" compares with heedful in bfloat16 where the processor multiplies it.
+with two threads); one sentence at a time on one thread; and a model of the base size (pre-norm, which all have) with
+random weights, of which every output is 30 pieces long, 32 sentences a batch. Each contestant of a round is a fresh
+process that translates some sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so
+that nobody is fast by being wrong. "best" compares with heedful in bfloat16 where the processor multiplies it.
 """
 
 import argparse

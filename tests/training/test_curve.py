@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from test_loop import SYMBOLS, OneBatch, random_batch, steps_of
 from torch.nn import functional
 
 from heedful.model.transformer import Transformer, TransformerConfig
 from heedful.text.vocabulary import PAD
 from heedful.training.loop import TrainingConfig, train
 from heedful.training.schedule import learning_rate
-from test_loop import SYMBOLS, OneBatch, random_batch, steps_of
 
 STEPS = 200
 

@@ -94,6 +94,12 @@ class Beams:
     ended_B: np.ndarray  # how many hypotheses have ended
     to_beat_B: np.ndarray  # the score of the last of the best outputs so far
     finished: list[list[Hypothesis]]  # for each input, best first
+    shortest_limit: int = 0
+    any_ended: bool = False
+
+    def __post_init__(self) -> None:
+        """Find the shortest of the limits."""
+        self.shortest_limit = int(self.limit_B.min(initial=2**62))
 
     @property
     def length(self) -> int:
@@ -104,6 +110,7 @@ class Beams:
         """Forget the other sentences."""
         for name in ("sentence_B", "limit_B", "live_BWT", "live_BW", "ended_B", "to_beat_B"):
             setattr(self, name, getattr(self, name)[staying_B])
+        self.__post_init__()
 
 
 def length_penalty(length: float | np.ndarray, alpha: float) -> Any:
@@ -189,7 +196,7 @@ class _Rules:
         length = beams.length + 1
         if self.prefixes or self.config.no_repeat_ngram or length <= self.config.min_length:
             return True
-        return bool((beams.limit_B == length).any())
+        return length >= beams.shortest_limit
 
     def apply(self, score_NV: Tensor, beams: Beams) -> None:
         """Write NEVER over the scores of what is not allowed."""
@@ -371,6 +378,7 @@ def _finish(beams: Beams, row: int, column: int, total: float, rules: _Rules) ->
     finished.sort(key=lambda hypothesis: -hypothesis.score)
     del finished[config.width :]
     beams.ended_B[row] += 1
+    beams.any_ended = True
     if len(finished) >= config.n_best:
         beams.to_beat_B[row] = finished[config.n_best - 1].score
 
@@ -383,7 +391,7 @@ def _retire(beams: Beams, rules: _Rules) -> np.ndarray | None:
     that of the longest output.
     """
     config, length = rules.config, beams.length
-    if not beams.ended_B.any() and length < beams.limit_B.min():
+    if not beams.any_ended and length < beams.shortest_limit:
         return None
     best_B = beams.live_BW.max(axis=1)
     can_win_B = best_B / length_penalty(beams.limit_B, config.length_penalty) > beams.to_beat_B
