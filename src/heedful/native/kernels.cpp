@@ -263,26 +263,33 @@ inline void mix(const float *weight, int64_t count, const float *const *row, int
     vec sums[V] = {};
     for (int64_t t = 0; t < count; t++)
         for (int v = 0; v < V; v++) sums[v] += load(row[t] + skip + v * LANES) * weight[t];
-    for (int v = 0; v < V; v++) store(to + v * LANES, sums[v]);
+    for (int v = 0; v < V; v++) store(to + v * LANES, load(to + v * LANES) + sums[v]);
 }
 
-// One query of every head over `count` rows of keys and values, [heads][d_k + d_v].
+// One query of every head over `count` rows of keys and values, [heads][d_k + d_v]. Rows are read as a whole, since they lie
+// far from each other: keys one row after another, values by as many rows as stay in the cache while the heads take turns.
 void attend(const Model &model, const float *query, const float *const *row, int64_t count, float *out) {
     static thread_local Room room;
-    const int64_t width = model.d_k + model.d_v, d_v = model.d_v;
-    float *score = room(count + LANES);
-    for (int64_t h = 0; h < model.heads; h++) {
-        for (int64_t t = 0; t < count; t++) score[t] = dot(query + h * model.d_k, row[t] + h * width, model.d_k);
-        softmax(score, count);
-        float *to = out + h * d_v;
-        const int64_t skip = h * width + model.d_k;
-        int64_t i = 0;
-        for (; i + 4 * LANES <= d_v; i += 4 * LANES) mix<4>(score, count, row, skip + i, to + i);
-        for (; i + 2 * LANES <= d_v; i += 2 * LANES) mix<2>(score, count, row, skip + i, to + i);
-        for (; i + LANES <= d_v; i += LANES) mix<1>(score, count, row, skip + i, to + i);
-        for (; i < d_v; i++) {
-            to[i] = 0;
-            for (int64_t t = 0; t < count; t++) to[i] += row[t][skip + i] * score[t];
+    constexpr int64_t BLOCK = 32;
+    const int64_t width = model.d_k + model.d_v, d_v = model.d_v, stride = count + LANES;
+    float *score = room(model.heads * stride);
+    for (int64_t t = 0; t < count; t++)
+        for (int64_t h = 0; h < model.heads; h++) score[h * stride + t] = dot(query + h * model.d_k, row[t] + h * width, model.d_k);
+    for (int64_t h = 0; h < model.heads; h++) softmax(score + h * stride, count);
+    std::memset(out, 0, model.heads * d_v * sizeof(float));
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        const int64_t rows = count - first < BLOCK ? count - first : BLOCK;
+        const float *const *from = row + first;
+        for (int64_t h = 0; h < model.heads; h++) {
+            const float *weight = score + h * stride + first;
+            const int64_t skip = h * width + model.d_k;
+            float *to = out + h * d_v;
+            int64_t i = 0;
+            for (; i + 4 * LANES <= d_v; i += 4 * LANES) mix<4>(weight, rows, from, skip + i, to + i);
+            for (; i + 2 * LANES <= d_v; i += 2 * LANES) mix<2>(weight, rows, from, skip + i, to + i);
+            for (; i + LANES <= d_v; i += LANES) mix<1>(weight, rows, from, skip + i, to + i);
+            for (; i < d_v; i++)
+                for (int64_t t = 0; t < rows; t++) to[i] += from[t][skip + i] * weight[t];
         }
     }
 }
