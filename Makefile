@@ -32,6 +32,7 @@ docs: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[peers]'
 	$(BIN)/python benchmarks/training.py --sizes tiny
+	$(BIN)/python benchmarks/growth.py
 
 # torch is named first, with its pinned version, so that pip does not look for a larger build of it.
 $(VENV)/demo: pyproject.toml constraints.txt

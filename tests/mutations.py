@@ -32,6 +32,16 @@ MUTATIONS = {
         "length_penalty(length, config",
     ),
     "beams not reordered": ("model/inference.py", "self.own_NR = self.own_NR.index_select(0, rows_N)", "pass"),
+    "compiled beams not reordered": (
+        "model/compiled.py",
+        "self._came_NT[rows], self._sentence_N[rows]",
+        "self._came_NT[: len(rows)], self._sentence_N[rows]",
+    ),
+    "compiled attention without its last position": (
+        "native/kernels.cpp",
+        "own.data(), position + 1, heads",
+        "own.data(), position + (position == 0), heads",
+    ),
     "accumulated gradients not averaged": (
         "training/loop.py",
         "scale_and_clip(model, 1.0 / counted",
@@ -46,6 +56,7 @@ MUTATIONS = {
 TESTS = [
     "tests/laws",
     "tests/decoding",
+    "tests/native",
     "tests/training/test_loop.py",
     "tests/training/test_precision.py",
     "tests/training/test_schedule.py",
