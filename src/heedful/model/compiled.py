@@ -112,7 +112,7 @@ class State:
 
 
 class CompiledInference:
-    """A trained Transformer, ready to translate on a processor. It has the weights of the moment when it was made.
+    """A trained Transformer, ready to translate on a processor. Its matrices are those of the moment when it was made.
 
     It computes in the thread that asks, and several may ask at the same time.
     """

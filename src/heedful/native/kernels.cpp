@@ -55,7 +55,7 @@ inline float sum(vec v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]
 inline float largest(vec v) { float m = v[0]; for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m; return m; }
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }
 
-// e^x to within 2 units in the last place, for x <= 88: 2^n times a polynomial in the rest (Cephes' coefficients).
+// e^x for -87 <= x <= 88, below that e^-87: 2^n times a polynomial in the rest (Cephes' coefficients).
 inline vec exponential(vec x) {
     x = maximum(x, vec{} - 87.0f);
     vec n = x * 1.44269504f;
