@@ -13,7 +13,7 @@ that loads.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256 as sha256_of
 from pathlib import Path
@@ -33,6 +33,7 @@ from heedful.text.vocabulary import Vocabulary
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
+BOX = Path(__file__).with_name("models")  # the models that come with heedful
 
 
 @dataclass
@@ -45,12 +46,26 @@ class Bundle:
     manifest: Table
 
 
-def describe(folder: Path, config: Table, vocabulary: Vocabulary, search: Table, provenance: Table) -> None:
+def locate(name: Path | str) -> Path:
+    """Return the folder at this path, or, where there is none, that of the model in the box of this name."""
+    place, boxed = Path(name), BOX / name
+    return place if place.exists() or not (boxed / "model.toml").is_file() else boxed
+
+
+def describe(
+    folder: Path,
+    config: Table,
+    vocabulary: Vocabulary,
+    search: Table,
+    provenance: Table,
+    languages: Sequence[str] = (),
+) -> None:
     """Write all of a new bundle but its weights: vocabulary and model.toml."""
     vocabulary.save(folder)
     manifest: Table = {
         "format": FORMAT,
         "family": "transformer",
+        "languages": list(languages),
         "symbols": dict(zip(("source", "target"), vocabulary.sizes, strict=True)),
         "model": config,
         "search": search,
@@ -68,7 +83,10 @@ def read_manifest(folder: Path) -> Table:
         HeedfulError: not a bundle, written by a newer heedful, or altered.
     """
     if not (folder / "model.toml").is_file():
-        raise HeedfulError(f"{folder}: not a model folder (no model.toml in it); give the folder that `train` wrote")
+        raise HeedfulError(
+            f"{folder}: not a model folder (no model.toml in it); give the folder that `train` wrote, or one of the "
+            f"models in the box: {', '.join(sorted(place.parent.name for place in BOX.glob('*/model.toml')))}"
+        )
     manifest = read_toml(folder / "model.toml")
     if not isinstance(manifest.get("format"), int):
         raise HeedfulError(f"{folder / 'model.toml'}: altered since it was written; copy the model folder again")

@@ -26,7 +26,7 @@ from heedful.heap import keep_heap
 from heedful.inspection.timing import time_training
 from heedful.model.transformer import Transformer
 from heedful.recipe import Recipe
-from heedful.text import corpus, vocabulary
+from heedful.text import augment, corpus, vocabulary
 from heedful.text.corpus import Report
 from heedful.text.vocabulary import PAD, Vocabulary
 from heedful.training import loop
@@ -77,10 +77,11 @@ def begin(recipe: Recipe, folder: Path) -> "Run":
     """Examine the data, learn the vocabulary, and start a model folder: everything before the first step."""
     started = time.monotonic()
     _set_threads(recipe.training)
-    recipe = _with_absolute_folder(recipe)
+    recipe = _with_absolute_paths(recipe)
     examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
     if processes()[0] == 0:
-        _start_folder(folder, recipe, _learn_vocabulary(recipe, examined))
+        words = Vocabulary.load(recipe.start_from) if recipe.start_from else _learn_vocabulary(recipe, examined)
+        _start_folder(folder, recipe, words)
     _wait_for_all()
     return Run(recipe, folder, examined, started)
 
@@ -116,6 +117,9 @@ class Run:
         self.device = _device()
         torch.manual_seed(recipe.training.seed)
         self.model = Transformer(recipe.model, *self.words.sizes).to(self.device)
+        if recipe.start_from and not newest_state(folder / "state"):
+            weights = recipe.start_from / bundle.WEIGHTS
+            bundle.put_weights(self.model, bundle.read_weights(weights), weights)
 
     def logged_events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield the events of the run; the first process also writes them to log.jsonl."""
@@ -174,7 +178,9 @@ class Run:
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return the weights to translate with: an average, or, before the first checkpoint, the present ones."""
         averaged = loop.final_weights(self.folder / "state", self.recipe.training)
-        return averaged or bundle.take_weights(self.model)
+        stored = torch.bfloat16 if self.recipe.training.stored == "bfloat16" else torch.float32
+        weights = averaged or bundle.take_weights(self.model)
+        return {name: tensor.to(stored) for name, tensor in weights.items()}
 
     def _encode(self, examined: corpus.Examined) -> TokenStore:
         data = self.recipe.data
@@ -183,10 +189,12 @@ class Run:
         path = files.cache_folder() / "tokens" / f"{content_key(inputs, settings, self.words)}.arrow"
         notes = path.with_suffix(".json")
         if processes()[0] == 0 and not (path.is_file() and notes.is_file()):
-            encoded = encode_corpus(examined.training(), self.words, path, data.max_length, data.max_ratio)
+            pairs = _training_pairs(self.recipe, examined)
+            encoded = encode_corpus(pairs, self.words, path, data.max_length, data.max_ratio)
             files.write_text(notes, json.dumps(encoded._asdict()))
         _wait_for_all()
         counts = json.loads(notes.read_text(encoding="utf-8"))
+        self.report.altered = counts["kept"] + counts["too_long"] + counts["ratio"] - self.report.kept
         self.report.drop("too long", counts["too_long"])
         self.report.drop("ratio", counts["ratio"])
         self.report.unknown = counts["unknown"]
@@ -284,9 +292,15 @@ class Run:
 
 
 def _learn_vocabulary(recipe: Recipe, examined: corpus.Examined) -> Vocabulary:
-    sources = (source for _, source, _ in examined.training())
-    targets = (target for _, _, target in examined.training())
-    return vocabulary.learn(sources, targets, recipe.vocabulary, threads=os.cpu_count() or 1)
+    sources = (source for _, source, _ in _training_pairs(recipe, examined))
+    targets = (target for _, _, target in _training_pairs(recipe, examined))
+    tags = sorted({tag for tag in recipe.data.tags if tag})
+    return vocabulary.learn(sources, targets, recipe.vocabulary, tags=tags, threads=os.cpu_count() or 1)
+
+
+def _training_pairs(recipe: Recipe, examined: corpus.Examined) -> Iterator[augment.Triple]:
+    data = recipe.data
+    return augment.augmented(examined.training(), tags=data.tags, altered=data.altered, seed=data.seed)
 
 
 def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
@@ -299,7 +313,10 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    bundle.describe(folder, to_table(recipe.model), words, to_table(recipe.search), provenance)
+    if recipe.data.attribution:
+        provenance["data"] = recipe.data.attribution
+    languages = recipe.data.languages
+    bundle.describe(folder, to_table(recipe.model), words, to_table(recipe.search), provenance, languages)
     files.write_text(folder / "log.jsonl", "")
 
 
@@ -379,9 +396,10 @@ def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def _with_absolute_folder(recipe: Recipe) -> Recipe:
-    """Let the stored recipe find its data from wherever it is resumed."""
-    return replace(recipe, data=replace(recipe.data, folder=(recipe.data.folder or Path()).resolve()))
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Let the stored recipe find what it needs from wherever it is resumed."""
+    begun = recipe.start_from and bundle.locate(recipe.start_from).resolve()
+    return replace(recipe, start_from=begun, data=replace(recipe.data, folder=(recipe.data.folder or Path()).resolve()))
 
 
 def _version() -> str:

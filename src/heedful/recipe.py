@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from heedful.config import Table, from_table, merge, setting
+from heedful import bundle
+from heedful.config import Table, from_table, merge, read_toml, setting
 from heedful.data.batches import BatchConfig
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
@@ -19,6 +21,7 @@ class Recipe:
     """Everything that a training run needs to know."""
 
     preset: str = setting("small", "Sizes and settings to start from: paper-base, paper-big, small, tiny")
+    start_from: Path | None = setting(None, "Model folder to begin with: its sizes, vocabulary and weights")
     data: DataConfig = DataConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
     model: TransformerConfig = TransformerConfig()
@@ -76,13 +79,34 @@ PRESETS: dict[str, Table] = {
 
 
 def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
-    """Build a recipe from tables laid over each other; their preset, if any, lies at the bottom.
+    """Build a recipe from tables laid over each other; at the bottom lie their preset and the model to start from.
 
     Raises:
-        HeedfulError: an unknown preset or setting, or a wrong value.
+        HeedfulError: an unknown preset or setting, a wrong value, or a model to start from that does not fit.
     """
     table = merge(*tables)
     preset = table.get("preset", Recipe.preset)
     if preset not in PRESETS:
         raise HeedfulError(f"{where}: unknown preset '{preset}'; known are {', '.join(PRESETS)}")
-    return from_table(Recipe, merge(PRESETS[preset], table, {"preset": preset}), where)
+    begun = _begun(bundle.locate(table["start_from"]), table, where) if table.get("start_from") else {}
+    return from_table(Recipe, merge(PRESETS[preset], begun, table, {"preset": preset}), where)
+
+
+def _begun(folder: Path, table: Table, where: str) -> Table:
+    """Return the sizes and the vocabulary of the model in `folder`; settings of `table` must agree with them."""
+    manifest = bundle.read_manifest(folder)
+    written = read_toml(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else {}
+    begun: Table = {
+        "model": manifest["model"],
+        "vocabulary": {**written.get("vocabulary", {}), "dropout": 0.0},
+        "search": manifest.get("search", {}),
+    }
+    for part in ("model", "vocabulary"):
+        for key, value in table.get(part, {}).items():
+            theirs = begun[part].get(key, value)
+            if value != theirs and "dropout" not in key:
+                raise HeedfulError(
+                    f"{where}: {part}.{key} is {value}, but {folder} was trained with {theirs}; "
+                    f"leave it out, or train without --start-from"
+                )
+    return begun

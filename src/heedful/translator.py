@@ -53,12 +53,12 @@ class Translator:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
-        """Load a model folder; `weights` "bfloat16" translates faster, a little less exactly.
+        """Load a model folder, or one in the box by its name; `weights` "bfloat16" is faster, a little less exact.
 
         Raises:
             HeedfulError: a file is missing, truncated or altered.
         """
-        loaded = bundle.load(Path(folder), device)
+        loaded = bundle.load(bundle.locate(folder), device)
         config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
         return cls(loaded.model, loaded.vocabulary, config, weights)
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from heedful.training import loss as module
-from heedful.training.loss import smoothed_cross_entropy
+from heedful.training.loss import consistent_cross_entropy, smoothed_cross_entropy
 
 N, D, V = 23, 11, 31
 SMOOTHING = pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -112,3 +112,21 @@ def test_no_tokens_cost_nothing():
     result = smoothed_cross_entropy(hidden[:0], weight, target[:0], 0.1)
     assert result.smoothed.item() == 0
     assert (torch.autograd.grad(result.smoothed, weight)[0] == 0).all()
+
+
+@SMOOTHING
+@pytest.mark.parametrize("chunk", [1, 5, 512])
+@pytest.mark.parametrize("consistency", [1.0, 5.0])
+def test_two_passes_cost_the_mean_of_both_and_their_divergence(monkeypatch, chunk, smoothing, consistency):
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    first, weight, target = example()
+    second = (first + 0.3 * torch.randn(N, D, dtype=first.dtype)).detach().requires_grad_()
+    ours = consistent_cross_entropy(first, second, weight, target, smoothing, consistency)
+    p, q = ((hidden @ weight.T).log_softmax(-1) for hidden in (first, second))
+    divergence = sum(functional.kl_div(b, a, log_target=True, reduction="sum") for a, b in ((p, q), (q, p)))
+    each = [reference(hidden, weight, target, smoothing) for hidden in (first, second)]
+    theirs = sum(each) / 2 + consistency / 4 * divergence  # half of equation 4 of Liang et al. 2021
+    assert ours.smoothed.item() == pytest.approx(theirs.item(), rel=1e-6)
+    gradients = [torch.autograd.grad(value, (first, second, weight)) for value in (ours.smoothed, theirs)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

@@ -281,3 +281,26 @@ def test_dropout_stands_where_the_paper_puts_it(tiny_model):
     residuals = [f"encoder.0.residuals.{i}.dropout" for i in range(2)]
     residuals += [f"decoder.0.residuals.{i}.dropout" for i in range(3)]
     assert active == sorted([*residuals, "source_embedding.dropout", "target_embedding.dropout"])
+
+
+@torch.no_grad()
+def test_tied_layers_compute_what_copies_of_one_layer_compute(tiny_model):
+    tied = tiny_model(encoder_layers=3, decoder_layers=3, tied_layers=2)
+    apart = tiny_model(seed=2, encoder_layers=3, decoder_layers=3)
+    apart.load_state_dict(tied.state_dict())  # holds a tied layer under each of its names
+    text = torch.randint(4, 29, (3, 7)), torch.tensor([7, 5, 2])
+    found, expected = (model.decode(text[0], model.encode(*text)) for model in (tied, apart))
+    torch.testing.assert_close(found, expected)
+    counted = parameters(tied.config, 29, 29)
+    assert (
+        sum(counted.values()) == sum(p.numel() for p in tied.parameters()) < sum(p.numel() for p in apart.parameters())
+    )
+
+
+def test_layers_are_left_out_in_training_only_and_as_often_as_said(tiny_model):
+    model = tiny_model(encoder_layers=5, layer_dropout=0.25)
+    assert model._present(model.encoder) == list(model.encoder)
+    model.train()
+    torch.manual_seed(3)
+    present = sum(len(model._present(model.encoder)) for _ in range(400)) / 2000
+    assert 0.72 < present < 0.78

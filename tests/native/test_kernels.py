@@ -16,9 +16,9 @@ def kernels():
 def fresh(monkeypatch, tmp_path):
     """Look for a compiler anew, in an empty cache."""
     monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path))
-    native.library.cache_clear()
+    native._library.cache_clear()
     yield monkeypatch
-    native.library.cache_clear()
+    native._library.cache_clear()
 
 
 @pytest.mark.parametrize("symbols", [1, 15, 16, 64, 67, 5987])
@@ -56,7 +56,7 @@ def test_the_library_is_made_once(kernels, fresh, tmp_path):
     assert native.library() is not None
     [made] = tmp_path.iterdir()
     before = made.stat()
-    native.library.cache_clear()
+    native._library.cache_clear()
     assert native.library() is not None
     assert made.stat().st_mtime_ns == before.st_mtime_ns
 

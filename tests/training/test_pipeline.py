@@ -1,12 +1,15 @@
 import json
 
 import pytest
+import torch
 from toy_task import settings, write_pairs
 
 from heedful import Translator, build, resume, run
+from heedful.bundle import read_weights
 from heedful.config import merge, read_toml
 from heedful.errors import HeedfulError
 from heedful.pipeline import Finished, Prepared, _collapse
+from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
 
 
@@ -97,3 +100,71 @@ def test_a_run_stopped_before_its_first_checkpoint_leaves_a_model_that_translate
     wishes = iter([False, True])
     list(run(build(toy(tmp_path, steps=50, checkpoint_every=40)), tmp_path / "model", lambda: next(wishes)))
     assert len(list(Translator.load(tmp_path / "model").translate(["a b"]))) == 1
+
+
+def test_altered_copies_are_trained_on_and_counted(tmp_path):
+    prepared = next(iter(run(build(toy(tmp_path, steps=1), {"data": {"altered": 0.5}}), tmp_path / "model")))
+    report = prepared.report
+    assert 60 < report.altered < 130
+    assert report.kept == report.read + report.altered - report.held_out - report.shared_with_held_out
+
+
+def test_tags_are_one_symbol_and_stand_in_the_manifest_s_vocabulary(tmp_path):
+    table = merge(toy(tmp_path, steps=1), {"data": {"tags": ["<bt>"], "languages": ["x", "y"], "attribution": "us"}})
+    table["vocabulary"] = {"kind": "bpe", "size": 300, "byte_fallback": True}
+    list(run(build(table), tmp_path / "model"))
+    words = Vocabulary.load(tmp_path / "model")
+    assert "<bt>" in words.pieces(words.encode_source(["<bt> a b"])[0], "source")
+    manifest = read_toml(tmp_path / "model" / "model.toml")
+    assert manifest["languages"] == ["x", "y"]
+    assert manifest["provenance"]["data"] == "us"
+
+
+def test_training_starts_from_the_weights_and_the_vocabulary_of_another_model(tmp_path):
+    list(run(build(toy(tmp_path, steps=3)), tmp_path / "old"))
+    table = merge(settings(*write_pairs(tmp_path / "new", seed=7), steps=2, rate=0.0), {"start_from": tmp_path / "old"})
+    recipe = build(table)
+    list(run(recipe, tmp_path / "new" / "model"))
+    old, new = (
+        read_weights(folder / "weights.safetensors") for folder in (tmp_path / "old", tmp_path / "new" / "model")
+    )
+    assert all(torch.equal(old[name], new[name]) for name in old)  # at a rate of nothing
+    one, other = (folder / "vocabulary.model" for folder in (tmp_path / "old", tmp_path / "new" / "model"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_sizes_come_from_the_model_to_start_from_and_may_not_contradict_it(tmp_path):
+    list(run(build(toy(tmp_path, steps=1)), tmp_path / "old"))
+    begun = {"start_from": str(tmp_path / "old"), "preset": "tiny"}
+    recipe = build(begun, {"model": {"dropout": 0.4}})
+    assert (recipe.model.d_model, recipe.model.dropout, recipe.vocabulary.kind) == (28, 0.4, "symbols")
+    with pytest.raises(HeedfulError, match=r"model.d_model is 64, but .*old was trained with 28"):
+        build(begun, {"model": {"d_model": 64}})
+    with pytest.raises(HeedfulError, match=r"vocabulary.kind is bpe, but"):
+        build(begun, {"vocabulary": {"kind": "bpe"}})
+    with pytest.raises(HeedfulError, match="not a model folder"):
+        build({"start_from": str(tmp_path)})
+
+
+def test_weights_stored_in_bfloat16_take_half_the_room_and_translate(tmp_path):
+    sizes = []
+    for stored in ("float32", "bfloat16"):
+        list(run(build(toy(tmp_path, steps=1, stored=stored)), tmp_path / stored))
+        sizes.append((tmp_path / stored / "weights.safetensors").stat().st_size)
+        assert len(list(Translator.load(tmp_path / stored).translate(["a b"]))) == 1
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": {"layer_dropout": 0.5, "decoder_layers": 2}}, {"model": {"tied_layers": 2, "encoder_layers": 3}}],
+)
+def test_layer_dropout_and_tied_layers_train_and_translate(tmp_path, changes):
+    table = merge(toy(tmp_path, steps=4, optimizer="muon"), changes)
+    assert isinstance(list(run(build(table), tmp_path / "model"))[-1], Finished)
+    assert len(list(Translator.load(tmp_path / "model").translate(["a b"]))) == 1
+
+
+def test_two_passes_that_agree_train(tmp_path):
+    events = list(run(build(toy(tmp_path, steps=4, consistency=5.0)), tmp_path / "model"))
+    assert isinstance(events[-1], Finished)

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
+from heedful import native
 from heedful.errors import HeedfulError
 
 COMMANDS = {
@@ -40,6 +41,8 @@ def make_app() -> App:
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
+    if sys.argv[1:2] == ["translate"]:
+        native.prepare()
     try:
         make_app()(sys.argv[1:], exit_on_error=False, print_error=False)
         status = _flush()

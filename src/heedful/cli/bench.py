@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from heedful.cli.settings import Device, Threads, Weights, flags, given
+from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
 from heedful.cli.translate import load
 from heedful.config import from_table, merge, read_toml, to_table
 from heedful.decoding.search import SearchConfig
@@ -60,7 +60,7 @@ def train(
 
 
 def translate(
-    bundle: Annotated[Path, Parameter(help="Model folder")],
+    bundle: Bundle,
     /,
     *,
     input: Annotated[Path, Parameter(name=["--input", "-i"], help="Text to translate")],

@@ -149,7 +149,8 @@ def _report(prepared: Prepared) -> Table:
     )
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("pairs", f"{report.read:,} read, {report.kept:,} kept")
+    copies = f", {report.altered:,} altered copies made" if report.altered else ""
+    table.add_row("pairs", f"{report.read:,} read{copies}, {report.kept:,} kept")
     if report.dropped:
         table.add_row("left out", ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.dropped.items())))
     if report.held_out:

@@ -1,7 +1,6 @@
 """`heedful info`."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from heedful.bundle import WEIGHTS, read_manifest, read_weights
+from heedful.cli.settings import Bundle
 from heedful.config import from_table
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.transformer import TransformerConfig
 
 
 def info(
-    bundle: Annotated[Path, Parameter(help="Model folder")],
+    bundle: Bundle,
     /,
     *,
     length: Annotated[int, Parameter(help="Sentence length that the cost is given for, in subwords")] = 25,

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from heedful.cli.settings import Device, Threads
+from heedful.cli.settings import Bundle, Device, Threads
 from heedful.cli.translate import load
 from heedful.errors import HeedfulError
 from heedful.text.corpus import Corpus, read_pairs
 
 
 def score(
-    bundle: Annotated[Path, Parameter(help="Model folder")],
+    bundle: Bundle,
     /,
     *,
     source: Annotated[Path, Parameter(help="Source text, or, without --target, a file of pairs (TSV or JSONL)")],

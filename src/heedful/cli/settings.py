@@ -1,6 +1,7 @@
 """Settings classes as flags: every field of a dataclass becomes a flag that, if not given, changes nothing."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -8,6 +9,14 @@ from cyclopts import Parameter
 
 from heedful.config import Table
 
+
+def _locate(_type: Any, tokens: Sequence[Any]) -> Path:
+    from heedful.bundle import locate
+
+    return locate(tokens[0].value)
+
+
+Bundle = Annotated[Path, Parameter(help="Model folder, or a model in the box: en-de, de-en", converter=_locate)]
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
 Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores")]
 Weights = Annotated[

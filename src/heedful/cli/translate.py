@@ -10,7 +10,7 @@ from typing import IO, Annotated, Any
 from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.settings import Device, Threads, Weights, flags, given
+from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
 from heedful.config import from_table, merge, to_table
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
@@ -21,7 +21,7 @@ SearchFlags: Any = flags(SearchConfig)
 
 
 def translate(
-    bundle: Annotated[Path, Parameter(help="Model folder")],
+    bundle: Bundle,
     /,
     *,
     input: Annotated[

@@ -7,7 +7,7 @@ def parameters(config: TransformerConfig, source_size: int, target_size: int) ->
     """Return the number of parameters of each part, counted on paper; a test holds it against the model.
 
     An attention has W^Q, W^K (d_model x h d_k), W^V, W^O (d_model x h d_v); a feed-forward network two matrices
-    and two biases; a layer norm 2 d_model. Shared embeddings count once.
+    and two biases; a layer norm 2 d_model. What is shared counts once.
     """
     d, norm = config.d_model, 2 * config.d_model
     d_k, d_v = config.d_k or d // config.heads, config.d_v or d // config.heads
@@ -20,10 +20,14 @@ def parameters(config: TransformerConfig, source_size: int, target_size: int) ->
         "none": source_size + 2 * target_size,
     }
     learned = 2 * config.max_positions * d if config.positions == "learned" else 0
+
+    def own(layers: int) -> int:
+        return -(-layers // config.tied_layers)
+
     return {
         "embeddings": embeddings[config.share] * d + learned,
-        "encoder": config.encoder_layers * (attention + feed_forward + 2 * norm) + stacks // 2,
-        "decoder": config.decoder_layers * (2 * attention + feed_forward + 3 * norm) + stacks // 2,
+        "encoder": own(config.encoder_layers) * (attention + feed_forward + 2 * norm) + stacks // 2,
+        "decoder": own(config.decoder_layers) * (2 * attention + feed_forward + 3 * norm) + stacks // 2,
     }
 
 

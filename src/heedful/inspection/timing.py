@@ -80,7 +80,7 @@ def time_training(
             tokens += int((batch.target_out_BT != PAD).sum())
             flops += _training_flops(model, batch)
             data += watch.lap()
-            loss = batch_loss(mixed.computing, batch, config.label_smoothing)
+            loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
             forward += watch.lap()
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
             mixed.collect_gradients()

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle
 
 from torch import Tensor
 
@@ -19,18 +20,20 @@ def recording(model: Transformer) -> Iterator[Maps]:
     Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer.
     """
     maps: Maps = defaultdict(list)
-    attentions = dict(_named(model))
-    for name, attention in attentions.items():
-        attention.observer = partial(_keep, maps[name])
+    names: dict[MultiHeadAttention, list[str]] = defaultdict(list)  # several, where layers share their weights
+    for name, attention in _named(model):
+        names[attention].append(name)
+    for attention, own in names.items():
+        attention.observer = partial(_keep, maps, cycle(own))
     try:
         yield maps
     finally:
-        for attention in attentions.values():
+        for attention in names:
             attention.observer = None
 
 
-def _keep(kept: list[Tensor], weights: Tensor) -> None:
-    kept.append(weights)
+def _keep(maps: Maps, names: Iterator[str], weights: Tensor) -> None:
+    maps[next(names)].append(weights)
 
 
 def _named(model: Transformer) -> Iterator[tuple[str, MultiHeadAttention]]:

@@ -37,6 +37,8 @@ class TransformerConfig:
     dropout: float = setting(0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)")
     attention_dropout: float = setting(0.0, "Dropout on attention weights")
     activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks")
+    layer_dropout: float = setting(0.0, "Probability of leaving a layer out of a training step (Fan et al. 2020)")
+    tied_layers: int = setting(1, "So many layers of a stack, one after the other, share their weights")
     normalization: Literal["post", "pre"] = setting(
         "post", "Layer norm after each residual sum (3.1), or before each sublayer"
     )
@@ -274,8 +276,8 @@ class Transformer(nn.Module):
         target = source if config.share == "all" else nn.Embedding(target_size, config.d_model)
         self.source_embedding = Embedding(source, config)
         self.target_embedding = Embedding(target, config)
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.encoder = _stack(lambda: EncoderLayer(config), config.encoder_layers, config.tied_layers)
+        self.decoder = _stack(lambda: DecoderLayer(config), config.decoder_layers, config.tied_layers)
         pre = config.normalization == "pre"  # the residual stream of pre-norm leaves each stack unnormalised
         self.encoder_norm = nn.LayerNorm(config.d_model) if pre else nn.Identity()
         self.decoder_norm = nn.LayerNorm(config.d_model) if pre else nn.Identity()
@@ -288,7 +290,7 @@ class Transformer(nn.Module):
         """Encode source sentences, padded on the right."""
         allowed_B11S = lengths_to_mask(source_lengths_B, source_BS.size(1))
         x_BSD = self.source_embedding(source_BS)
-        for layer in self.encoder:
+        for layer in self._present(self.encoder):
             x_BSD = layer(x_BSD, allowed_B11S)
         return Memory(self.encoder_norm(x_BSD), allowed_B11S)
 
@@ -297,13 +299,20 @@ class Transformer(nn.Module):
         length = target_in_BT.size(1)
         causal_TT = torch.ones(length, length, dtype=torch.bool, device=target_in_BT.device).tril()
         x_BTD = self.target_embedding(target_in_BT)
-        for layer in self.decoder:
+        for layer in self._present(self.decoder):
             x_BTD = layer(x_BTD, causal_TT, memory.states_BSD, memory.allowed_B11S)
         return cast(Tensor, self.decoder_norm(x_BTD))
 
     def logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
         """Map hidden states to unnormalised log-probabilities  (section 3.4)."""
         return cast(Tensor, self.output(hidden))
+
+    def _present(self, stack: nn.ModuleList) -> list[nn.Module]:
+        """Return the layers to compute: all of them, but for layer dropout in training."""
+        if not self.training or not self.config.layer_dropout:
+            return list(stack)
+        present = torch.rand(len(stack)) >= self.config.layer_dropout
+        return [layer for layer, kept in zip(stack, present.tolist(), strict=True) if kept]
 
     def _initialise(self) -> None:
         for parameter in self.parameters():
@@ -316,6 +325,12 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
+def _stack(make: Callable[[], nn.Module], layers: int, tied: int) -> nn.ModuleList:
+    """Return `layers` layers; each runs `tied` times, one after the other, before the next begins."""
+    made = [make() for _ in range(-(-layers // tied))]
+    return nn.ModuleList(made[number // tied] for number in range(layers))
+
+
 def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor | None:
     """Return [B, 1, 1, width], True where a position holds a token; None where all do, which costs nothing."""
     if bool((lengths_B == width).all()):
@@ -325,9 +340,10 @@ def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor | None:
 
 def _check(config: TransformerConfig, source_size: int, target_size: int) -> None:
     sizes = (config.encoder_layers, config.decoder_layers, config.heads, config.d_model, config.d_ff)
-    if min(sizes) < 1 or min(config.d_k, config.d_v) < 0:
+    if min(sizes) < 1 or min(config.d_k, config.d_v) < 0 or config.tied_layers < 1:
         raise HeedfulError("model: every size and number of layers must be at least 1")
-    if not all(0 <= p < 1 for p in (config.dropout, config.attention_dropout, config.activation_dropout)):
+    dropouts = (config.dropout, config.attention_dropout, config.activation_dropout, config.layer_dropout)
+    if not all(0 <= p < 1 for p in dropouts):
         raise HeedfulError("model: each dropout must be at least 0 and below 1")
     if config.d_model % config.heads and not (config.d_k and config.d_v):
         raise HeedfulError(

@@ -26,6 +26,12 @@ class DataConfig:
     target: tuple[Path, ...] = setting((), "Target text, line by line beside the source", flag="target")
     pairs: tuple[Path, ...] = setting((), "Pairs in one file: TSV, or JSONL with source and target", flag="pairs")
     weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus (files, then pairs); 1 each")
+    tags: tuple[str, ...] = setting((), 'Tag in front of each corpus\'s source lines, such as "<bt>"; "" for none')
+    altered: float = setting(
+        0.0, "Share of the pairs that get an altered copy: no full stop, lower case, capitals, a typo, a paragraph"
+    )
+    languages: tuple[str, ...] = setting((), "Codes of the source and the target language; for whoever uses the model")
+    attribution: str = setting("", "Whose text this is and under which licence; goes into the model folder")
     development_source: Path | None = setting(None, "Development source text", flag="dev-source")
     development_target: Path | None = setting(None, "Development target text", flag="dev-target")
     development_pairs: Path | None = setting(None, "Development pairs, TSV or JSONL", flag="dev-pairs")
@@ -55,7 +61,7 @@ class Pair(NamedTuple):
 
 @dataclass
 class Report:
-    """What was found in the corpora: counts of pairs, and why some were left out."""
+    """What was found in the corpora: counts of pairs, copies made of them, and why some were left out."""
 
     read: int = 0
     dropped: dict[str, int] = field(default_factory=dict[str, int])
@@ -65,11 +71,12 @@ class Report:
     development: int = 0
     lengths: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     unknown: int = 0
+    altered: int = 0
 
     @property
     def kept(self) -> int:
         """The number of pairs left to train on."""
-        return self.read - sum(self.dropped.values()) - self.held_out - self.shared_with_held_out
+        return self.read + self.altered - sum(self.dropped.values()) - self.held_out - self.shared_with_held_out
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count pairs as left out for `reason`."""
@@ -124,6 +131,12 @@ def corpora(config: DataConfig) -> list[Corpus]:
     weights = config.weights or (1.0,) * len(files)
     if len(weights) != len(files) or min(weights) <= 0:
         raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
+    if config.tags and len(config.tags) != len(files):
+        raise HeedfulError(f'{len(config.tags)} tags for {len(files)} corpora; give one for each, "" for none')
+    if len(config.languages) not in (0, 2):
+        raise HeedfulError(f"{len(config.languages)} languages; give the source's and the target's, such as en and de")
+    if not 0 <= config.altered <= 1:
+        raise HeedfulError(f"data.altered {config.altered}: it is a share of the pairs, from 0 to 1")
     _refuse_repeats([path for entry in files for path in entry if path])
     return [Corpus(source, target, weight) for (source, target), weight in zip(files, weights, strict=True)]
 

@@ -126,31 +126,38 @@ class Vocabulary:
             raise HeedfulError(f"{folder}: no usable vocabulary in it ({error}); copy the whole model folder") from None
 
 
-def learn(sources: Iterable[str], targets: Iterable[str], config: VocabularyConfig, threads: int = 1) -> Vocabulary:
-    """Learn a vocabulary from text.
+def learn(
+    sources: Iterable[str],
+    targets: Iterable[str],
+    config: VocabularyConfig,
+    *,
+    tags: Sequence[str] = (),
+    threads: int = 1,
+) -> Vocabulary:
+    """Learn a vocabulary from text; each of `tags` becomes one symbol of the source side.
 
     Raises:
         HeedfulError: the text is too poor for any vocabulary.
     """
     if config.joint:
-        return Vocabulary(_learn_one(chain(sources, targets), config, threads))
-    return Vocabulary(_learn_one(sources, config, threads), _learn_one(targets, config, threads))
+        return Vocabulary(_learn_one(chain(sources, targets), config, tags, threads))
+    return Vocabulary(_learn_one(sources, config, tags, threads), _learn_one(targets, config, (), threads))
 
 
-def _learn_one(lines: Iterable[str], config: VocabularyConfig, threads: int) -> bytes:
+def _learn_one(lines: Iterable[str], config: VocabularyConfig, tags: Sequence[str], threads: int) -> bytes:
     sentences = list(_sample(lines))
     size = config.size
     try:
-        return _train(sentences, config, size, threads)
+        return _train(sentences, config, size, tags, threads)
     except RuntimeError as error:
         # A small corpus does not bear a large vocabulary: take what sentencepiece says it bears.
         limit = re.search(r"value <= (\d+)", str(error))
         if not limit:
             raise HeedfulError(f"no vocabulary of {size} can be learned from this text: {_last(error)}") from None
-        return _train(sentences, config, int(limit[1]), threads)
+        return _train(sentences, config, int(limit[1]), tags, threads)
 
 
-def _train(sentences: list[str], config: VocabularyConfig, size: int, threads: int) -> bytes:
+def _train(sentences: list[str], config: VocabularyConfig, size: int, tags: Sequence[str], threads: int) -> bytes:
     model = io.BytesIO()
     kinds = {"bpe": "bpe", "unigram": "unigram", "characters": "char", "symbols": "word"}
     arguments: dict[str, Any] = {
@@ -160,6 +167,7 @@ def _train(sentences: list[str], config: VocabularyConfig, size: int, threads: i
         # With few characters none is rare; for large scripts the tail is spelt in bytes.
         "character_coverage": 0.9998 if config.byte_fallback else 1.0,
         "normalization_rule_name": config.normalization,
+        "user_defined_symbols": list(tags),
         "hard_vocab_limit": config.kind == "bpe",
         "max_sentence_length": 65536,
         "num_threads": threads,

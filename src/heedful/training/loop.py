@@ -18,7 +18,7 @@ from heedful.errors import HeedfulError
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
-from heedful.training.loss import Loss, smoothed_cross_entropy
+from heedful.training.loss import Loss, consistent_cross_entropy, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
 from heedful.training.precision import Mixed, Precision, dtype_of
 from heedful.training.schedule import Schedule, learning_rate
@@ -54,11 +54,17 @@ class TrainingConfig:
     decay: float = setting(0.2, "Share of the steps over which stable-decay falls to zero")
     clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping")
     label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)")
+    consistency: float = setting(
+        0.0, "R-Drop: weight of the divergence between two passes under different dropout; 0 = one pass"
+    )
     precision: Precision = setting(
         "auto", "Compute in float32, in bfloat16 (weights stay float32), or in bfloat16 where the processor has it"
     )
     average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)")
     exponential_average: float = setting(0.0, "Decay of an exponential average to use instead; 0 = off")
+    stored: Literal["float32", "bfloat16"] = setting(
+        "float32", "Type of the final weights on disk; bfloat16 halves the model folder"
+    )
     checkpoint_every: int = setting(1000, "Steps between checkpoints")
     evaluate_every: int = setting(1000, "Steps between evaluations on the development data; 0 = only at the end")
     metric: Metric = setting("bleu", "Development score that decides which checkpoint is best")
@@ -171,7 +177,7 @@ def train(
         sums = torch.zeros(4, dtype=torch.float64)  # smoothed loss, likelihood, tokens, wishes to stop
         for _ in range(accumulate):
             batch = next(batches).to(device)
-            loss = batch_loss(mixed.computing, batch, config.label_smoothing)
+            loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
             mixed.collect_gradients()
             tokens = int((batch.target_out_BT != PAD).sum())
@@ -208,11 +214,21 @@ def train(
     yield Ended(progress.step, "steps", time.monotonic() - started)
 
 
-def batch_loss(model: Transformer, batch: Batch, smoothing: float) -> Loss:
-    """Return the summed loss of a batch; padding is left out before the projection."""
-    hidden_BTD = model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
+def batch_loss(model: Transformer, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
+    """Return the summed loss of a batch; padding is left out before the projection.
+
+    With `consistency` the batch passes through the model twice, side by side, and both passes shall agree.
+    """
+    passes = 2 if consistency else 1
+    source_BS, lengths_B, target_BT = batch.source_BS, batch.source_lengths_B, batch.target_in_BT
+    memory = model.encode(source_BS.repeat(passes, 1), lengths_B.repeat(passes))
+    hidden_BTD = model.decode(target_BT.repeat(passes, 1), memory)
     real_BT = batch.target_out_BT != PAD
-    return smoothed_cross_entropy(hidden_BTD[real_BT], model.output.weight, batch.target_out_BT[real_BT], smoothing)
+    target_N, weight_VD = batch.target_out_BT[real_BT], model.output.weight
+    if not consistency:
+        return smoothed_cross_entropy(hidden_BTD[real_BT], weight_VD, target_N, smoothing)
+    first_ND, second_ND = (half_BTD[real_BT] for half_BTD in hidden_BTD.chunk(2))
+    return consistent_cross_entropy(first_ND, second_ND, weight_VD, target_N, smoothing, consistency)
 
 
 def make_optimizer(model: Transformer, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -322,7 +338,10 @@ def _save(
 def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
     if _world() == 1:
         return
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    # a layer that layer dropout left out here may have been present elsewhere
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = gradient
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     distributed.all_reduce(flat)
     for gradient, summed in zip(

@@ -34,57 +34,112 @@ def smoothed_cross_entropy(
     The target distribution gives 1 - smoothing to the target and spreads `smoothing` evenly over all V symbols, as
     Szegedy et al. 2016 and `torch.nn.functional.cross_entropy` do. Gradients flow from `smoothed` only.
     """
-    smoothed, likelihood = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing)  # type: ignore[no-untyped-call]
+    smoothed, likelihood = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 1, 0.0)  # type: ignore[no-untyped-call]
+    return Loss(smoothed, likelihood)
+
+
+def consistent_cross_entropy(
+    first_ND: Float[Tensor, "N D"],
+    second_ND: Float[Tensor, "N D"],
+    weight_VD: Float[Tensor, "V D"],
+    target_N: Int[Tensor, "N"],
+    smoothing: float,
+    consistency: float,
+) -> Loss:
+    """Return the loss of two passes over the same tokens under different dropout: R-Drop (Liang et al. 2021).
+
+    That is half of theirs, so that it compares with one pass: the mean of both passes' smoothed cross-entropy, plus
+    consistency / 4 times the two Kullback-Leibler divergences between them.
+    """
+    hidden_ND = torch.cat([first_ND, second_ND])
+    smoothed, likelihood = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 2, consistency)  # type: ignore[no-untyped-call]
     return Loss(smoothed, likelihood)
 
 
 class _ProjectedLoss(torch.autograd.Function):
-    """Computes its gradients in the forward pass, scaled by what flows back later."""
+    """Computes its gradients in the forward pass, scaled by what flows back later.
+
+    `hidden_ND` holds `P` passes over the targets, one after the other; the loss is the mean of theirs.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, smoothing: float
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        target_N: Tensor,
+        smoothing: float,
+        passes: int,
+        consistency: float,
     ) -> tuple[Tensor, Tensor]:
         training = any(ctx.needs_input_grad[:2])
         narrow, wide = weight_VD.dtype, torch.promote_types(weight_VD.dtype, torch.float32)
-        hidden_gradient_ND = torch.empty_like(hidden_ND) if training else None
+        hidden_PND = hidden_ND.view(passes, len(target_N), hidden_ND.size(1))
+        hidden_gradient_PND = torch.empty_like(hidden_PND) if training else None
         weight_gradient_VD = torch.zeros_like(weight_VD, dtype=wide) if training else None
         mean_weight_D = weight_VD.mean(0, dtype=wide)
-        target_logit_N, target_probability_N = hidden_ND.new_empty(2, len(target_N), dtype=wide)
-        for start in range(0, len(target_N), CHUNK):
-            rows = slice(start, start + CHUNK)
-            hidden_CD = hidden_ND[rows]
-            target_of_C = torch.arange(len(hidden_CD), device=hidden_ND.device), target_N[rows]
+        target_logit_PN, target_probability_PN = hidden_ND.new_empty(2, *hidden_PND.shape[:2], dtype=wide)
+        divergence = hidden_ND.new_zeros((), dtype=wide)
+        chunk = max(1, CHUNK // passes)
+        for start in range(0, len(target_N), chunk):
+            rows = slice(start, start + chunk)
+            hidden_CD = hidden_PND[:, rows].flatten(0, 1)
+            target_C = target_N[rows].repeat(passes)
+            target_of_C = torch.arange(len(target_C), device=hidden_ND.device), target_C
             logits_CV = hidden_CD @ weight_VD.T
-            target_logit_N[rows] = logits_CV[target_of_C]
+            target_logit_PN[:, rows] = logits_CV[target_of_C].view(passes, -1).to(wide)
+            difference_CV = torch.sub(*logits_CV.chunk(2)) if consistency else None
             probability_CV = torch.softmax(logits_CV, 1, out=logits_CV)  # in place: half the memory to move
-            target_probability_N[rows] = probability_CV[target_of_C]
-            if hidden_gradient_ND is None or weight_gradient_VD is None:
+            target_probability_PN[:, rows] = probability_CV[target_of_C].view(passes, -1).to(wide)
+            apart_CV = None
+            if difference_CV is not None:
+                first_CV, second_CV = probability_CV.chunk(2)
+                between, apart_CV = _divergence(first_CV, second_CV, difference_CV)
+                divergence += between
+            if hidden_gradient_PND is None or weight_gradient_VD is None:
                 continue
             # d loss / d logits = p - target distribution, made in place. The even part of that distribution is left
             # out here and taken from both products below: no pass over the logits, and nothing rounded away.
             gradient_CV = probability_CV
             gradient_CV[target_of_C] -= 1.0 - smoothing
-            hidden_gradient_ND[rows] = torch.addmm(mean_weight_D.to(narrow), gradient_CV, weight_VD, beta=-smoothing)
+            if apart_CV is not None:
+                gradient_CV.add_(apart_CV, alpha=consistency / 2)
+            back_CD = torch.addmm(mean_weight_D.to(narrow), gradient_CV, weight_VD, beta=-smoothing)
+            hidden_gradient_PND[:, rows] = back_CD.view(passes, -1, back_CD.size(1))
             if narrow == wide:
                 weight_gradient_VD.addmm_(gradient_CV.T, hidden_CD)
             else:
                 weight_gradient_VD += gradient_CV.T @ hidden_CD
         if weight_gradient_VD is not None:
             weight_gradient_VD -= hidden_ND.sum(0, dtype=wide) * (smoothing / len(weight_VD))
-        likelihood_N = -target_probability_N.log()
+        likelihood_N = -target_probability_PN.flatten().log()
         # where a probability is next to nothing, take its logarithm the long way
-        for lost_C in (target_probability_N < LEAST).nonzero()[:, 0].split(CHUNK):
+        target_logit_N = target_logit_PN.flatten()
+        for lost_C in (target_probability_PN.flatten() < LEAST).nonzero()[:, 0].split(CHUNK):
             logits_CV = (hidden_ND[lost_C] @ weight_VD.T).to(wide)
             likelihood_N[lost_C] = logits_CV.logsumexp(1) - target_logit_N[lost_C]
-        likelihood = likelihood_N.sum()
+        likelihood = likelihood_N.sum() / passes
         # minus the mean log-probability of all symbols: log sum exp, minus the mean logit
-        uniform = likelihood + (target_logit_N - hidden_ND.to(wide) @ mean_weight_D).sum()
-        ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD)
-        return (1.0 - smoothing) * likelihood + smoothing * uniform, likelihood
+        uniform = likelihood + (target_logit_N - hidden_ND.to(wide) @ mean_weight_D).sum() / passes
+        ctx.save_for_backward(hidden_gradient_PND, weight_gradient_VD)
+        ctx.passes = passes
+        return (1.0 - smoothing) * likelihood + smoothing * uniform + consistency / 4 * divergence, likelihood
 
     @staticmethod
-    def backward(ctx: Any, smoothed: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        hidden_gradient_ND, weight_gradient_VD = ctx.saved_tensors
-        weight_gradient_VD = (weight_gradient_VD * smoothed).to(hidden_gradient_ND.dtype)
-        return hidden_gradient_ND * smoothed, weight_gradient_VD, None, None
+    def backward(ctx: Any, smoothed: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        hidden_gradient_PND, weight_gradient_VD = ctx.saved_tensors
+        scale = smoothed / ctx.passes
+        weight_gradient_VD = (weight_gradient_VD * scale).to(hidden_gradient_PND.dtype)
+        return hidden_gradient_PND.flatten(0, 1) * scale, weight_gradient_VD, None, None, None, None
+
+
+def _divergence(first_CV: Tensor, second_CV: Tensor, difference_CV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return KL(p || q) + KL(q || p), summed over rows, and its gradient in the logits of p, then of q.
+
+    `difference_CV` is their logits' difference: the normalising terms cancel, so that no logarithm is needed.
+    """
+    mean_first_C1 = torch.linalg.vecdot(first_CV, difference_CV)[:, None]
+    mean_second_C1 = torch.linalg.vecdot(second_CV, difference_CV)[:, None]
+    to_first_CV = (difference_CV - mean_first_C1 + 1).mul_(first_CV).sub_(second_CV)
+    to_second_CV = (mean_second_C1 - difference_CV + 1).mul_(second_CV).sub_(first_CV)
+    return (mean_first_C1 - mean_second_C1).float().sum(), torch.cat([to_first_CV, to_second_CV])

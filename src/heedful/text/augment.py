@@ -1,0 +1,106 @@
+"""Training pairs as people type them: altered copies beside the pairs, and tags that say where a pair comes from.
+
+Corpora hold tidy sentences about the same few people. Others leave the full stop out, write in lower case or in
+capitals, mistype a letter, name somebody else, paste a paragraph. A model that saw each of these with its translation
+has an answer to them.
+"""
+
+import random
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+Triple = tuple[int, str, str]  # corpus number, source, target
+RECENT = 1000  # earlier pairs that one may be joined with: neighbours in a file are often alike
+NAMES = 5000
+
+
+def augmented(
+    pairs: Iterable[Triple], *, tags: Sequence[str] = (), altered: float = 0.0, seed: int = 1
+) -> Iterator[Triple]:
+    """Yield each pair, its corpus's tag in front of its source; after a share `altered` of them, an altered copy.
+
+    Which copies are made follows from the arguments alone. A tag tells the model where a pair comes from, as in
+    tagged back-translation (Caswell et al. 2019).
+    """
+    alter = _Alterations(seed)
+    for corpus, source, target in pairs:
+        tag = f"{tags[corpus]} " if tags and tags[corpus] else ""
+        yield corpus, tag + source, target
+        if altered and alter.generator.random() < altered:
+            copy_source, copy_target = alter(source, target)
+            yield corpus, tag + copy_source, copy_target
+        alter.remember(source, target)
+
+
+class _Alterations:
+    """Makes altered copies; knows the last pairs, to join with, and the names met so far, to put in place of others."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = random.Random(seed)
+        self._recent: deque[tuple[str, str]] = deque(maxlen=RECENT)
+        self._names: dict[str, None] = {}
+
+    def remember(self, source: str, target: str) -> None:
+        """Let later copies use this pair."""
+        self._recent.append((source, target))
+        if len(self._names) < NAMES:
+            self._names.update(dict.fromkeys(names_in(source, target)))
+
+    def __call__(self, source: str, target: str) -> tuple[str, str]:
+        """Return one altered copy. The shares are a guess at what people type."""
+        kind = self.generator.random()
+        if kind < 0.43:
+            bare = without_stop(source, target) if kind < 0.30 else (source, target)
+            return (bare[0].lower(), bare[1]) if kind > 0.17 else bare
+        if kind < 0.53:
+            return source.upper(), target.upper()
+        if kind < 0.68:
+            return mistyped(source, self.generator), target
+        if kind < 0.84 and self._names:
+            return renamed(source, target, list(self._names), self.generator)
+        others = self.generator.sample(list(self._recent), min(len(self._recent), self.generator.randint(1, 3)))
+        return joined([(source, target), *others])
+
+
+def names_in(source: str, target: str) -> list[str]:
+    """Return the words inside `source` that begin with a capital and stand in `target` as they are."""
+    there = set(re.findall(r"\w+", target))
+    inner = (match[0] for match in re.finditer(r"\w+", source) if match.start())
+    return [word for word in inner if word in there and word.istitle() and len(word) > 1]
+
+
+def renamed(source: str, target: str, names: Sequence[str], generator: random.Random) -> tuple[str, str]:
+    """Put another of `names` in the place of one that both sides have."""
+    there = set(re.findall(r"\w+", target))
+    found = [word for word in re.findall(r"\w+", source) if word in there and word in names]
+    if not found:
+        return source, target
+    old, new = generator.choice(found), generator.choice(names)
+    source, target = (re.sub(rf"\b{re.escape(old)}\b", new, side) for side in (source, target))
+    return source, target
+
+
+def without_stop(source: str, target: str) -> tuple[str, str]:
+    """Take a statement's full stop off both sides; a question loses its mark on the source side only."""
+    if source.endswith("."):
+        return source.rstrip(". "), target.rstrip(". ")
+    return source.rstrip("?!… "), target
+
+
+def mistyped(text: str, generator: random.Random) -> str:
+    """Return `text` with one letter of a longer word lost, doubled, swapped with the next or mistaken for another."""
+    inner = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
+    if not inner:
+        return text
+    i = generator.choice(inner)
+    before, letter, after = text[:i], text[i], text[i + 1 :]
+    other = text[generator.choice(inner)].lower()
+    return generator.choice(
+        [before + after, before + letter * 2 + after, before + after[0] + letter + after[1:], before + other + after]
+    )
+
+
+def joined(pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Return several pairs as one paragraph."""
+    return " ".join(source for source, _ in pairs), " ".join(target for _, target in pairs)

@@ -1,0 +1,83 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heedful.text.augment import augmented, joined, mistyped, names_in, renamed, without_stop
+
+PAIRS = [
+    (0, "Tom lives in Boston.", "Tom wohnt in Boston."),
+    (0, "Where is the station?", "Wo ist der Bahnhof?"),
+    (1, "Yesterday Koko saw a gorilla.", "Koko sah gestern einen Gorilla."),
+] * 40
+
+
+def test_pairs_come_in_order_with_about_the_share_of_copies_between_them():
+    found = list(augmented(PAIRS, altered=0.5))
+    assert 160 < len(found) < 200
+    remaining = iter(found)
+    assert all(pair in remaining for pair in PAIRS)
+    assert list(augmented(PAIRS)) == PAIRS
+
+
+def test_copies_follow_from_the_seed_alone():
+    first, second, other = (list(augmented(PAIRS, altered=0.7, seed=seed)) for seed in (3, 3, 4))
+    assert first == second != other
+
+
+def test_a_tag_stands_before_its_corpus_only():
+    found = list(augmented(PAIRS, tags=("", "<bt>"), altered=0.5))
+    assert all(source.startswith("<bt> ") == (corpus == 1) for corpus, source, _ in found)
+    assert not any("<bt>" in target for _, _, target in found)
+
+
+def test_every_kind_of_copy_is_made():
+    sources = {source for _, source, _ in augmented(PAIRS, altered=1.0)}
+    assert {"Tom lives in Boston", "tom lives in boston.", "tom lives in boston", "TOM LIVES IN BOSTON."} <= sources
+    assert any(source.count(".") + source.count("?") > 1 for source in sources)
+    assert "Tom lives in Koko." in sources or "Koko lives in Boston." in sources
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        (("I know.", "Ich weiß."), ("I know", "Ich weiß")),
+        (("Why?", "Warum?"), ("Why", "Warum?")),
+        (("Go!", "Geh!"), ("Go", "Geh!")),
+        (("no stop", "kein Punkt"), ("no stop", "kein Punkt")),
+        (("Wait...", "Warte..."), ("Wait", "Warte")),
+    ],
+)
+def test_a_statement_loses_its_stop_on_both_sides_a_question_on_one(pair, expected):
+    assert without_stop(*pair) == expected
+
+
+@given(st.text(max_size=60), st.integers(0, 99))
+def test_a_typo_changes_at_most_one_place_of_a_longer_word(text, seed):
+    found = mistyped(text, random.Random(seed))
+    assert abs(len(found) - len(text)) <= 1
+    same = next((i for i, (a, b) in enumerate(zip(found, text, strict=False)) if a != b), len(text))
+    assert found[same + 2 :] in (text[same + 1 :], text[same + 2 :], text[same + 3 :], "")
+    if not any(word.isalpha() and len(word) > 2 for word in text.split()) and not any(
+        text[i : i + 3].isalpha() for i in range(len(text) - 2)
+    ):
+        assert found == text
+
+
+def test_names_are_capitals_inside_the_source_that_the_target_has_too():
+    assert names_in("Yesterday Tom saw Mary in Rome.", "Tom sah Maria gestern in Rome.") == ["Tom", "Rome"]
+    assert names_in("Tom slept", "Tom schlief") == []  # it begins the sentence: the capital says nothing
+
+
+def test_a_name_is_exchanged_wherever_it_stands_on_both_sides():
+    found = renamed("Tom met Tom's son Tom.", "Tom traf Toms Sohn Tom.", ["Tom", "Eve"], random.Random(5))
+    assert found in [
+        ("Eve met Eve's son Eve.", "Eve traf Toms Sohn Eve."),
+        ("Tom met Tom's son Tom.", "Tom traf Toms Sohn Tom."),
+    ]
+    assert renamed("nobody here", "niemand hier", ["Tom"], random.Random(1)) == ("nobody here", "niemand hier")
+
+
+def test_joined_pairs_are_a_paragraph():
+    assert joined([("A.", "B."), ("C.", "D.")]) == ("A. C.", "B. D.")
