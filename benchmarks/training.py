@@ -32,12 +32,12 @@ from heedful.data.batches import Batch, BatchConfig, BatchStream
 from heedful.data.tokens import TokenStore, encode_corpus
 from heedful.heap import keep_heap
 from heedful.inspection.timing import matrix_peak, time_training
+from heedful.model.inference import has_native_bfloat16
 from heedful.model.transformer import Transformer, TransformerConfig
 from heedful.recipe import PRESETS
 from heedful.text.corpus import Corpus, read_pairs
 from heedful.text.vocabulary import PAD, Vocabulary, VocabularyConfig, learn
 from heedful.training.loop import TrainingConfig, make_optimizer
-from heedful.training.precision import has_native_bfloat16
 
 WARMUP = 3  # steps that are not timed
 SIZES = {"tiny": "tiny", "small": "small", "base": "paper-base"}

@@ -30,10 +30,9 @@ from heedful import bundle
 from heedful.config import from_table
 from heedful.decoding.search import SearchConfig
 from heedful.evaluation.scores import bleu_and_chrf
-from heedful.model.inference import Weights
+from heedful.model.inference import Weights, has_native_bfloat16
 from heedful.model.transformer import Transformer, TransformerConfig
 from heedful.recipe import PRESETS
-from heedful.training.precision import has_native_bfloat16
 from heedful.translator import Translator
 
 Translate = Callable[[list[str]], list[str]]

@@ -163,6 +163,13 @@ def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, exp
     assert "Traceback" not in ran.stderr
 
 
+def test_bfloat16_is_refused_where_it_would_be_slower(trained, monkeypatch):
+    monkeypatch.setattr("heedful.cli.translate.has_native_bfloat16", lambda _device: False)
+    ran = heedful("translate", trained / "model", "--weights", "bfloat16", text="a b\n")
+    assert ran.returncode == 2
+    assert "leave --weights out" in ran.stderr
+
+
 def test_invalid_input_and_unwritable_places_end_calmly(trained, tmp_path):
     ran = heedful("translate", trained / "model", text=b"a b\n\xff\xfe\n")
     assert ran.returncode == 2

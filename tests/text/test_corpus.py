@@ -266,6 +266,20 @@ def test_weights_that_do_not_fit_the_corpora_are_refused(tmp_path, weights):
         corpora(DataConfig(source=(source,), target=(target,), weights=weights))
 
 
+@pytest.mark.parametrize(
+    ("fields", "remedy"),
+    [
+        ({"tags": ("<a>", "<b>")}, "2 tags for 1 corpora; give one for each"),
+        ({"altered": 1.5}, "a share of the pairs, from 0 to 1"),
+        ({"languages": ("en",)}, "1 languages; give the source's and the target's"),
+    ],
+)
+def test_settings_that_do_not_fit_the_corpora_are_refused(tmp_path, fields, remedy):
+    source, target = write_pair_of_files(tmp_path, PAIRS)
+    with pytest.raises(HeedfulError, match=remedy):
+        corpora(DataConfig(source=(source,), target=(target,), **fields))
+
+
 @settings(deadline=None, max_examples=41)
 @given(few_pairs)
 def test_pairs_are_left_out_by_reason_and_the_rest_kept_in_order(pairs):

@@ -14,6 +14,7 @@ from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
 from heedful.config import from_table, merge, to_table
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
+from heedful.model.inference import has_native_bfloat16
 from heedful.text.corpus import read_lines
 from heedful.translator import Output, Translator
 
@@ -68,9 +69,15 @@ def translate(
 
 
 def load(folder: Path, device: str, threads: int, weights: Weights = "float32") -> Translator:
-    """Load a bundle and set the threads that it computes with."""
+    """Load a bundle and set the threads that it computes with.
+
+    Raises:
+        HeedfulError: bfloat16 is wanted where it would be slower.
+    """
     import torch
 
+    if weights == "bfloat16" and not has_native_bfloat16(torch.device(device)):
+        raise HeedfulError(f"{device} here has no bfloat16 products: leave --weights out, float32 is faster")
     if threads:
         torch.set_num_threads(threads)
     return Translator.load(folder, device, weights)

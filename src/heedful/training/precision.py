@@ -6,11 +6,11 @@ section 3.1): autocast would convert weights and activations at every operation 
 """
 
 import copy
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
 
+from heedful.model.inference import has_native_bfloat16
 from heedful.model.transformer import Transformer
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -49,15 +49,3 @@ def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the type to compute in on `device`."""
     narrow = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device))
     return torch.bfloat16 if narrow else torch.float32
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Return whether `device` multiplies bfloat16 matrices in hardware: elsewhere float32 is far faster."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    flags = Path("/proc/cpuinfo")
-    listed = flags.read_text().split() if flags.exists() else []
-    return capabilities != "DEFAULT" and any(flag in listed for flag in ("avx512_bf16", "amx_bf16", "bf16"))
