@@ -186,6 +186,7 @@ class _Rules:
     def __post_init__(self) -> None:
         """Keep the forbidden symbols for the compiled functions, and as runs of neighbours, [first, last)."""
         self.forbidden_F = np.array(self.forbidden, dtype=np.int64)
+        self.forbidden_address = self.forbidden_F.ctypes.data
         chosen = sorted(set(self.forbidden))
         firsts = [symbol for symbol in chosen if symbol - 1 not in chosen]
         lasts = [symbol + 1 for symbol in chosen if symbol + 1 not in chosen]
@@ -270,7 +271,8 @@ def _successors(
         log_sum_N = _log_sum_exp(logits_NV)
         rules.apply(logits_NV, beams)
     total_BC = np.empty((sentences, count), dtype=np.float32)
-    parent_BC, symbol_BC = np.empty((2, sentences, count), dtype=np.int64)
+    found_2BC = np.empty((2, sentences, count), dtype=np.int64)
+    found = found_2BC.ctypes.data  # each look at an address costs more than a sum
     compiled.successors(
         logits_NV.data_ptr(),
         beams.live_BW.ctypes.data,
@@ -278,15 +280,15 @@ def _successors(
         sentences,
         width,
         symbols,
-        rules.forbidden_F.ctypes.data,
+        rules.forbidden_address,
         0 if log_sum_N is not None else len(rules.forbidden_F),
         NEVER,
         count,
         total_BC.ctypes.data,
-        parent_BC.ctypes.data,
-        symbol_BC.ctypes.data,
+        found,
+        found + found_2BC.nbytes // 2,
     )
-    return total_BC, parent_BC, symbol_BC
+    return total_BC, found_2BC[0], found_2BC[1]
 
 
 def _log_sum_exp(logits_NV: Tensor) -> np.ndarray:

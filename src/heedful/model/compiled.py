@@ -126,6 +126,7 @@ class CompiledInference:
         self._library, self._kept = found, []  # type: tuple[ctypes.CDLL, list[Any]]
         self._bfloat16, self._panel = weights == "bfloat16", found.panel()
         self._embeddings = model.source_embedding, model.target_embedding
+        self._positions = 0, 0  # how many of the target's are known, and their address
         config = model.config
         attention = cast(EncoderLayer, model.encoder[0]).self_attention
         d_k, d_v = (each.out_features // config.heads for each in (attention.query, attention.value))
@@ -190,8 +191,7 @@ class CompiledInference:
             state = State(state.memory, state.offset_B, rows)
         known = state.write(self._numbers)
         hidden_ND = torch.empty(rows, self._d_model)
-        positions = self._embeddings[1].positions(0, position + 1)
-        addresses = positions.data_ptr(), hidden_ND.data_ptr()
+        addresses = self._target_positions(position + 1), hidden_ND.data_ptr()
         self._library.step(self._self, token_N.data_ptr(), rows, position, *known, *addresses)
         return hidden_ND, state
 
@@ -200,6 +200,16 @@ class CompiledInference:
         logits_NV = torch.empty(len(hidden_ND), self._symbols)
         self._library.logits(self._self, hidden_ND.data_ptr(), len(hidden_ND), logits_NV.data_ptr())
         return logits_NV
+
+    def _target_positions(self, length: int) -> int:
+        """Return the address of the first `length` positions, or of more: asked for at every step, made seldom."""
+        known, address = self._positions
+        if length > known:
+            learned, first = self._embeddings[1].learned, self._embeddings[1].first
+            most = learned.num_embeddings - first if learned is not None else 2 * length
+            positions_LD = self._embeddings[1].positions(0, max(length, min(2 * length, most)))
+            known, address = self._positions = len(positions_LD), self._address(positions_LD)
+        return address
 
     def _address(self, tensor: Tensor) -> int:
         """Keep a tensor for as long as the model lives, and return where its numbers are."""

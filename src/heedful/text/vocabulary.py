@@ -67,13 +67,11 @@ class Vocabulary:
 
     def encode_source(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Encode source lines; each ends with END."""
-        ids: list[list[int]] = self.source.encode(list(lines), add_eos=True, num_threads=threads)
-        return ids
+        return _encode(self.source, lines, threads)
 
     def encode_target(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Encode target lines; each ends with END, and BEGIN is not part of it."""
-        ids: list[list[int]] = self.target.encode(list(lines), add_eos=True, num_threads=threads)
-        return ids
+        return _encode(self.target, lines, threads)
 
     def decode_target(self, ids: Sequence[int]) -> str:
         """Decode target ids to one line of text; ids that do not spell valid UTF-8 become U+FFFD."""
@@ -93,9 +91,8 @@ class Vocabulary:
         processor = getattr(self, side)
         texts = [processor.decode([int(i) for i in line if i > END]) for line in ids]
         sentencepiece.set_random_generator_seed(seed & 0x7FFFFFFF)
-        options = {"enable_sampling": True, "alpha": dropout, "nbest_size": -1, "num_threads": 1}
-        sampled: list[list[int]] = processor.encode(texts, add_eos=True, **options)
-        return sampled
+        options = {"enable_sampling": True, "alpha": dropout, "nbest_size": -1}
+        return [processor.encode(text, add_eos=True, **options) for text in texts]
 
     def files(self) -> dict[str, bytes]:
         """Return the vocabulary's files by name: one if joint, else one for each side."""
@@ -124,6 +121,14 @@ class Vocabulary:
             return cls(*sides)
         except (OSError, RuntimeError) as error:
             raise HeedfulError(f"{folder}: no usable vocabulary in it ({error}); copy the whole model folder") from None
+
+
+def _encode(processor: Any, lines: Sequence[str], threads: int) -> list[list[int]]:
+    if threads > 1:
+        found: list[list[int]] = processor.encode(list(lines), add_eos=True, num_threads=threads)
+        return found
+    # A list starts threads, one at least: that costs 0.2 ms, where a line is encoded in 0.005.
+    return [processor.encode(line, add_eos=True) for line in lines]
 
 
 def learn(
