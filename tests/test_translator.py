@@ -1,5 +1,7 @@
 """Promise 8 and the rest of what a translator owes its caller, on a random model that writes rubbish."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -150,3 +152,10 @@ def test_nothing_in_nothing_out(translator):
 def test_bad_settings_are_refused_before_anything_is_read(translator):
     with pytest.raises(HeedfulError, match="n_best"):
         list(translator.translate(iter(LINES), SearchConfig(beam=2, n_best=3)))
+
+
+def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translator):
+    loud, lines = replace(translator, capitals=True), ["THE CAT SEES", "the cat sees", "CAT"]
+    shouted, plain = ([outputs[0] for outputs in each.translate(lines)] for each in (loud, translator))
+    assert (shouted[0].text, shouted[0].ids) == (plain[1].text.upper(), plain[1].ids)
+    assert shouted[1:] == plain[1:]  # one word alone is an abbreviation

@@ -58,7 +58,9 @@ def describe(
     vocabulary: Vocabulary,
     search: Table,
     provenance: Table,
+    *,
     languages: Sequence[str] = (),
+    capitals: bool = False,
 ) -> None:
     """Write all of a new bundle but its weights: vocabulary and model.toml."""
     vocabulary.save(folder)
@@ -66,6 +68,7 @@ def describe(
         "format": FORMAT,
         "family": "transformer",
         "languages": list(languages),
+        "capitals": capitals,
         "symbols": dict(zip(("source", "target"), vocabulary.sizes, strict=True)),
         "model": config,
         "search": search,

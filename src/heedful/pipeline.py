@@ -300,7 +300,10 @@ def _learn_vocabulary(recipe: Recipe, examined: corpus.Examined) -> Vocabulary:
 
 def _training_pairs(recipe: Recipe, examined: corpus.Examined) -> Iterator[augment.Triple]:
     data = recipe.data
-    return augment.augmented(examined.training(), tags=data.tags, altered=data.altered, seed=data.seed)
+    yield from augment.augmented(examined.training(), tags=data.tags, altered=data.altered, seed=data.seed)
+    for source, target in augment.word_pairs(examined.training()) if data.words else ():
+        yield 0, source, target
+        yield 0, source.capitalize(), target  # people begin with a capital, or do not
 
 
 def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
@@ -315,8 +318,8 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
     }
     if recipe.data.attribution:
         provenance["data"] = recipe.data.attribution
-    languages = recipe.data.languages
-    bundle.describe(folder, to_table(recipe.model), words, to_table(recipe.search), provenance, languages)
+    tables = to_table(recipe.model), words, to_table(recipe.search), provenance
+    bundle.describe(folder, *tables, languages=recipe.data.languages, capitals=recipe.data.capitals)
     files.write_text(folder / "log.jsonl", "")
 
 

@@ -25,6 +25,7 @@ from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.inference import Inference, State, Weights
 from heedful.model.recorder import Maps, recording
 from heedful.model.transformer import Transformer
+from heedful.text.capitals import is_shouted
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 T = TypeVar("T")
@@ -44,12 +45,13 @@ class Output:
 
 @dataclass
 class Translator:
-    """A loaded model and how to search with it."""
+    """A loaded model and how to search with it; with `capitals`, a line in capitals is handled as in lower case."""
 
     model: Transformer
     vocabulary: Vocabulary
     search: SearchConfig = SearchConfig()
     weights: Weights = "float32"
+    capitals: bool = False
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
@@ -60,7 +62,7 @@ class Translator:
         """
         loaded = bundle.load(bundle.locate(folder), device)
         config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
-        return cls(loaded.model, loaded.vocabulary, config, weights)
+        return cls(loaded.model, loaded.vocabulary, config, weights, loaded.manifest.get("capitals", False))
 
     @property
     def device(self) -> torch.device:
@@ -149,6 +151,8 @@ class Translator:
         align: bool,
         progress: Callable[[int], None],
     ) -> list[list[Output]]:
+        shouted = [self.capitals and is_shouted(line) for line in lines]
+        lines = [line.lower() if loud else line for line, loud in zip(lines, shouted, strict=True)]
         # Half a surrogate pair, which JSON can hold, is no character.
         sources = self.vocabulary.encode_source([line.encode("utf-8", "replace").decode() for line in lines])
         forced = [line[:-1] for line in self.vocabulary.encode_target(prefixes)] if prefixes else None
@@ -163,7 +167,7 @@ class Translator:
         batches = list(_by_length(full, sources, min(batch, -(-len(full) // workers))))
         for chosen, found in zip(batches, _each(search, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
-                results[i] = [self._output(hypothesis) for hypothesis in hypotheses]
+                results[i] = [self._output(hypothesis, shouted[i]) for hypothesis in hypotheses]
             progress(len(chosen))
         progress(len(lines) - len(full))
         outputs = [results.get(i) or [Output("", 0.0, 0.0, [])] for i in range(len(lines))]
@@ -197,9 +201,9 @@ class Translator:
         hidden_ND, state = self.inference.step(token_N, state)
         return self.inference.logits(hidden_ND), state
 
-    def _output(self, hypothesis: Hypothesis) -> Output:
+    def _output(self, hypothesis: Hypothesis, shouted: bool) -> Output:
         text = self.vocabulary.decode_target(hypothesis.ids)
-        return Output(text, hypothesis.score, hypothesis.log_probability, hypothesis.ids)
+        return Output(text.upper() if shouted else text, hypothesis.score, hypothesis.log_probability, hypothesis.ids)
 
     def _aligned(self, sources: list[list[int]], outputs: list[list[Output]], batch: int) -> list[list[Output]]:
         flat = [(source, output) for source, found in zip(sources, outputs, strict=True) for output in found]

@@ -30,6 +30,11 @@ WORDS = [
     "vextronic",
     "glimmerfax",
 ]
+SENTENCES = [
+    "Where is the station?",
+    "I would like a cup of coffee, please.",
+    "He asked me whether I had seen his dog.",
+]
 # Published for the standard split of the same dictionary, 12,000 test words.
 PUBLISHED = (
     ("Transformer, 3 x 256 (g2p-seq2seq)", "20.6", ""),
@@ -69,7 +74,10 @@ def demo(
     minutes: Annotated[float, Parameter(help="How long to train, about")] = 3.0,
     out: Annotated[Path, Parameter(help="Folder for the data and the model")] = Path("demo"),
 ) -> None:
-    """Learn English spelling to pronunciation in three minutes: train, score, pronounce new words, show attention."""
+    """Translate with the model in the box; then learn English spelling to pronunciation in three minutes.
+
+    The second part trains, scores, pronounces new words and shows what the model looked at.
+    """
     from heedful.cli.display import show
     from heedful.pipeline import run
     from heedful.recipe import build
@@ -77,6 +85,7 @@ def demo(
 
     console = Console(highlight=False)
     files.remove(out)
+    _translate(console)
     console.print("[bold]heedful[/] learns to pronounce English: letters in, phones out, from the CMU dictionary.\n")
     entries = dictionary()
     train, development, test = split(entries)
@@ -95,6 +104,19 @@ def demo(
     _score(console, translator, test)
     _pronounce(console, translator)
     _next_steps(console, out)
+
+
+def _translate(console: Console) -> None:
+    from heedful.bundle import locate
+    from heedful.translator import Translator
+
+    translator = Translator.load(locate("en-de"))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title_justify="left")
+    table.title = "The model in the box: heedful translate en-de"
+    for sentence, outputs in zip(SENTENCES, translator.translate(SENTENCES), strict=True):
+        table.add_row(sentence, f"[bold]{outputs[0].text}[/]")
+    console.print(table)
+    console.print()
 
 
 def dictionary() -> dict[str, list[str]]:

@@ -1,18 +1,20 @@
-"""Training pairs as people type them: altered copies beside the pairs, and tags that say where a pair comes from.
+"""Training pairs as people type them: altered copies beside the pairs, single words, and tags.
 
-Corpora hold tidy sentences about the same few people. Others leave the full stop out, write in lower case or in
-capitals, mistype a letter, name somebody else, paste a paragraph. A model that saw each of these with its translation
-has an answer to them.
+Corpora hold tidy sentences about the same few people. Others leave the full stop out, write in lower case, mistype a
+letter, name somebody else, paste a paragraph, look up a word. A model that saw each of these with its translation has
+an answer to them.
 """
 
 import random
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 Triple = tuple[int, str, str]  # corpus number, source, target
 RECENT = 1000  # earlier pairs that one may be joined with: neighbours in a file are often alike
 NAMES = 5000
+PAIRS = 200_000  # to find words in: their number grows ever more slowly, the memory does not
 
 
 def augmented(
@@ -50,14 +52,12 @@ class _Alterations:
     def __call__(self, source: str, target: str) -> tuple[str, str]:
         """Return one altered copy. The shares are a guess at what people type."""
         kind = self.generator.random()
-        if kind < 0.43:
-            bare = without_stop(source, target) if kind < 0.30 else (source, target)
-            return (bare[0].lower(), bare[1]) if kind > 0.17 else bare
-        if kind < 0.53:
-            return source.upper(), target.upper()
-        if kind < 0.68:
+        if kind < 0.35:
+            bare = without_stop(source, target) if kind < 0.24 else (source, target)
+            return (bare[0].lower(), bare[1]) if kind > 0.12 else bare
+        if kind < 0.60:
             return mistyped(source, self.generator), target
-        if kind < 0.84 and self._names:
+        if kind < 0.85 and self._names:
             return renamed(source, target, list(self._names), self.generator)
         others = self.generator.sample(list(self._recent), min(len(self._recent), self.generator.randint(1, 3)))
         return joined([(source, target), *others])
@@ -76,9 +76,17 @@ def renamed(source: str, target: str, names: Sequence[str], generator: random.Ra
     found = [word for word in re.findall(r"\w+", source) if word in there and word in names]
     if not found:
         return source, target
-    old, new = generator.choice(found), generator.choice(names)
+    old, new = generator.choice(found), invented(names, generator)
     source, target = (re.sub(rf"\b{re.escape(old)}\b", new, side) for side in (source, target))
     return source, target
+
+
+def invented(names: Sequence[str], generator: random.Random) -> str:
+    """Return one of `names`, or a new one, the head of one and the tail of another: names are copied, not known."""
+    first, second = generator.choice(names), generator.choice(names)
+    if generator.random() < 0.3:
+        return first
+    return (first[: generator.randint(1, len(first))] + second[generator.randint(0, len(second) - 1) :].lower()).title()
 
 
 def without_stop(source: str, target: str) -> tuple[str, str]:
@@ -104,3 +112,35 @@ def mistyped(text: str, generator: random.Random) -> str:
 def joined(pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
     """Return several pairs as one paragraph."""
     return " ".join(source for source, _ in pairs), " ".join(target for _, target in pairs)
+
+
+def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, str]]:
+    """Return words with their translations, as the pairs show them: most certain first.
+
+    Two words belong together if each is the other's best by Dice's coefficient, 2 n(both) / (n(one) + n(other)) over
+    pairs, and that is at least `least`. Frequent words, which stand beside everything, and rare ones are left out.
+    """
+    word = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+    sides = [[word.findall(text) for text in pair[1:]] for pair in islice(pairs, PAIRS)]
+    written = [Counter(word for pair in sides for word in pair[side][1:]) for side in (0, 1)]
+    found = [[{word.lower() for word in pair[side]} for pair in sides] for side in (0, 1)]
+    count = [Counter(word for words in each for word in words) for each in found]
+    usable = [{word for word, times in each.items() if 4 <= times <= len(sides) // 50} for each in count]
+    together: Counter[tuple[str, str]] = Counter()
+    for source, target in zip(*found, strict=True):
+        here = target & usable[1]
+        together.update((one, other) for one in source & usable[0] for other in here)
+    best: list[dict[str, tuple[float, str]]] = [{}, {}]
+    for (one, other), times in together.items():
+        score = 2 * times / (count[0][one] + count[1][other])
+        for side, key, value in ((0, one, other), (1, other, one)):
+            best[side][key] = max(best[side].get(key, (0.0, "")), (score, value))
+    mutual = sorted(
+        (-score, one, other) for one, (score, other) in best[0].items() if score >= least and best[1][other][1] == one
+    )
+    return [(_written(one, written[0]), _written(other, written[1])) for _, one, other in mutual]
+
+
+def _written(word: str, written: Counter[str]) -> str:
+    """Return a lower-cased word as it is mostly written inside sentences."""
+    return max(word, word.capitalize(), key=lambda form: written[form])

@@ -28,9 +28,13 @@ class DataConfig:
     weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus (files, then pairs); 1 each")
     tags: tuple[str, ...] = setting((), 'Tag in front of each corpus\'s source lines, such as "<bt>"; "" for none')
     altered: float = setting(
-        0.0, "Share of the pairs that get an altered copy: no full stop, lower case, capitals, a typo, a paragraph"
+        0.0, "Share of the pairs that get an altered copy: no full stop, lower case, a typo, another name, a paragraph"
     )
+    words: bool = setting(False, "Also learn single words: those that mostly stand together in the pairs")
     languages: tuple[str, ...] = setting((), "Codes of the source and the target language; for whoever uses the model")
+    capitals: bool = setting(
+        False, "Translate a line in capitals as one in lower case, and write the output in capitals; not for symbols"
+    )
     attribution: str = setting("", "Whose text this is and under which licence; goes into the model folder")
     development_source: Path | None = setting(None, "Development source text", flag="dev-source")
     development_target: Path | None = setting(None, "Development target text", flag="dev-target")
