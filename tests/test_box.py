@@ -7,7 +7,6 @@ from heedful import Translator, bundle
 from heedful.text.corpus import read_lines
 
 NAMES = sorted(place.parent.name for place in bundle.BOX.glob("*/model.toml"))
-ASKED = {"en-de": ("Where is the station", "Bahnhof"), "de-en": ("wo ist der bahnhof", "station")}
 MEGABYTES = 12
 
 
@@ -21,6 +20,10 @@ def translator(name):
     return Translator.load(name)
 
 
+def test_the_box_is_not_empty():
+    assert "en-de" in NAMES
+
+
 def test_a_model_is_small_and_says_whose_text_it_learned_from(name):
     folder = bundle.locate(name)
     manifest = bundle.read_manifest(folder)
@@ -30,22 +33,15 @@ def test_a_model_is_small_and_says_whose_text_it_learned_from(name):
     assert not (folder / "state").exists()
 
 
-def test_a_question_without_its_mark_and_in_lower_case_is_understood(name, translator):
-    text, word = ASKED[name]
-    (outputs,) = translator.translate([text])
-    assert word in outputs[0].text
+@pytest.mark.parametrize("text", ["Where is the station", "where is the station?", "Where is the staton?"])
+def test_a_question_is_understood_as_people_type_it(text):
+    (outputs,) = Translator.load("en-de").translate([text])
+    assert outputs[0].text == "Wo ist der Bahnhof?"
 
 
-def test_capitals_stay_capitals_and_a_typo_is_read_over(name, translator):
-    inputs = {
-        "en-de": (["WHERE IS THE STATION?", "Where is the staton?"], "Bahnhof"),
-        "de-en": (["WO IST DER BAHNHOF?", "Wo ist der Banhof?"], "station"),
-    }
-    lines, word = inputs[name]
-    shouted, mistyped = (outputs[0].text for outputs in translator.translate(lines))
-    assert shouted.isupper()
-    assert word.upper() in shouted
-    assert word in mistyped
+def test_capitals_stay_capitals():
+    (outputs,) = Translator.load("en-de").translate(["WHERE IS THE STATION?"])
+    assert outputs[0].text == "WO IST DER BAHNHOF?"
 
 
 @pytest.mark.slow

@@ -194,7 +194,7 @@ class Run:
             files.write_text(notes, json.dumps(encoded._asdict()))
         _wait_for_all()
         counts = json.loads(notes.read_text(encoding="utf-8"))
-        self.report.altered = counts["kept"] + counts["too_long"] + counts["ratio"] - self.report.kept
+        self.report.added = counts["kept"] + counts["too_long"] + counts["ratio"] - self.report.kept
         self.report.drop("too long", counts["too_long"])
         self.report.drop("ratio", counts["ratio"])
         self.report.unknown = counts["unknown"]
@@ -301,7 +301,7 @@ def _learn_vocabulary(recipe: Recipe, examined: corpus.Examined) -> Vocabulary:
 def _training_pairs(recipe: Recipe, examined: corpus.Examined) -> Iterator[augment.Triple]:
     data = recipe.data
     yield from augment.augmented(examined.training(), tags=data.tags, altered=data.altered, seed=data.seed)
-    for source, target in augment.word_pairs(examined.training()) if data.words else ():
+    for source, target in examined.words if data.words else ():
         yield 0, source, target
         yield 0, source.capitalize(), target  # people begin with a capital, or do not
 

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from heedful.errors import HeedfulError
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.dropout import Dropout
+from heedful.model.recorder import recording
 from heedful.model.transformer import Residual, Transformer, TransformerConfig, sinusoids
 
 SOURCE, TARGET = 31, 29
@@ -291,6 +292,10 @@ def test_tied_layers_compute_what_copies_of_one_layer_compute(tiny_model):
     text = torch.randint(4, 29, (3, 7)), torch.tensor([7, 5, 2])
     found, expected = (model.decode(text[0], model.encode(*text)) for model in (tied, apart))
     torch.testing.assert_close(found, expected)
+    with recording(tied) as maps:
+        tied.decode(text[0], tied.encode(*text))
+    assert len(maps) == 9
+    assert all(len(uses) == 1 for uses in maps.values())  # each layer's own, though two are one module
     counted = parameters(tied.config, 29, 29)
     assert (
         sum(counted.values()) == sum(p.numel() for p in tied.parameters()) < sum(p.numel() for p in apart.parameters())

@@ -52,6 +52,14 @@ def test_successors_are_the_best_log_probabilities(kernels, width, symbols, coun
     assert (logits[:, :, [0, 2]] == -1e9).all()
 
 
+def test_who_asks_while_it_is_prepared_waits_and_nothing_is_compiled_twice(kernels, fresh):
+    compiled, compile_it = [], native._compile
+    fresh.setattr(native, "_compile", lambda *arguments: (compiled.append(1), compile_it(*arguments)))
+    native.prepare()
+    assert native.library() is not None
+    assert len(compiled) == 1
+
+
 def test_the_library_is_made_once(kernels, fresh, tmp_path):
     assert native.library() is not None
     [made] = tmp_path.iterdir()

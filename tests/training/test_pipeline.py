@@ -105,11 +105,11 @@ def test_a_run_stopped_before_its_first_checkpoint_leaves_a_model_that_translate
 def test_altered_copies_are_trained_on_and_counted(tmp_path):
     prepared = next(iter(run(build(toy(tmp_path, steps=1), {"data": {"altered": 0.5}}), tmp_path / "model")))
     report = prepared.report
-    assert 60 < report.altered < 130
-    assert report.kept == report.read + report.altered - report.held_out - report.shared_with_held_out
+    assert 60 < report.added < 130
+    assert report.kept == 211 + report.added - report.held_out - report.shared_with_held_out
 
 
-def test_tags_are_one_symbol_and_stand_in_the_manifest_s_vocabulary(tmp_path):
+def test_a_tag_is_one_symbol_and_languages_and_attribution_are_kept(tmp_path):
     table = merge(toy(tmp_path, steps=1), {"data": {"tags": ["<bt>"], "languages": ["x", "y"], "attribution": "us"}})
     table["vocabulary"] = {"kind": "bpe", "size": 300, "byte_fallback": True}
     list(run(build(table), tmp_path / "model"))

@@ -26,21 +26,30 @@ def environment(tmp_path):
     return {**os.environ, "HEEDFUL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
 
+def run_twofold(table, folder):
+    script = folder.parent / "program.py"
+    script.write_text(PROGRAM)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    arguments = json.dumps(table), str(folder)
+    subprocess.run(
+        [*torchrun, *arguments], check=True, env=environment(folder.parent), capture_output=True, timeout=120
+    )
+
+
 def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp_path):
     source, target = write_pairs(tmp_path)
     table = settings(source, target, steps=4, checkpoint_every=2, evaluate_every=0)
     table["model"]["dropout"] = 0.0
     one = {**table, "batches": {"tokens": 128, "accumulate": 2}}
     list(run(build(one), tmp_path / "one"))
-    script = tmp_path / "program.py"
-    script.write_text(PROGRAM)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    subprocess.run(
-        [*torchrun, json.dumps(table), str(tmp_path / "two")],
-        check=True,
-        env=environment(tmp_path),
-        capture_output=True,
-    )
+    run_twofold(table, tmp_path / "two")
     weights = [read_weights(Path(tmp_path / name / "weights.safetensors")) for name in ("one", "two")]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_layer_that_one_process_leaves_out_still_has_a_gradient_in_the_sum(tmp_path):
+    table = settings(*write_pairs(tmp_path), steps=6, checkpoint_every=6, evaluate_every=0)
+    table["model"] |= {"encoder_layers": 2, "decoder_layers": 2, "layer_dropout": 0.5}
+    run_twofold(table, tmp_path / "two")
+    assert read_weights(tmp_path / "two" / "weights.safetensors")

@@ -42,7 +42,7 @@ def make_app() -> App:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     if sys.argv[1:2] == ["translate"]:
-        native.prepare()
+        native.prepare()  # before torch is imported, which takes as long as the compiler
     try:
         make_app()(sys.argv[1:], exit_on_error=False, print_error=False)
         status = _flush()

@@ -149,8 +149,8 @@ def _report(prepared: Prepared) -> Table:
     )
     table.add_column(style="dim")
     table.add_column()
-    copies = f", {report.altered:,} altered copies made" if report.altered else ""
-    table.add_row("pairs", f"{report.read:,} read{copies}, {report.kept:,} kept")
+    added = f", {report.added:,} altered copies and words added" if report.added else ""
+    table.add_row("pairs", f"{report.read:,} read{added}, {report.kept:,} kept")
     if report.dropped:
         table.add_row("left out", ", ".join(f"{count:,} {reason}" for reason, count in sorted(report.dropped.items())))
     if report.held_out:

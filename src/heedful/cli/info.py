@@ -54,6 +54,8 @@ def info(
         "search",
         ", ".join(f"{key} {manifest['search'][key]}" for key in ("beam", "length_penalty", "max_extra")),
     )
+    if manifest.get("languages"):
+        table.add_row("languages", " to ".join(manifest["languages"]))
     for key, value in manifest["provenance"].items():
         table.add_row(key, str(value))
     Console(highlight=False).print(table)

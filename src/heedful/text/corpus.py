@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
+from heedful.text.augment import word_pairs
 
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 
@@ -45,7 +47,7 @@ class DataConfig:
     drop_identical: bool = setting(True, "Leave out pairs whose source equals their target")
     max_length: int = setting(250, "Longest side of a pair, in subwords")
     max_ratio: float = setting(9.0, "Largest ratio of the two sides' lengths, in subwords")
-    seed: int = setting(1, "Seed for choosing the held-out pairs")
+    seed: int = setting(1, "Seed for choosing the held-out pairs and for altering copies")
 
 
 class Corpus(NamedTuple):
@@ -65,7 +67,7 @@ class Pair(NamedTuple):
 
 @dataclass
 class Report:
-    """What was found in the corpora: counts of pairs, copies made of them, and why some were left out."""
+    """What was found in the corpora: counts of pairs, copies and words added, and why some were left out."""
 
     read: int = 0
     dropped: dict[str, int] = field(default_factory=dict[str, int])
@@ -75,12 +77,12 @@ class Report:
     development: int = 0
     lengths: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     unknown: int = 0
-    altered: int = 0
+    added: int = 0
 
     @property
     def kept(self) -> int:
         """The number of pairs left to train on."""
-        return self.read + self.altered - sum(self.dropped.values()) - self.held_out - self.shared_with_held_out
+        return self.read + self.added - sum(self.dropped.values()) - self.held_out - self.shared_with_held_out
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count pairs as left out for `reason`."""
@@ -100,6 +102,11 @@ class Examined:
     def training(self) -> Iterator[tuple[int, str, str]]:
         """Yield (corpus number, source, target) of each training pair."""
         return self._chosen(1)
+
+    @cached_property
+    def words(self) -> list[tuple[str, str]]:
+        """Words of the training pairs with their translations: found when first asked for, in one more reading."""
+        return word_pairs(self.training())
 
     def held_out(self) -> list[tuple[str, str]]:
         """Return the pairs held out for development."""

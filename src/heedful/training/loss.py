@@ -94,8 +94,8 @@ class _ProjectedLoss(torch.autograd.Function):
             apart_CV = None
             if difference_CV is not None:
                 first_CV, second_CV = probability_CV.chunk(2)
-                between, apart_CV = _divergence(first_CV, second_CV, difference_CV)
-                divergence += between
+                between_C1, apart_CV = _divergence(first_CV, second_CV, difference_CV)
+                divergence += between_C1.sum(dtype=wide)
             if hidden_gradient_PND is None or weight_gradient_VD is None:
                 continue
             # d loss / d logits = p - target distribution, made in place. The even part of that distribution is left
@@ -134,7 +134,7 @@ class _ProjectedLoss(torch.autograd.Function):
 
 
 def _divergence(first_CV: Tensor, second_CV: Tensor, difference_CV: Tensor) -> tuple[Tensor, Tensor]:
-    """Return KL(p || q) + KL(q || p), summed over rows, and its gradient in the logits of p, then of q.
+    """Return KL(p || q) + KL(q || p) of each row, and its gradient in the logits of p, then of q.
 
     `difference_CV` is their logits' difference: the normalising terms cancel, so that no logarithm is needed.
     """
@@ -142,4 +142,4 @@ def _divergence(first_CV: Tensor, second_CV: Tensor, difference_CV: Tensor) -> t
     mean_second_C1 = torch.linalg.vecdot(second_CV, difference_CV)[:, None]
     to_first_CV = (difference_CV - mean_first_C1 + 1).mul_(first_CV).sub_(second_CV)
     to_second_CV = (mean_second_C1 - difference_CV + 1).mul_(second_CV).sub_(first_CV)
-    return (mean_first_C1 - mean_second_C1).float().sum(), torch.cat([to_first_CV, to_second_CV])
+    return mean_first_C1 - mean_second_C1, torch.cat([to_first_CV, to_second_CV])
