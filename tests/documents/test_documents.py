@@ -4,11 +4,13 @@ import ast
 import doctest
 import re
 import runpy
+import shlex
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from heedful.cli.app import make_app
 from heedful.config import read_toml
 from heedful.recipe import build
 
@@ -88,6 +90,15 @@ def test_commands_in_the_readme_exist_with_their_flags():
         section = re.search(rf"## heedful {command}\n(.*?)(\n## |\Z)", reference, re.S)[1]
         for flag in re.findall(r" (--[\w.-]+)", rest):
             assert re.search(rf"{re.escape(flag)}[`,]", section), f"{command} {flag}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/small-data.md"])
+def test_the_program_understands_the_commands_of_a_page(page):
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^(?:echo .* \| )?heedful (.*?)(?: < \S+)?$", text, re.M)
+    assert len(commands) >= 4
+    for command in commands:
+        make_app().parse_args(shlex.split(command), exit_on_error=False, print_error=False)
 
 
 def test_doctests_of_the_package_hold():
