@@ -18,6 +18,7 @@ jaxtyping.install_import_hook(
 
 import torch  # noqa: E402
 
+from heedful import native  # noqa: E402
 from heedful.model.transformer import Transformer, TransformerConfig  # noqa: E402
 from heedful.text.vocabulary import Vocabulary, VocabularyConfig, learn  # noqa: E402
 
@@ -41,6 +42,24 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEEDFUL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def without_compiler(monkeypatch):
+    """Have torch's operations do everything."""
+    monkeypatch.setenv("HEEDFUL_COMPILE", "0")
+    native._make.cache_clear()
+    yield
+    native._make.cache_clear()
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def compiled_or_not(request):
+    """Run a test with the compiled functions, and without them."""
+    if request.param == "torch":
+        request.getfixturevalue("without_compiler")
+    elif native.library("training") is None:
+        pytest.skip("no C++ compiler here")
 
 
 @pytest.fixture(scope="session")

@@ -38,9 +38,19 @@ MUTATIONS = {
         "self._came_NT[np.sort(rows)], self._sentence_N[rows]",
     ),
     "compiled attention without its last position": (
-        "native/kernels.cpp",
+        "native/search.cpp",
         "own.data(), position + 1, heads",
         "own.data(), position + (position == 0), heads",
+    ),
+    "compiled attention's gradient without the softmax's own": (
+        "native/training.cpp",
+        "(load(back + i) - mean) * load(weight + i)",
+        "load(back + i) * load(weight + i)",
+    ),
+    "compiled dropout drops others on the way back": (
+        "model/dropout.py",
+        "_drop(gradient, None, ctx.seed",
+        "_drop(gradient, None, ctx.seed + 8",
     ),
     "accumulated gradients not averaged": (
         "training/loop.py",

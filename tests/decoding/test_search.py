@@ -74,7 +74,7 @@ class Toy:
 def _both_ways(request, monkeypatch):
     """Search with the compiled functions, where they can be had, and without them."""
     if request.param == "torch":
-        monkeypatch.setattr("heedful.decoding.search.library", lambda: None)
+        monkeypatch.setattr("heedful.decoding.search.library", lambda _name: None)
 
 
 def run(toy, config, lengths=None, chosen=None, **more):

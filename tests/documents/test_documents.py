@@ -64,7 +64,7 @@ def test_the_tree_of_the_readme_is_the_tree_on_disk():
     on_disk = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.*")
-        if path.suffix in (".py", ".cpp") and path.name not in ("__init__.py", "__main__.py")
+        if path.suffix in (".py", ".cpp", ".h") and path.name not in ("__init__.py", "__main__.py")
     }
     assert {path.removeprefix("src/heedful/") for path in listed if path.startswith("src/")} == on_disk
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from heedful import native
 from heedful.model import transformer
+from heedful.model.fused_attention import fused_attention
 from heedful.model.recorder import recording
 from heedful.model.transformer import MultiHeadAttention, attention
 
@@ -57,10 +59,11 @@ def test_equal_keys_are_attended_to_equally():
     torch.testing.assert_close(heads, value.mean(2, keepdim=True).expand_as(heads))
 
 
+@pytest.mark.usefixtures("compiled_or_not")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("plain_scores", [0, 10**6])
-def test_a_row_that_may_attend_to_nothing_gives_no_nan(monkeypatch, dtype, plain_scores):
-    monkeypatch.setattr(transformer, "PLAIN_SCORES", plain_scores)
+@pytest.mark.parametrize("short", [0, 10**6])
+def test_a_row_that_may_attend_to_nothing_gives_no_nan(monkeypatch, dtype, short):
+    monkeypatch.setattr(transformer, "SHORT", short)
     module = MultiHeadAttention(D, H, K, KV, 0.0).to(dtype)
     x = torch.randn(B, L, D, dtype=dtype, requires_grad=True)
     mask = torch.ones(B, 1, L, L, dtype=torch.bool)
@@ -114,23 +117,45 @@ def test_multi_head_attention_equals_torchs_with_the_same_weights(mask):
 
 
 @pytest.mark.parametrize("mask", masks())
-def test_the_plain_and_the_fused_path_agree(monkeypatch, mask):
+def test_short_and_long_sequences_are_attended_to_alike(monkeypatch, mask):
     torch.manual_seed(7)
     module = MultiHeadAttention(D, H, K, KV, 0.0).double()
     x = torch.randn(B, L, D, dtype=torch.float64, requires_grad=True)
     y = torch.randn(B, M, D, dtype=torch.float64, requires_grad=True)
     called = []
-    fused = functional.scaled_dot_product_attention
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *args: called.append(1) or fused(*args))
+    torchs = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *args: called.append(1) or torchs(*args))
     results = []
     for scores, calls in ((10**6, 0), (0, 1)):
-        monkeypatch.setattr(transformer, "PLAIN_SCORES", scores)
+        monkeypatch.setattr(transformer, "SHORT", scores)
         out = module(x, module.keys_values(y), mask)
         assert len(called) == calls
         upstream = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out)
         results.append([out, *torch.autograd.grad(out, [x, y, *module.parameters()], upstream)])
-    for plain, fast in zip(*results, strict=True):
-        torch.testing.assert_close(plain, fast, rtol=1e-10, atol=1e-10)
+    for short, long in zip(*results, strict=True):
+        torch.testing.assert_close(short, long, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("observed", "dropout", "dtype", "fused"),
+    [
+        (False, 0.0, torch.float32, True),
+        (False, 0.0, torch.bfloat16, True),
+        (False, 0.0, torch.float64, False),
+        (True, 0.0, torch.float32, False),
+        (False, 0.3, torch.float32, False),
+    ],
+)
+def test_the_compiled_way_is_taken_where_it_can_be(monkeypatch, observed, dropout, dtype, fused):
+    if native.library("training") is None:
+        pytest.skip("no C++ compiler here")
+    called = []
+    monkeypatch.setattr(transformer, "fused_attention", lambda *args: called.append(1) or fused_attention(*args))
+    module = MultiHeadAttention(D, H, K, KV, dropout).to(dtype)
+    module.observer = (lambda _weights: None) if observed else None
+    x = torch.randn(B, L, D, dtype=dtype)
+    module(x, module.keys_values(x), None)
+    assert bool(called) == fused
 
 
 def test_attention_dropout_drops_weights_in_training_only():

@@ -105,7 +105,7 @@ def test_select_reorders_hypotheses_and_drops_sentences(engine):
 
 @torch.no_grad()
 def test_compiled_steps_do_not_depend_on_the_batch_to_the_last_bit(engine):
-    """Torch's products are not promised to be so; those of kernels.cpp are."""
+    """Torch's products are not promised to be so; those of search.cpp are."""
     model, inference = engine(d_model=48, heads=3, d_k=16, d_v=32, d_ff=67)
     if not isinstance(inference, CompiledInference):
         pytest.skip("compiled only")

@@ -8,6 +8,7 @@ from heedful.training import loss as module
 from heedful.training.loss import consistent_cross_entropy, smoothed_cross_entropy
 
 N, D, V = 23, 11, 31
+pytestmark = pytest.mark.usefixtures("compiled_or_not")
 SMOOTHING = pytest.mark.parametrize("smoothing", [0.0, 0.1])
 
 
@@ -82,6 +83,15 @@ def test_huge_logits_stay_numbers(smoothing, dtype):
     gradients = torch.autograd.grad(ours.smoothed, (hidden, weight))
     assert all(tensor.isfinite().all() for tensor in (*ours, *gradients))
     assert ours.smoothed.item() == pytest.approx(reference(hidden, weight, target, smoothing).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_a_number_is_not_hidden(dtype):
+    hidden, weight, target = example(dtype)
+    with torch.no_grad():
+        weight[(target[0] + 1) % V, 3] = torch.nan
+    gradients = torch.autograd.grad(smoothed_cross_entropy(hidden, weight, target, 0.0).smoothed, (hidden, weight))
+    assert all(tensor.isnan().any() for tensor in gradients)
 
 
 def test_the_loss_of_equal_logits_is_the_logarithm_of_the_vocabulary():

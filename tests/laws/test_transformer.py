@@ -189,6 +189,7 @@ def test_the_big_model_is_as_big_as_the_papers():
 
 
 @pytest.mark.parametrize("changes", [{}, {"d_k": 0, "d_v": 0}, {"decoder_layers": 1, "normalization": "pre"}])
+@pytest.mark.usefixtures("without_compiler")
 def test_flops_by_formula_are_those_that_torch_counts(tiny_model, changes):
     model = tiny_model(**changes)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -228,6 +229,7 @@ def test_sizes_that_do_not_fit_are_refused(tiny_model, changes):
 # Dropout ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("compiled_or_not")
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5])
 @pytest.mark.parametrize("shape", [(100_003,), (47, 43, 53)])
 def test_dropout_zeroes_at_its_rate_and_keeps_the_expectation(p, shape):
@@ -239,6 +241,7 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_expectation(p, shape):
     assert len(y.unique()) == 2, "survivors are scaled alike"
 
 
+@pytest.mark.usefixtures("compiled_or_not")
 def test_the_expectation_is_exact_for_the_rate_that_is_used():
     # A threshold off by one would drop 1/256 more than survivors are scaled for; enough draws tell them apart.
     torch.manual_seed(2)
@@ -246,6 +249,7 @@ def test_the_expectation_is_exact_for_the_rate_that_is_used():
     assert y.mean().item() == pytest.approx(1.0, abs=5 * math.sqrt(1 / 3 / y.numel()))
 
 
+@pytest.mark.usefixtures("compiled_or_not")
 def test_dropout_drops_each_element_independently():
     torch.manual_seed(3)
     kept = (Dropout(0.5)(torch.ones(20_011, 8)) > 0).double()
@@ -253,12 +257,31 @@ def test_dropout_drops_each_element_independently():
     assert correlation.abs().max() < 5 / math.sqrt(20_011)
 
 
+@pytest.mark.usefixtures("compiled_or_not")
 def test_the_gradient_of_dropout_has_its_mask():
     x = torch.randn(1009, requires_grad=True)
     y = Dropout(0.3)(x)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(y, x * gradient)
     assert 0 < (gradient == 0).sum() < 1009
+
+
+@pytest.mark.usefixtures("compiled_or_not")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_what_is_dropped_out_of_can_be_added_to_something_else(dtype):
+    x, onto = (torch.randn(7, 149, dtype=dtype).requires_grad_() for _ in range(2))
+    dropout = Dropout(0.3)
+    torch.manual_seed(5)
+    dropped = dropout(x)
+    torch.manual_seed(5)
+    summed = dropout(x, onto=onto)
+    tolerance = 2**-7 if dtype == torch.bfloat16 else 1e-6  # compiled, it is rounded once
+    torch.testing.assert_close(summed, onto + dropped, rtol=tolerance, atol=tolerance)
+    upstream = torch.randn_like(x)
+    to_x, to_onto = torch.autograd.grad(summed, (x, onto), upstream)
+    assert torch.equal(to_onto, upstream)
+    torch.testing.assert_close(to_x, upstream * (dropped != 0) / (1 - 77 / 256), rtol=tolerance, atol=tolerance)
+    assert torch.equal(dropout.eval()(x, onto=onto), onto + x)
 
 
 def test_dropout_is_nothing_in_evaluation_or_at_zero():

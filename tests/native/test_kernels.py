@@ -9,16 +9,16 @@ from heedful import native
 
 @pytest.fixture(scope="module")
 def kernels():
-    return native.library() or pytest.skip("no C++ compiler here")
+    return native.library("search") or pytest.skip("no C++ compiler here")
 
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """Look for a compiler anew, in an empty cache."""
     monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path))
-    native._library.cache_clear()
+    native._make.cache_clear()
     yield monkeypatch
-    native._library.cache_clear()
+    native._make.cache_clear()
 
 
 @pytest.mark.parametrize("symbols", [1, 15, 16, 64, 67, 5987])
@@ -55,27 +55,27 @@ def test_successors_are_the_best_log_probabilities(kernels, width, symbols, coun
 def test_who_asks_while_it_is_prepared_waits_and_nothing_is_compiled_twice(kernels, fresh):
     compiled, compile_it = [], native._compile
     fresh.setattr(native, "_compile", lambda *arguments: (compiled.append(1), compile_it(*arguments)))
-    native.prepare()
-    assert native.library() is not None
+    native.prepare("search")
+    assert native.library("search") is not None
     assert len(compiled) == 1
 
 
 def test_the_library_is_made_once(kernels, fresh, tmp_path):
-    assert native.library() is not None
+    assert native.library("search") is not None
     [made] = tmp_path.iterdir()
     before = made.stat()
-    native._library.cache_clear()
-    assert native.library() is not None
+    native._make.cache_clear()
+    assert native.library("search") is not None
     assert made.stat().st_mtime_ns == before.st_mtime_ns
 
 
 @pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
 def test_without_a_working_compiler_there_is_no_library(fresh, tmp_path, compiler):
     fresh.setenv("CXX", compiler)
-    assert native.library() is None
+    assert native.library("search") is None
     assert not list(tmp_path.iterdir())
 
 
 def test_it_can_be_done_without(fresh):
     fresh.setenv("HEEDFUL_COMPILE", "0")
-    assert native.library() is None
+    assert native.library("search") is None

@@ -50,7 +50,7 @@ def test_two_hundred_steps_have_the_losses_of_a_plain_loop(tmp_path, monkeypatch
         steps=STEPS, schedule="cosine", rate=2e-3, warmup=20, checkpoint_every=STEPS, precision="float32"
     )
     fast = [record.loss for record in steps_of(train(model, OneBatch(*batches), config, tmp_path))]
-    monkeypatch.setattr("heedful.model.transformer.PLAIN_SCORES", 0)  # scaled_dot_product_attention everywhere
+    monkeypatch.setattr("heedful.model.transformer.SHORT", 0)  # scaled_dot_product_attention everywhere
     slow = plain_curve(plain, batches, config)
     assert slow[-1] < slow[0] / 1.3, "it learns"
     assert fast == pytest.approx(slow, rel=1e-5, abs=1e-5)

@@ -41,8 +41,11 @@ def make_app() -> App:
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
+    # before torch is imported, which takes as long as the compiler
     if sys.argv[1:2] == ["translate"]:
-        native.prepare()  # before torch is imported, which takes as long as the compiler
+        native.prepare("search")
+    elif sys.argv[1:2] in (["train"], ["demo"], ["bench"]):
+        native.prepare("training", "search")
     try:
         make_app()(sys.argv[1:], exit_on_error=False, print_error=False)
         status = _flush()

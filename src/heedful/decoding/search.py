@@ -260,7 +260,7 @@ def _successors(
     (sentences, width), symbols = beams.live_BW.shape, logits_NV.size(1)
     count = min(count, width * symbols)
     on_processor = logits_NV.dtype == torch.float32 and logits_NV.device.type == "cpu" and logits_NV.is_contiguous()
-    compiled = library() if on_processor else None
+    compiled = library("search") if on_processor else None
     if compiled is None:
         gain_BW = beams.live_BW - _log_sum_exp(logits_NV).reshape(beams.live_BW.shape)
         rules.apply(logits_NV, beams)

@@ -16,9 +16,8 @@ from torch.nn import functional
 
 from heedful.model.inference import Weights, keys_values_weight, query_weight
 from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
-from heedful.native import I64, PTR, library
+from heedful.native import F32, I64, PTR, library
 
-F32 = ctypes.c_float
 STEPS = 64  # to begin with
 
 
@@ -121,7 +120,7 @@ class CompiledInference:
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, weights: Weights = "float32") -> None:
-        found = library()
+        found = library("search")
         assert found is not None, "ask `can_compile` first"
         self._library, self._kept = found, []  # type: tuple[ctypes.CDLL, list[Any]]
         self._bfloat16, self._panel = weights == "bfloat16", found.panel()
@@ -223,7 +222,7 @@ class CompiledInference:
         return _Norm(self._address(norm.weight), self._address(norm.bias))
 
     def _product(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> _Product:
-        """Lay weights out in panels, as kernels.cpp wants them."""
+        """Lay weights out in panels, as search.cpp wants them."""
         outputs, inputs = weight_OI.shape
         together = 2 if self._bfloat16 else 1
         padding = (0, -inputs % together, 0, -outputs % self._panel)
@@ -260,5 +259,5 @@ def can_compile(model: Transformer, weights: Weights) -> bool:
     token = model.source_embedding.token.weight
     if token.device.type != "cpu" or token.dtype != torch.float32:
         return False
-    found = library()
+    found = library("search")
     return found is not None and (weights == "float32" or bool(found.has_bfloat16()))

@@ -1,9 +1,9 @@
 """Dropout with masks from random bytes.
 
 On a CPU, torch draws a Bernoulli variable for each element, which costs more than the sublayer it follows in a
-small model. Here 64-bit random integers are read as eight bytes each, and an element is dropped where its byte is
-below a threshold: the probability is a multiple of 1/256, and survivors are scaled by exactly that probability,
-so that the expectation is exact. docs/LOG.md has the measurement.
+small model. Here an element is dropped where a random byte is below a threshold: the probability is a multiple of
+1/256, and survivors are scaled by exactly that probability, so that the expectation is exact. Compiled, the bytes are
+drawn again on the way back, and no mask is kept (native/training.cpp). docs/LOG.md has the measurements.
 """
 
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from heedful.model.fused_attention import NARROW
+from heedful.native import library
 
 
 class Dropout(nn.Module):
@@ -20,18 +23,42 @@ class Dropout(nn.Module):
         super().__init__()
         self.p = p
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` with some elements dropped, or `x` itself outside training."""
-        if not self.training or self.p == 0.0:
-            return x
-        if x.device.type != "cpu":
-            return functional.dropout(x, self.p)
-        dropped: Tensor = _ByteDropout.apply(x, min(round(self.p * 256), 255))  # type: ignore[no-untyped-call]
-        return dropped
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Return `x`, in training with some elements dropped; added to `onto`, if that is given."""
+        if self.training and self.p > 0.0 and x.device.type == "cpu":
+            threshold = min(round(self.p * 256), 255)
+            if x.dtype in NARROW and library("training"):
+                return _CompiledDropout.apply(x, onto, threshold)  # type: ignore[no-untyped-call, no-any-return]
+            x = _ByteDropout.apply(x, threshold)  # type: ignore[no-untyped-call]
+        elif self.training and self.p > 0.0:
+            x = functional.dropout(x, self.p)
+        return x if onto is None else onto + x
 
     def extra_repr(self) -> str:
         """Show the probability in the model's printed form."""
         return f"p={self.p}"
+
+
+class _CompiledDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, onto: Tensor | None, threshold: int) -> Tensor:
+        ctx.seed, ctx.threshold, ctx.onto = int(torch.randint(2**63 - 1, ())), threshold, onto is not None
+        return _drop(x, onto, ctx.seed, threshold)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        return _drop(gradient, None, ctx.seed, ctx.threshold), gradient if ctx.onto else None, None
+
+
+def _drop(x: Tensor, onto: Tensor | None, seed: int, threshold: int) -> Tensor:
+    found = library("training")
+    assert found is not None
+    x, onto = x.contiguous(), None if onto is None else onto.to(x.dtype).contiguous()
+    out = torch.empty_like(x)
+    address = None if onto is None else onto.data_ptr()
+    found.dropout(NARROW[x.dtype], x.data_ptr(), address, x.numel(), seed, threshold, out.data_ptr())
+    return out
 
 
 class _ByteDropout(torch.autograd.Function):

@@ -18,9 +18,10 @@ from torch.nn import functional
 from heedful.config import setting
 from heedful.errors import HeedfulError
 from heedful.model.dropout import Dropout
+from heedful.model.fused_attention import can_fuse, fused_attention
 
 # Above this many scores per head, scaled_dot_product_attention wins on a CPU: it never holds the whole matrix.
-PLAIN_SCORES = 256 * 256
+SHORT = 256 * 256
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Tensor, "B L D"]:
         """Attend from each position of `x_BLD` to `attended`."""
         query_BHLK = self._split(self.query(x_BLD))
-        if self._plain(query_BHLK, attended):
+        if self._short(query_BHLK, attended) and not self._needs_weights() and can_fuse(query_BHLK):
+            heads_BHLK = fused_attention(query_BHLK, *attended, allowed_B1LM)
+        elif self._short(query_BHLK, attended) or self.observer:
             heads_BHLK, weights_BHLM = attention(query_BHLK, *attended, allowed_B1LM, self.dropout)
             if self.observer:
                 self.observer(weights_BHLM.detach())
@@ -117,11 +120,12 @@ class MultiHeadAttention(nn.Module):
     def _split(self, x_BLHK: Tensor) -> Tensor:
         return x_BLHK.view(*x_BLHK.shape[:2], self.heads, -1).transpose(1, 2)
 
-    def _plain(self, query_BHLK: Tensor, attended: KeysValues) -> bool:
-        # Plain products win on a CPU with short sequences, the fused kernel elsewhere; a test ties the two.
-        if self.observer:
-            return True
-        return query_BHLK.device.type == "cpu" and query_BHLK.size(2) * attended.key_BHMK.size(2) <= PLAIN_SCORES
+    def _short(self, query_BHLK: Tensor, attended: KeysValues) -> bool:
+        # On a CPU torch's own kernel pays for long sequences only; a test ties all ways of attending.
+        return query_BHLK.device.type == "cpu" and query_BHLK.size(2) * attended.key_BHMK.size(2) <= SHORT
+
+    def _needs_weights(self) -> bool:
+        return self.observer is not None or (self.training and self.dropout.p > 0)
 
 
 # 3.3 Position-wise feed-forward networks --------------------------------------------------------------------------
@@ -201,8 +205,8 @@ class Residual(nn.Module):
     def forward(self, x_BLD: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """Wrap `sublayer` around `x_BLD`."""
         if self.pre:
-            return x_BLD + cast(Tensor, self.dropout(sublayer(self.norm(x_BLD))))
-        return cast(Tensor, self.norm(x_BLD + self.dropout(sublayer(x_BLD))))
+            return cast(Tensor, self.dropout(sublayer(self.norm(x_BLD)), onto=x_BLD))
+        return cast(Tensor, self.norm(self.dropout(sublayer(x_BLD), onto=x_BLD)))
 
 
 class EncoderLayer(nn.Module):

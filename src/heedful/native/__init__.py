@@ -1,6 +1,7 @@
-"""The parts of search that are written in C++: compiled where a compiler is, loaded with ctypes, and never needed.
+"""The parts of search and of training that are written in C++: compiled where a compiler is, loaded with ctypes, and
+never needed.
 
-The library is made once for each processor, compiler and version of the source, in heedful's cache folder. The
+Each library is made once for each processor, compiler and version of the source, in heedful's cache folder. The
 environment's CXX names the compiler; HEEDFUL_COMPILE=0 does without.
 """
 
@@ -14,54 +15,83 @@ import tempfile
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from heedful import files
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).parent
 # As fast as -O3, in half of its time: what counts is that short inner loops are unrolled whole.
-OPTIONS = ("-O2", "-fpeel-loops", "-std=c++17", "-shared", "-fPIC")
+OPTIONS = ("-O2", "-fpeel-loops", "-std=c++17", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
+Name = Literal["search", "training"]
 _making = threading.Lock()
-I64, PTR = ctypes.c_int64, ctypes.c_void_p
-SIGNATURES = {
-    "panel": [],
-    "has_bfloat16": [],
-    "encode": [PTR, PTR, PTR, PTR, I64, PTR, PTR],
-    "remember": [PTR, PTR, I64, PTR],
-    "step": [PTR, PTR, I64, I64, PTR, PTR, PTR, I64, PTR, PTR, PTR, I64, PTR, PTR],
-    "logits": [PTR, PTR, I64, PTR],
-    "log_sum_exp": [PTR, I64, I64, PTR],
-    "successors": [PTR, PTR, PTR, I64, I64, I64, PTR, I64, ctypes.c_float, I64, PTR, PTR, PTR],
+I64, U64, F32, PTR = ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_void_p
+SIGNATURES: dict[Name, dict[str, list[type]]] = {
+    "search": {
+        "panel": [],
+        "has_bfloat16": [],
+        "encode": [PTR, PTR, PTR, PTR, I64, PTR, PTR],
+        "remember": [PTR, PTR, I64, PTR],
+        "step": [PTR, PTR, I64, I64, PTR, PTR, PTR, I64, PTR, PTR, PTR, I64, PTR, PTR],
+        "logits": [PTR, PTR, I64, PTR],
+        "log_sum_exp": [PTR, I64, I64, PTR],
+        "successors": [PTR, PTR, PTR, I64, I64, I64, PTR, I64, F32, I64, PTR, PTR, PTR],
+    },
+    "training": {
+        "lanes": [],
+        "attention": [I64, PTR, PTR, PTR, PTR, PTR, F32, PTR, PTR],
+        "attention_backward": [I64, PTR, PTR, PTR, PTR, PTR, F32, PTR, PTR, PTR, PTR],
+        "dropout": [I64, PTR, PTR, I64, U64, I64, PTR],
+        "softmax_in_place": [I64, PTR, I64, I64],
+        "accumulate": [PTR, PTR, I64],
+    },
 }
 
 
-def prepare() -> None:
-    """Compile in the background, if that is still to be done: the compiler can work while torch is imported."""
-    threading.Thread(target=library).start()
+def prepare(*names: Name) -> None:
+    """Compile in the background what is still to be compiled: the compiler can work while torch is imported."""
+    for name in names:
+        threading.Thread(target=_made, args=(name,)).start()
 
 
-def library() -> ctypes.CDLL | None:
-    """Return the compiled functions of kernels.cpp, or None where they cannot be had."""
-    with _making:
-        return _library()
+def library(name: Name) -> ctypes.CDLL | None:
+    """Return the compiled functions of `name`.cpp, or None where they cannot be had.
+
+    Those of training take their threads from torch's OpenMP, and can be loaded only after torch has been.
+    """
+    path = _made(name)
+    return _loaded(name, path) if path else None
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    for function_name, arguments in SIGNATURES[name].items():
+        function = getattr(loaded, function_name)
+        function.argtypes, function.restype = arguments, I64 if not arguments else None
+    return loaded
+
+
+def _made(name: Name) -> Path | None:
+    with _making:
+        return _make(name)
+
+
+@cache
+def _make(name: Name) -> Path | None:
     compiler = _compiler()
     if compiler is None:
         return None
-    path = files.cache_folder() / f"kernels-{_key(compiler)}.so"
+    path = files.cache_folder() / f"{name}-{_key(compiler)}.so"
     try:
         if not path.is_file():
-            _compile(compiler, path)
-        loaded = ctypes.CDLL(str(path))
+            _compile(compiler, name, path)
     except (OSError, subprocess.SubprocessError):
         return None
-    for name, arguments in SIGNATURES.items():
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, I64 if not arguments else None
-    return loaded
+    return path
 
 
 def _compiler() -> str | None:
@@ -71,23 +101,27 @@ def _compiler() -> str | None:
     return next((found for name in ([wanted] if wanted else COMPILERS) if (found := shutil.which(name))), None)
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, name: Name, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    arm = platform.machine() in ("arm64", "aarch64")
+    processor = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+    # OpenMP's own library is left to be found in the process: two of them would fight over the processor.
+    threads = ("-fopenmp",) if name == "training" else ()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        command = [compiler, *OPTIONS, "-mcpu=native" if arm else "-march=native", str(SOURCE), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        object_, made = Path(folder) / "object.o", Path(folder) / path.name
+        compile_it = (*OPTIONS, processor, *threads, "-c", str(FOLDER / f"{name}.cpp"), "-o", str(object_))
+        for arguments in (compile_it, ("-shared", str(object_), "-o", str(made))):
+            subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=300)
         made.replace(path)
 
 
 def _key(compiler: str) -> str:
-    """Tell apart what the library depends on: a home folder may be shared by machines that differ."""
+    """Tell apart what a library depends on: a home folder may be shared by machines that differ."""
     described = Path("/proc/cpuinfo")
     processor = platform.processor() + platform.machine()
     if described.is_file():
         lines = described.read_text().splitlines()
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    parts = (SOURCE.read_bytes(), repr(OPTIONS).encode(), compiler.encode(), version, processor.encode())
+    sources = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]*"))]
+    parts = (*sources, repr(OPTIONS).encode(), compiler.encode(), version, processor.encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -12,6 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from heedful.model.fused_attention import NARROW
+from heedful.native import library
+
 CHUNK = 384
 LEAST = 1e-30  # below it, float32 and bfloat16 soon run out of exponents
 
@@ -89,7 +92,7 @@ class _ProjectedLoss(torch.autograd.Function):
             logits_CV = hidden_CD @ weight_VD.T
             target_logit_PN[:, rows] = logits_CV[target_of_C].view(passes, -1).to(wide)
             difference_CV = torch.sub(*logits_CV.chunk(2)) if consistency else None
-            probability_CV = torch.softmax(logits_CV, 1, out=logits_CV)  # in place: half the memory to move
+            probability_CV = _softmax_in_place(logits_CV)
             target_probability_PN[:, rows] = probability_CV[target_of_C].view(passes, -1).to(wide)
             apart_CV = None
             if difference_CV is not None:
@@ -106,10 +109,7 @@ class _ProjectedLoss(torch.autograd.Function):
                 gradient_CV.add_(apart_CV, alpha=consistency / 2)
             back_CD = torch.addmm(mean_weight_D.to(narrow), gradient_CV, weight_VD, beta=-smoothing)
             hidden_gradient_PND[:, rows] = back_CD.view(passes, -1, back_CD.size(1))
-            if narrow == wide:
-                weight_gradient_VD.addmm_(gradient_CV.T, hidden_CD)
-            else:
-                weight_gradient_VD += gradient_CV.T @ hidden_CD
+            _add_product(weight_gradient_VD, gradient_CV.T, hidden_CD)
         if weight_gradient_VD is not None:
             weight_gradient_VD -= hidden_ND.sum(0, dtype=wide) * (smoothing / len(weight_VD))
         likelihood_N = -target_probability_PN.flatten().log()
@@ -131,6 +131,28 @@ class _ProjectedLoss(torch.autograd.Function):
         scale = smoothed / ctx.passes
         weight_gradient_VD = (weight_gradient_VD * scale).to(hidden_gradient_PND.dtype)
         return hidden_gradient_PND.flatten(0, 1) * scale, weight_gradient_VD, None, None, None, None
+
+
+def _softmax_in_place(logits_CV: Tensor) -> Tensor:
+    """Half the memory to move."""
+    compiled = library("training") if logits_CV.device.type == "cpu" and logits_CV.dtype in NARROW else None
+    if compiled is None:
+        return torch.softmax(logits_CV, 1, out=logits_CV)
+    compiled.softmax_in_place(NARROW[logits_CV.dtype], logits_CV.data_ptr(), *logits_CV.shape)
+    return logits_CV
+
+
+def _add_product(sum_VD: Tensor, left_VC: Tensor, right_CD: Tensor) -> None:
+    """Add a product to a sum, which may be of a wider type."""
+    if left_VC.dtype == sum_VD.dtype:
+        sum_VD.addmm_(left_VC, right_CD)
+        return
+    product_VD = left_VC @ right_CD
+    compiled = library("training") if sum_VD.device.type == "cpu" and product_VD.dtype == torch.bfloat16 else None
+    if compiled is None:
+        sum_VD += product_VD
+    else:
+        compiled.accumulate(sum_VD.data_ptr(), product_VD.data_ptr(), sum_VD.numel())
 
 
 def _divergence(first_CV: Tensor, second_CV: Tensor, difference_CV: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,346 @@
+// Parts of training that torch takes many passes over memory for: attention between short sequences, dropout, and the
+// softmax of the loss. Each is one pass here. Threads are those of torch's own OpenMP: see native/__init__.py.
+//
+// Tensors are float32 or bfloat16; sums and everything between a function's input and output are float32.
+
+#include "vectors.h"
+
+typedef uint16_t half_vec __attribute__((vector_size(2 * LANES)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
+
+struct bfloat16 { uint16_t bits; };
+
+// Where a tensor [sentences, heads, positions, width] begins, and how many elements lie between two of each; numbers
+// of one position stand side by side.
+struct View { void *data; int64_t sentence, head, position; };
+
+// Which position may attend to which: bytes [sentences, positions, positions attended to], any stride may be 0.
+struct Mask { const uint8_t *data; int64_t sentence, position, attended; };
+
+struct Sizes { int64_t sentences, heads, positions, attended, d_k, d_v; };
+
+namespace {
+
+inline vec load(const bfloat16 *from) {
+    half_vec bits;
+    std::memcpy(&bits, from, sizeof bits);
+    uvec wide = __builtin_convertvector(bits, uvec) << 16;
+    vec v;
+    std::memcpy(&v, &wide, sizeof v);
+    return v;
+}
+
+inline void store(bfloat16 *to, vec v) {  // to the nearest, ties to even
+#if defined(__AVX512BF16__)
+    __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);
+#else
+    uvec wide;
+    std::memcpy(&wide, &v, sizeof wide);
+    half_vec narrow = __builtin_convertvector((wide + 0x7fff + ((wide >> 16) & 1)) >> 16, half_vec);
+#endif
+    std::memcpy(to, &narrow, sizeof narrow);
+}
+
+// Fewer numbers than a vector holds.
+template <typename T>
+inline vec load(const T *from, int64_t n) { T room[LANES] = {}; std::memcpy(room, from, n * sizeof(T)); return load(room); }
+
+template <typename T>
+inline void store(T *to, vec v, int64_t n) { T room[LANES]; store(room, v); std::memcpy(to, room, n * sizeof(T)); }
+
+template <typename Use>
+inline void each_vector(int64_t n, Use use) {  // use(where it begins, how many numbers of it count)
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) use(i, (int64_t)LANES);
+    if (i < n) use(i, n - i);
+}
+
+template <typename T>
+inline vec load_some(const T *from, int64_t n) { return n == LANES ? load(from) : load(from, n); }
+
+template <typename T>
+inline void store_some(T *to, vec v, int64_t n) { n == LANES ? store(to, v) : store(to, v, n); }
+
+inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+// Small matrices: float32, rows padded to whole vectors ---------------------------------------------------------------
+
+struct Matrix { float *data; int64_t rows, columns, stride; };
+
+class Room {  // matrices of one head, in memory that stays between calls
+    std::vector<float> floats;
+    int64_t used = 0;
+public:
+    void reserve(int64_t n) { used = 0; if ((int64_t)floats.size() < n) floats.resize(n); }
+    Matrix matrix(int64_t rows, int64_t columns) {
+        Matrix made{floats.data() + used, rows, columns, padded(columns)};
+        used += rows * made.stride;
+        return made;
+    }
+};
+
+template <typename T>
+void read(const T *from, int64_t stride, float scale, Matrix to) {
+    for (int64_t r = 0; r < to.rows; r++)
+        each_vector(to.columns, [&](int64_t i, int64_t n) { store(to.data + r * to.stride + i, load_some(from + r * stride + i, n) * scale); });
+}
+
+template <typename T>
+void write(Matrix from, T *to, int64_t stride) {
+    for (int64_t r = 0; r < from.rows; r++)
+        each_vector(from.columns, [&](int64_t i, int64_t n) { store_some(to + r * stride + i, load(from.data + r * from.stride + i), n); });
+}
+
+void transpose(Matrix from, Matrix to) {
+    for (int64_t c = 0; c < from.columns; c++) {
+        for (int64_t r = 0; r < from.rows; r++) to.data[c * to.stride + r] = from.data[r * from.stride + c];
+        for (int64_t r = from.rows; r < to.stride; r++) to.data[c * to.stride + r] = 0;
+    }
+}
+
+// out = a b, where a's element (r, i) stands at a[r * row + i * inner]: so a may be a transposed matrix.
+struct Left { const float *data; int64_t row, inner; };
+
+template <int R, int V>
+inline void block(Left a, Matrix b, float *out, int64_t stride) {
+    vec sums[R][V] = {};
+    for (int64_t i = 0; i < b.rows; i++)
+        for (int v = 0; v < V; v++) {
+            const vec right = load(b.data + i * b.stride + v * LANES);
+            for (int r = 0; r < R; r++) sums[r][v] += a.data[r * a.row + i * a.inner] * right;
+        }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) store(out + r * stride + v * LANES, sums[r][v]);
+}
+
+template <int V>
+inline void columns(Left a, Matrix b, Matrix out) {
+    int64_t r = 0;
+    auto take = [&](auto rows) {
+        for (; r + rows() <= out.rows; r += rows())
+            block<rows(), V>({a.data + r * a.row, a.row, a.inner}, b, out.data + r * out.stride, out.stride);
+    };
+    take(std::integral_constant<int, 6>{});
+    take(std::integral_constant<int, 3>{});
+    take(std::integral_constant<int, 1>{});
+}
+
+void multiply(Left a, Matrix b, Matrix out) {
+    int64_t c = 0;
+    auto right = [&] { return Matrix{b.data + c, b.rows, b.columns, b.stride}; };
+    auto to = [&] { return Matrix{out.data + c, out.rows, out.columns, out.stride}; };
+    for (; c + 2 * LANES <= out.stride; c += 2 * LANES) columns<2>(a, right(), to());
+    for (; c < out.stride; c += LANES) columns<1>(a, right(), to());
+}
+
+inline Left as_it_is(Matrix m) { return {m.data, m.stride, 1}; }
+inline Left transposed(Matrix m) { return {m.data, 1, m.stride}; }
+
+// Attention -----------------------------------------------------------------------------------------------------------
+
+// What to add to scores: 0 where they may be attended to, minus infinity elsewhere and behind the last column; false if nothing may be.
+bool look_up(const uint8_t *allowed, int64_t stride, int64_t n, float *hidden) {
+    constexpr float NEVER = -std::numeric_limits<float>::infinity();
+    bool any = false;
+    for (int64_t i = 0; i < n; i++) {
+        const bool may = !allowed || allowed[i * stride];
+        hidden[i] = may ? 0 : NEVER;
+        any |= may;
+    }
+    if (!any) std::memset(hidden, 0, n * sizeof(float));
+    for (int64_t i = n; i % LANES; i++) hidden[i] = NEVER;
+    return any;
+}
+
+// Softmax of x + hidden. What is hidden has no weight at all, so that it cannot change a single bit.
+void softmax(float *x, const float *hidden, int64_t n) {
+    vec m = vec{} - std::numeric_limits<float>::max(), s = {};
+    for (int64_t i = 0; i < n; i += LANES) {
+        const vec score = load(x + i) + load(hidden + i);
+        m = maximum(m, score);
+        store(x + i, score);
+    }
+    const float most = largest(m);
+    for (int64_t i = 0; i < n; i += LANES) {
+        vec e = exponential(load(x + i) - most);
+        e = load(hidden + i) < 0 ? vec{} : e;
+        store(x + i, e);
+        s += e;
+    }
+    const float scale = 1.0f / sum(s);
+    for (int64_t i = 0; i < n; i += LANES) store(x + i, load(x + i) * scale);
+}
+
+template <typename T>
+T *of_head(const View &view, int64_t sentence, int64_t head) {
+    return static_cast<T *>(view.data) + sentence * view.sentence + head * view.head;
+}
+
+template <typename Use>
+void each_head(const Sizes &n, Use use) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n.sentences * n.heads; i++) use(i / n.heads, i % n.heads);
+}
+
+int64_t room_for(const Sizes &n) {
+    const int64_t k = padded(n.d_k), v = padded(n.d_v), l = padded(n.positions), m = padded(n.attended);
+    return 4 * (l + m) * (k + v) + l * m + m;
+}
+
+template <typename T>
+void attend(const Sizes &n, const View &query, const View &key, const View &value, const Mask &mask, float scale, float *weights, const View &out) {
+    each_head(n, [&](int64_t s, int64_t h) {
+        static thread_local Room room;
+        room.reserve(room_for(n));
+        Matrix q = room.matrix(n.positions, n.d_k), k = room.matrix(n.attended, n.d_k), k_t = room.matrix(n.d_k, n.attended);
+        Matrix v = room.matrix(n.attended, n.d_v), o = room.matrix(n.positions, n.d_v);
+        Matrix w{weights + (s * n.heads + h) * n.positions * padded(n.attended), n.positions, n.attended, padded(n.attended)};
+        read(of_head<T>(query, s, h), query.position, scale, q);
+        read(of_head<T>(key, s, h), key.position, 1.0f, k);
+        read(of_head<T>(value, s, h), value.position, 1.0f, v);
+        transpose(k, k_t);
+        multiply(as_it_is(q), k_t, w);
+        const uint8_t *allowed = mask.data ? mask.data + s * mask.sentence : nullptr;
+        Matrix hidden = room.matrix(1, n.attended);
+        bool any = true;
+        for (int64_t l = 0; l < n.positions; l++) {
+            if (l == 0 || mask.position) any = look_up(allowed ? allowed + l * mask.position : nullptr, mask.attended, n.attended, hidden.data);
+            if (!any) std::memset(w.data + l * w.stride, 0, w.stride * sizeof(float));  // uniform weights, never NaN
+            softmax(w.data + l * w.stride, hidden.data, w.stride);
+        }
+        multiply(as_it_is(w), v, o);
+        write(o, of_head<T>(out, s, h), out.position);
+    });
+}
+
+// With W the weights and G the gradient of what came out: dV = W'G, dS = W (GV' - rowsum(W GV')), dQ = scale dS K, dK = scale dS'Q.
+template <typename T>
+void attend_back(const Sizes &n, const View &query, const View &key, const View &value, const float *weights, float scale, const View &gradient,
+                 const View &query_gradient, const View &key_gradient, const View &value_gradient) {
+    each_head(n, [&](int64_t s, int64_t h) {
+        static thread_local Room room;
+        room.reserve(room_for(n));
+        Matrix q = room.matrix(n.positions, n.d_k), k = room.matrix(n.attended, n.d_k), v = room.matrix(n.attended, n.d_v), v_t = room.matrix(n.d_v, n.attended);
+        Matrix g = room.matrix(n.positions, n.d_v), d_s = room.matrix(n.positions, n.attended);
+        Matrix d_q = room.matrix(n.positions, n.d_k), d_k = room.matrix(n.attended, n.d_k), d_v = room.matrix(n.attended, n.d_v);
+        Matrix w{const_cast<float *>(weights) + (s * n.heads + h) * n.positions * padded(n.attended), n.positions, n.attended, padded(n.attended)};
+        read(of_head<T>(query, s, h), query.position, scale, q);
+        read(of_head<T>(key, s, h), key.position, scale, k);
+        read(of_head<T>(value, s, h), value.position, 1.0f, v);
+        read(of_head<T>(gradient, s, h), gradient.position, 1.0f, g);
+        multiply(transposed(w), g, d_v);
+        write(d_v, of_head<T>(value_gradient, s, h), value_gradient.position);
+        transpose(v, v_t);
+        multiply(as_it_is(g), v_t, d_s);
+        for (int64_t l = 0; l < n.positions; l++) {
+            float *back = d_s.data + l * d_s.stride;
+            const float *weight = w.data + l * w.stride;
+            vec products = {};
+            for (int64_t i = 0; i < w.stride; i += LANES) products += load(back + i) * load(weight + i);
+            const float mean = sum(products);
+            for (int64_t i = 0; i < w.stride; i += LANES) store(back + i, (load(back + i) - mean) * load(weight + i));
+        }
+        multiply(as_it_is(d_s), k, d_q);
+        write(d_q, of_head<T>(query_gradient, s, h), query_gradient.position);
+        multiply(transposed(d_s), q, d_k);
+        write(d_k, of_head<T>(key_gradient, s, h), key_gradient.position);
+    });
+}
+
+// Dropout -------------------------------------------------------------------------------------------------------------
+
+constexpr int64_t DRAWN = 64;  // bytes, one for each number
+typedef uint64_t wide_vec __attribute__((vector_size(DRAWN)));
+
+// Sebastiano Vigna's SplitMix64 at positions 8 i to 8 i + 7 of the stream that `seed` begins.
+inline wide_vec draw(uint64_t seed, uint64_t i) {
+    wide_vec z = (8 * i + wide_vec{1, 2, 3, 4, 5, 6, 7, 8}) * 0x9e3779b97f4a7c15u + seed;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+template <typename T>
+void drop(const T *x, const T *onto, int64_t size, uint64_t seed, int64_t threshold, T *out) {
+    const float scale = 256.0f / (256 - threshold);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < (size + DRAWN - 1) / DRAWN; i++) {
+        const wide_vec drawn = draw(seed, i);
+        uint8_t bytes[DRAWN];
+        std::memcpy(bytes, &drawn, DRAWN);
+        float factors[DRAWN];
+        for (int j = 0; j < DRAWN; j++) factors[j] = bytes[j] >= threshold ? scale : 0.0f;
+        each_vector(size - i * DRAWN < DRAWN ? size - i * DRAWN : DRAWN, [&](int64_t j, int64_t n) {
+            const int64_t at = i * DRAWN + j;
+            vec kept = load_some(x + at, n) * load(factors + j);
+            if (onto) kept += load_some(onto + at, n);
+            store_some(out + at, kept, n);
+        });
+    }
+}
+
+// Loss ----------------------------------------------------------------------------------------------------------------
+
+template <typename T>
+void softmax_rows(T *x, int64_t rows, int64_t symbols) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        static thread_local std::vector<float> powers;
+        if ((int64_t)powers.size() < padded(symbols)) powers.resize(padded(symbols));
+        T *row = x + r * symbols;
+        vec m = vec{} - std::numeric_limits<float>::infinity(), s = {};
+        each_vector(symbols, [&](int64_t i, int64_t n) {
+            if (n == LANES) m = maximum(m, load(row + i));
+            else for (int64_t j = 0; j < n; j++) m[j] = maximum(m, load(row + i, n))[j];
+        });
+        const float most = largest(m);
+        each_vector(symbols, [&](int64_t i, int64_t n) {
+            vec e = exponential(load_some(row + i, n) - most);
+            for (int64_t j = n; j < LANES; j++) e[j] = 0;
+            store(powers.data() + i, e);
+            s += e;
+        });
+        const float scale = 1.0f / sum(s);
+        each_vector(symbols, [&](int64_t i, int64_t n) { store_some(row + i, load(powers.data() + i) * scale, n); });
+    }
+}
+
+template <typename T>
+void add(float *sum, const T *x, int64_t size) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < size; i += DRAWN)
+        each_vector(size - i < DRAWN ? size - i : DRAWN, [&](int64_t j, int64_t n) { store_some(sum + i + j, load_some(sum + i + j, n) + load_some(x + i + j, n), n); });
+}
+
+}  // namespace
+
+extern "C" {
+
+// out = softmax(scale query key' where the mask allows) value; the weights are kept for the way back, rows padded to whole vectors.
+void attention(int64_t narrow, const Sizes *n, const View *query, const View *key, const View *value, const Mask *mask, float scale, float *weights, const View *out) {
+    narrow ? attend<bfloat16>(*n, *query, *key, *value, *mask, scale, weights, *out) : attend<float>(*n, *query, *key, *value, *mask, scale, weights, *out);
+}
+
+void attention_backward(int64_t narrow, const Sizes *n, const View *query, const View *key, const View *value, const float *weights, float scale,
+                        const View *gradient, const View *query_gradient, const View *key_gradient, const View *value_gradient) {
+    (narrow ? attend_back<bfloat16> : attend_back<float>)(*n, *query, *key, *value, weights, scale, *gradient, *query_gradient, *key_gradient, *value_gradient);
+}
+
+// out = onto + x where a random byte is at least the threshold, scaled up by how seldom that is; onto may be null.
+// The same seed drops the same numbers: so the way back needs no mask.
+void dropout(int64_t narrow, const void *x, const void *onto, int64_t size, uint64_t seed, int64_t threshold, void *out) {
+    if (narrow) drop(static_cast<const bfloat16 *>(x), static_cast<const bfloat16 *>(onto), size, seed, threshold, static_cast<bfloat16 *>(out));
+    else drop(static_cast<const float *>(x), static_cast<const float *>(onto), size, seed, threshold, static_cast<float *>(out));
+}
+
+// Softmax of each row, in place.
+void softmax_in_place(int64_t narrow, void *x, int64_t rows, int64_t symbols) {
+    narrow ? softmax_rows(static_cast<bfloat16 *>(x), rows, symbols) : softmax_rows(static_cast<float *>(x), rows, symbols);
+}
+
+// sum += x, x being bfloat16.
+void accumulate(float *sum, const void *x, int64_t size) { add(sum, static_cast<const bfloat16 *>(x), size); }
+
+int64_t lanes() { return LANES; }
+
+}

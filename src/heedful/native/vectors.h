@@ -1,0 +1,57 @@
+// Vectors of float32 as wide as the processor's, by the extensions that GCC and Clang share.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, VECTORS = 4;
+#elif defined(__AVX__)
+constexpr int LANES = 8, VECTORS = 2;
+#else
+constexpr int LANES = 4, VECTORS = 4;
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+
+namespace {
+
+inline vec load(const float *from) { vec v; std::memcpy(&v, from, sizeof v); return v; }
+inline void store(float *to, vec v) { std::memcpy(to, &v, sizeof v); }
+#if defined(__AVX512F__)
+inline float sum(vec v) { return _mm512_reduce_add_ps((__m512)v); }
+inline float largest(vec v) { return _mm512_reduce_max_ps((__m512)v); }
+#else
+inline float sum(vec v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
+inline float largest(vec v) { float m = v[0]; for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m; return m; }
+#endif
+inline vec maximum(vec a, vec b) { return a > b ? a : b; }
+
+// e^x for -87 <= x <= 88, below that e^-87: 2^n times a polynomial in the rest (Cephes' coefficients).
+inline vec exponential(vec x) {
+    x = x < -87.0f ? vec{} - 87.0f : x;  // so that what is not a number stays so
+    vec n = x * 1.44269504f;
+    ivec whole = __builtin_convertvector(n + (n < 0 ? vec{} - 0.5f : vec{} + 0.5f), ivec);
+    vec r = x - __builtin_convertvector(whole, vec) * 0.693359375f + __builtin_convertvector(whole, vec) * 2.12194440e-4f;
+    vec p = vec{} + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    ivec bits = (whole + 127) << 23;
+    vec scale;
+    std::memcpy(&scale, &bits, sizeof scale);
+    return p * scale;
+}
+
+}  // namespace
