@@ -267,6 +267,20 @@ def test_the_gradient_of_dropout_has_its_mask():
 
 
 @pytest.mark.usefixtures("compiled_or_not")
+def test_the_number_of_threads_does_not_change_what_is_dropped():
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(6)
+            found.append(Dropout(0.3)(torch.ones(100_003)))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.usefixtures("compiled_or_not")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_what_is_dropped_out_of_can_be_added_to_something_else(dtype):
     x, onto = (torch.randn(7, 149, dtype=dtype).requires_grad_() for _ in range(2))

@@ -204,7 +204,9 @@ assert "torch" not in sys.modules
 def test_copying_reversing_and_sorting_are_learned_through_the_command_line(task, tmp_path):
     source, target = write_pairs(tmp_path / "train", 6000, seed=1, length=7, task=task)
     new_source, new_target = write_pairs(tmp_path / "test", 200, seed=2, length=7, task=task)
-    table = settings(source, target, steps=1700, checkpoint_every=100, evaluate_every=0, rate=3e-3)
+    # warmed up, and falling nearly all the way: the result hangs less on the seed
+    rate = {"rate": 3e-3, "warmup": 100, "decay": 0.9}
+    table = settings(source, target, steps=1300, checkpoint_every=40, evaluate_every=0, **rate)
     table["model"] |= {
         "d_model": 64,
         "d_ff": 128,

@@ -53,7 +53,7 @@ class _Attention(torch.autograd.Function):
         query, key, value = (_rows_together(tensor) for tensor in (query, key, value))
         ctx.sizes = _Sizes(*query.shape[:3], key.size(2), query.size(3), value.size(3))
         lanes = _library().lanes()
-        weights = torch.empty(*query.shape[:3], -(-key.size(2) // lanes) * lanes)
+        weights = torch.empty(*query.shape[:3], -(-key.size(2) // lanes) * lanes, dtype=torch.float32)
         out = _like(query, value.size(3))
         _library().attention(
             NARROW[query.dtype],
