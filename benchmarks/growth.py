@@ -34,7 +34,8 @@ from heedful.inspection.cost import search_flops
 from heedful.inspection.timing import peak_memory, time_training
 from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.inference import Inference
-from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Transformer
 from heedful.text.corpus import Corpus, read_pairs
 from heedful.text.vocabulary import BEGIN, END, VocabularyConfig, learn
 from heedful.training.loop import TrainingConfig, make_optimizer
@@ -60,7 +61,7 @@ class Work(NamedTuple):
             "d_ff": 2 * self.d_model,
         }
         torch.manual_seed(1)
-        return Transformer(from_table(TransformerConfig, sizes, "benchmark"), self.symbols, self.symbols)
+        return Transformer(from_table(ModelConfig, sizes, "benchmark"), self.symbols, self.symbols)
 
     def lines(self) -> list[list[int]]:
         """Return sentences of `length` symbols, as many as make up the tokens."""

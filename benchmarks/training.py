@@ -33,7 +33,8 @@ from heedful.data.tokens import TokenStore, encode_corpus
 from heedful.heap import keep_heap
 from heedful.inspection.timing import matrix_peak, time_training
 from heedful.model.inference import has_native_bfloat16
-from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Transformer
 from heedful.recipe import PRESETS
 from heedful.text.corpus import Corpus, read_pairs
 from heedful.text.vocabulary import PAD, Vocabulary, VocabularyConfig, learn
@@ -56,7 +57,7 @@ class Contestant(NamedTuple):
         return f"{self.who:18s} {self.precision:9s} {self.heap:9s}"
 
 
-def time_peer(who: str, config: TransformerConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
+def time_peer(who: str, config: ModelConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
     """Return target tokens a second of a plain loop."""
     model: nn.Module = importlib.import_module(f"peers.{who}").Peer(config, symbols)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9)
@@ -78,7 +79,7 @@ def time_peer(who: str, config: TransformerConfig, symbols: int, batches: list[B
     return {"speed": tokens / (time.perf_counter() - began)}
 
 
-def time_heedful(config: TransformerConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
+def time_heedful(config: ModelConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
     """Return target tokens a second of heedful's training step, and its share of the matrix peak."""
     keep_heap()
     model, settings = Transformer(config, symbols, symbols), from_table(TrainingConfig, {"precision": precision}, "")
@@ -109,7 +110,7 @@ def load_batches(folder: Path, count: int) -> tuple[list[Batch], int]:
 def run_one(contestant: Contestant, size: str, steps: int, folder: Path) -> None:
     """Time one contestant in this process and print what it reached as JSON."""
     model: dict[str, Any] = PRESETS[SIZES[size]].get("model", {})
-    config = from_table(TransformerConfig, {**model, "normalization": "post"}, "benchmark")
+    config = from_table(ModelConfig, {**model, "normalization": "post"}, "benchmark")
     torch.manual_seed(1)
     batches, symbols = load_batches(folder, steps + WARMUP)
     arguments = config, symbols, batches, contestant.precision

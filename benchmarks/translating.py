@@ -31,7 +31,8 @@ from heedful.config import from_table
 from heedful.decoding.search import SearchConfig
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.model.inference import Weights, has_native_bfloat16
-from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Transformer
 from heedful.recipe import PRESETS
 from heedful.translator import Translator
 
@@ -76,7 +77,7 @@ def make(who: str, folder: Path, row: Row) -> Translate:
     if row.base:
         torch.manual_seed(1)
         config = from_table(
-            TransformerConfig, {**PRESETS["paper-base"].get("model", {}), "normalization": "pre"}, "benchmark"
+            ModelConfig, {**PRESETS["paper-base"].get("model", {}), "normalization": "pre"}, "benchmark"
         )
         loaded = replace(loaded, model=Transformer(config, *words.sizes).eval())
     kind, forced = CONTESTANTS[who], PIECES if row.base else 0

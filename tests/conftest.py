@@ -19,7 +19,8 @@ jaxtyping.install_import_hook(
 import torch  # noqa: E402
 
 from heedful import native  # noqa: E402
-from heedful.model.transformer import Transformer, TransformerConfig  # noqa: E402
+from heedful.model.settings import ModelConfig  # noqa: E402
+from heedful.model.transformer import Transformer  # noqa: E402
 from heedful.text.vocabulary import Vocabulary, VocabularyConfig, learn  # noqa: E402
 
 DATA = Path(os.environ.get("HEEDFUL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -84,7 +85,7 @@ def tiny_model():
     ) -> Transformer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = Transformer(TransformerConfig(**{**SIZES, **changes}), source_size, target_size)
+            model = Transformer(ModelConfig(**{**SIZES, **changes}), source_size, target_size)
             with torch.no_grad():
                 for parameter in model.parameters():
                     if parameter.dim() == 1:

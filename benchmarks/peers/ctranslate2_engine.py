@@ -1,7 +1,7 @@
 """CTranslate2, with the weights of a heedful model: what users run today for fast decoding on a CPU."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ctranslate2
 from ctranslate2.converters import utils
@@ -23,7 +23,7 @@ def token(number: int) -> str:
 
 def convert(bundle: Bundle, folder: Path, quantization: str | None = None) -> None:
     """Write the model as one of CTranslate2's, which must not exist yet."""
-    model, config = bundle.model, bundle.model.config
+    model, config = cast(Transformer, bundle.model), bundle.model.config
     spec = TransformerSpec.from_config(
         (config.encoder_layers, config.decoder_layers),
         config.heads,

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heedful.data.batches import Batch
-from heedful.model.transformer import TransformerConfig
+from heedful.model.settings import ModelConfig
 from heedful.text.vocabulary import BEGIN, END, PAD
 
 NAME = f"Hugging Face Marian {transformers.__version__}"
 
 
-def settings(config: TransformerConfig, symbols: int) -> dict[str, Any]:
+def settings(config: ModelConfig, symbols: int) -> dict[str, Any]:
     """Return the same sizes in the words of Hugging Face's encoder-decoders."""
     return {
         "vocab_size": symbols,
@@ -38,7 +38,7 @@ def settings(config: TransformerConfig, symbols: int) -> dict[str, Any]:
 class Peer(nn.Module):
     """Marian with label smoothing, which its users add."""
 
-    def __init__(self, config: TransformerConfig, symbols: int) -> None:
+    def __init__(self, config: ModelConfig, symbols: int) -> None:
         super().__init__()
         sizes = settings(config, symbols)
         self.model = transformers.MarianMTModel(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heedful.data.batches import Batch
-from heedful.model.transformer import TransformerConfig, sinusoids
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import sinusoids
 from heedful.text.vocabulary import PAD
 
 NAME = f"torch.nn.Transformer {torch.__version__}"
@@ -17,7 +18,7 @@ NAME = f"torch.nn.Transformer {torch.__version__}"
 class Peer(nn.Module):
     """What a reader of PyTorch's tutorial writes."""
 
-    def __init__(self, config: TransformerConfig, symbols: int) -> None:
+    def __init__(self, config: ModelConfig, symbols: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(symbols, config.d_model)
         nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)

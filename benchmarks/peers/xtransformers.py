@@ -7,7 +7,7 @@ from torch.nn import functional
 from x_transformers import Decoder, Encoder, TransformerWrapper
 
 from heedful.data.batches import Batch
-from heedful.model.transformer import TransformerConfig
+from heedful.model.settings import ModelConfig
 from heedful.text.vocabulary import PAD
 
 NAME = f"x-transformers {version('x-transformers')}"
@@ -16,7 +16,7 @@ NAME = f"x-transformers {version('x-transformers')}"
 class Peer(nn.Module):
     """Two of its wrappers with one table of embeddings."""
 
-    def __init__(self, config: TransformerConfig, symbols: int) -> None:
+    def __init__(self, config: ModelConfig, symbols: int) -> None:
         super().__init__()
         layers = {
             "dim": config.d_model,

@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from heedful import files
 from heedful.config import Table, from_table, read_toml
 from heedful.errors import HeedfulError
-from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.family import build_model
+from heedful.model.settings import ModelConfig
 from heedful.text.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -41,7 +43,7 @@ class Bundle:
     """A loaded model folder."""
 
     folder: Path
-    model: Transformer
+    model: EncoderDecoder
     vocabulary: Vocabulary
     manifest: Table
 
@@ -66,7 +68,7 @@ def describe(
     vocabulary.save(folder)
     manifest: Table = {
         "format": FORMAT,
-        "family": "transformer",
+        "family": config["family"],
         "languages": list(languages),
         "capitals": capitals,
         "symbols": dict(zip(("source", "target"), vocabulary.sizes, strict=True)),
@@ -113,8 +115,8 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     """
     manifest = read_manifest(folder)
     vocabulary = Vocabulary.load(folder)
-    config = from_table(TransformerConfig, manifest["model"], str(folder / "model.toml"))
-    model = Transformer(config, *vocabulary.sizes)
+    config = from_table(ModelConfig, manifest["model"], str(folder / "model.toml"))
+    model = build_model(config, *vocabulary.sizes)
     put_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return Bundle(folder, model.to(device).eval(), vocabulary, manifest)
 

@@ -24,7 +24,8 @@ from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_heap
 from heedful.inspection.timing import time_training
-from heedful.model.transformer import Transformer
+from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.family import build_model
 from heedful.recipe import Recipe
 from heedful.text import augment, corpus, vocabulary
 from heedful.text.corpus import Report
@@ -116,7 +117,7 @@ class Run:
         self.store = self._encode(examined)
         self.device = _device()
         torch.manual_seed(recipe.training.seed)
-        self.model = Transformer(recipe.model, *self.words.sizes).to(self.device)
+        self.model = build_model(recipe.model, *self.words.sizes).to(self.device)
         if recipe.start_from and not newest_state(folder / "state"):
             weights = recipe.start_from / bundle.WEIGHTS
             bundle.put_weights(self.model, bundle.read_weights(weights), weights)
@@ -267,7 +268,7 @@ class Run:
             )
 
     @torch.inference_mode()
-    def _evaluate(self, model: Transformer, beam: int = 1) -> tuple[dict[str, float], list[str]]:
+    def _evaluate(self, model: EncoderDecoder, beam: int = 1) -> tuple[dict[str, float], list[str]]:
         """Score the development data: loss and perplexity by force-decoding, BLEU and chrF by search."""
         loss = self._development_loss(model)
         translator = Translator(model, self.words, replace(self.recipe.search, beam=beam, n_best=1, sample=False))
@@ -277,7 +278,7 @@ class Run:
         scores["exact"] = 100 * sum(map(str.__eq__, outputs, references)) / len(outputs)
         return scores, list(_collapse(outputs))
 
-    def _development_loss(self, model: Transformer) -> float:
+    def _development_loss(self, model: EncoderDecoder) -> float:
         """Mean negative log-likelihood of a target symbol, in nats."""
         sources = self.words.encode_source([pair[0] for pair in self.dev])
         targets = self.words.encode_target([pair[1] for pair in self.dev])
@@ -411,7 +412,7 @@ def _version() -> str:
     return version("heedful")
 
 
-def _model_card(recipe: Recipe, report: Report, model: Transformer, finished: Finished) -> str:
+def _model_card(recipe: Recipe, report: Report, model: EncoderDecoder, finished: Finished) -> str:
     data = recipe.data
     names = [str(path) for path in (*data.source, *data.target, *data.pairs)]
     scores = "\n".join(f"| {name} | {value:.2f} |" for name, value in finished.scores.items())
@@ -420,7 +421,7 @@ def _model_card(recipe: Recipe, report: Report, model: Transformer, finished: Fi
 Made by `heedful train` from {", ".join(names)}.
 
 - pairs: {report.kept:,} for training, {report.development:,} for development
-- model: Transformer, {sum(p.numel() for p in model.parameters()):,} parameters
+- model: {recipe.model.family}, {sum(p.numel() for p in model.parameters()):,} parameters
 - training: {recipe.training.steps:,} steps, {finished.seconds / 60:.1f} minutes on {os.cpu_count()} cores
 
 | development score | value |

@@ -10,7 +10,7 @@ from heedful.config import Table, from_table, merge, read_toml, setting
 from heedful.data.batches import BatchConfig
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
-from heedful.model.transformer import TransformerConfig
+from heedful.model.settings import ModelConfig
 from heedful.text.corpus import DataConfig
 from heedful.text.vocabulary import VocabularyConfig
 from heedful.training.loop import TrainingConfig
@@ -24,7 +24,7 @@ class Recipe:
     start_from: Path | None = setting(None, "Model folder to begin with: its sizes, vocabulary and weights")
     data: DataConfig = DataConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
-    model: TransformerConfig = TransformerConfig()
+    model: ModelConfig = ModelConfig()
     batches: BatchConfig = BatchConfig()
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()

@@ -22,6 +22,7 @@ from heedful.decoding.search import Hypothesis, SearchConfig, length_penalty, se
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
 from heedful.model.compiled import CompiledInference, can_compile
+from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import Inference, State, Weights
 from heedful.model.recorder import Maps, recording
 from heedful.model.transformer import Transformer
@@ -47,7 +48,7 @@ class Output:
 class Translator:
     """A loaded model and how to search with it; with `capitals`, a line in capitals is handled as in lower case."""
 
-    model: Transformer
+    model: EncoderDecoder
     vocabulary: Vocabulary
     search: SearchConfig = SearchConfig()
     weights: Weights = "float32"
@@ -74,6 +75,10 @@ class Translator:
         """The model as search uses it, with the weights that it had when this was first asked for."""
         if self.device.type == "cpu":
             keep_heap()
+        if not isinstance(self.model, Transformer):
+            if self.weights != "float32":
+                raise HeedfulError(f"{self.weights} weights are for Transformers: leave --weights out")
+            return cast(Inference, self.model)  # steps by itself, by the same calls
         if can_compile(self.model, self.weights):
             return cast(Inference, CompiledInference(self.model, self.weights))  # its twin: the same calls
         return Inference(self.model, self.weights)
@@ -229,17 +234,21 @@ class Translator:
         for row, (source, target, total) in enumerate(zip(sources, targets, totals, strict=True)):
             links: list[tuple[int, int]] = []
             if align:
-                weights_TS = self._alignment_weights(maps, row)[: len(target), : len(source)]
                 pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(target, "target")
-                links = align_words(weights_TS, *pieces)
+                weights_TS = alignment_weights(maps, row)
+                links = [] if weights_TS is None else align_words(weights_TS[: len(target), : len(source)], *pieces)
             score = total / length_penalty(len(target), self.search.length_penalty)
             outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), links))
         return outputs
 
-    def _alignment_weights(self, maps: Maps, row: int) -> Tensor:
-        """Return the mean over heads of the last layer but one, where alignment is best (Garg et al. 2019)."""
-        layer = max(len(self.model.decoder) - 2, 0)
-        return maps[f"cross.{layer}"][0][row].mean(0)
+
+def alignment_weights(maps: Maps, row: int) -> Tensor | None:
+    """Return how much each target piece attends to each source piece  [T, S]; None where nothing attends.
+
+    That is the mean over heads of the last layer but one, where alignment is best (Garg et al. 2019).
+    """
+    layers = [uses for name, uses in maps.items() if name.startswith("cross.")]
+    return layers[max(len(layers) - 2, 0)][0][row].mean(0) if layers else None
 
 
 def _each(search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:

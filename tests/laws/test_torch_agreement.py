@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from heedful.model.transformer import DecoderLayer, EncoderLayer, TransformerConfig
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import DecoderLayer, EncoderLayer
 
 B, S, T, D, H, F = 3, 7, 5, 22, 2, 31
 LENGTHS = torch.tensor([7, 4, 1])
@@ -12,7 +13,7 @@ LENGTHS = torch.tensor([7, 4, 1])
 
 def layers(ours_class, theirs_class, normalization):
     torch.manual_seed(11)
-    config = TransformerConfig(d_model=D, heads=H, d_ff=F, dropout=0.0, normalization=normalization)
+    config = ModelConfig(d_model=D, heads=H, d_ff=F, dropout=0.0, normalization=normalization)
     ours = ours_class(config).double()
     theirs = theirs_class(
         D, H, F, dropout=0.0, batch_first=True, norm_first=normalization == "pre", dtype=torch.float64

@@ -11,7 +11,8 @@ from heedful.errors import HeedfulError
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.dropout import Dropout
 from heedful.model.recorder import recording
-from heedful.model.transformer import Residual, Transformer, TransformerConfig, sinusoids
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Residual, Transformer, sinusoids
 
 SOURCE, TARGET = 31, 29
 
@@ -136,7 +137,7 @@ def test_a_pair_of_layers_has_five_residual_connections_and_five_norms(tiny_mode
 @pytest.mark.parametrize("normalization", ["post", "pre"])
 @torch.no_grad()
 def test_a_residual_is_the_formula_of_its_normalization(normalization):
-    residual = Residual(TransformerConfig(d_model=14, dropout=0.0, normalization=normalization))
+    residual = Residual(ModelConfig(d_model=14, dropout=0.0, normalization=normalization))
     x, weight = torch.randn(3, 5, 14), torch.randn(14, 14)
     expected = x + residual.norm(x) @ weight if residual.pre else residual.norm(x + x @ weight)
     torch.testing.assert_close(residual(x, lambda y: y @ weight), expected)
@@ -175,14 +176,14 @@ def test_the_base_model_has_the_parameters_derived_by_hand():
     in all                                        18,944,000 + 18,902,016 + 25,199,616 = 63,045,632
     """
     with torch.device("meta"):
-        model = Transformer(TransformerConfig(), 37_000, 37_000)
+        model = Transformer(ModelConfig(), 37_000, 37_000)
     count = sum(p.numel() for p in model.parameters())
     assert count == 63_045_632 == sum(parameters(model.config, 37_000, 37_000).values())
     assert count == pytest.approx(65e6, rel=0.04)
 
 
 def test_the_big_model_is_as_big_as_the_papers():
-    config = TransformerConfig(d_model=1024, d_ff=4096, heads=16, dropout=0.3)
+    config = ModelConfig(d_model=1024, d_ff=4096, heads=16, dropout=0.3)
     with torch.device("meta"):
         model = Transformer(config, 37_000, 37_000)
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(213e6, rel=0.04)

@@ -7,7 +7,8 @@ import torch
 from test_loop import SYMBOLS, OneBatch, random_batch, steps_of
 from torch.nn import functional
 
-from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training.loop import TrainingConfig, train
 from heedful.training.schedule import learning_rate
@@ -43,7 +44,7 @@ def plain_curve(model, batches, config):
 def test_two_hundred_steps_have_the_losses_of_a_plain_loop(tmp_path, monkeypatch, normalization):
     sizes = {"encoder_layers": 2, "decoder_layers": 2, "d_model": 32, "d_ff": 61, "heads": 4, "dropout": 0.0}
     torch.manual_seed(3)
-    model = Transformer(TransformerConfig(**sizes, normalization=normalization), SYMBOLS, SYMBOLS)
+    model = Transformer(ModelConfig(**sizes, normalization=normalization), SYMBOLS, SYMBOLS)
     plain = copy.deepcopy(model)
     batches = [random_batch(rows=7, seed=seed) for seed in range(11)]
     config = TrainingConfig(

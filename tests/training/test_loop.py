@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from heedful.data.batches import BatchConfig, BatchStream, batch_of
 from heedful.errors import HeedfulError
-from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training import loop
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, TrainingConfig, train
@@ -16,7 +17,7 @@ from heedful.training.loss import smoothed_cross_entropy
 from heedful.training.state import newest_state
 
 SYMBOLS = 23
-CONFIG = TransformerConfig(encoder_layers=1, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
+CONFIG = ModelConfig(encoder_layers=1, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
 
 
 class OneBatch:
@@ -45,7 +46,7 @@ def random_batch(rows=7, seed=1):
 
 def fresh_model(**changes):
     torch.manual_seed(3)
-    return Transformer(TransformerConfig(**{**CONFIG.__dict__, **changes}), SYMBOLS, SYMBOLS)
+    return Transformer(ModelConfig(**{**CONFIG.__dict__, **changes}), SYMBOLS, SYMBOLS)
 
 
 def settings(**changes):

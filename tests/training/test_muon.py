@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from heedful.model.transformer import Transformer, TransformerConfig
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Transformer
 from heedful.training.loop import TrainingConfig, make_optimizer
 from heedful.training.muon import ADAM_SIZE, Muon, matrices_of, orthogonal
 
-CONFIG = TransformerConfig(encoder_layers=2, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
+CONFIG = ModelConfig(encoder_layers=2, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
 
 
 def parameter(*shape, seed=1):

@@ -11,7 +11,7 @@ from heedful.bundle import WEIGHTS, read_manifest, read_weights
 from heedful.cli.settings import Bundle
 from heedful.config import from_table
 from heedful.inspection.cost import forward_flops, parameters
-from heedful.model.transformer import TransformerConfig
+from heedful.model.settings import ModelConfig
 
 
 def info(
@@ -24,7 +24,7 @@ def info(
     """Describe a model: parameters, FLOPs per token, sizes, search defaults, provenance; verifies its files."""
     manifest = read_manifest(bundle)
     read_weights(bundle / WEIGHTS)
-    config = from_table(TransformerConfig, manifest["model"], str(bundle))
+    config = from_table(ModelConfig, manifest["model"], str(bundle))
     source, target = manifest["symbols"]["source"], manifest["symbols"]["target"]
     counted = parameters(config, source, target)
     flops = forward_flops(config, target, length, length)
@@ -36,11 +36,12 @@ def info(
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    table.add_row(
-        "model",
-        f"{manifest['family']}, {config.encoder_layers}+{config.decoder_layers} layers, "
-        f"d_model {config.d_model}, d_ff {config.d_ff}, {config.heads} heads, {config.normalization}-norm",
-    )
+    layers = f"{config.family}, {config.encoder_layers}+{config.decoder_layers} layers, d_model {config.d_model}"
+    own = {
+        "transformer": f", d_ff {config.d_ff}, {config.heads} heads, {config.normalization}-norm",
+        "convolution": f", kernel {config.kernel}",
+    }
+    table.add_row("model", layers + own.get(config.family, ""))
     parts = ", ".join(f"{name} {count:,}" for name, count in counted.items())
     table.add_row("parameters", f"{sum(counted.values()):,} ({parts})")
     table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from heedful.data.batches import batch_of
 from heedful.model.recorder import recording
-from heedful.translator import Translator
+from heedful.translator import Translator, alignment_weights
 
 SHADES = " ░▒▓█"
 
@@ -21,8 +21,9 @@ def cross_attention(translator: Translator, source: str, target_ids: list[int]) 
     batch = batch_of([ids], [target_ids]).to(translator.device)
     with torch.inference_mode(), recording(translator.model) as maps:
         translator.model.decode(batch.target_in_BT, translator.model.encode(batch.source_BS, batch.source_lengths_B))
-    layer = max(len(translator.model.decoder) - 2, 0)
-    return maps[f"cross.{layer}"][0][0].mean(0)
+    weights_TS = alignment_weights(maps, 0)
+    assert weights_TS is not None, "the demo trains a Transformer"
+    return weights_TS
 
 
 def draw_map(weights_TS: Float[Tensor, "T S"], source: Sequence[str], target: Sequence[str]) -> Text:

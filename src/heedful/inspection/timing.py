@@ -13,8 +13,8 @@ from torch import Tensor
 from heedful.data.batches import Batch
 from heedful.decoding.search import SearchConfig
 from heedful.inspection.cost import forward_flops, search_flops
+from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import Encoded, Inference, State
-from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training.loop import TrainingConfig, batch_loss, scale_and_clip
 from heedful.training.precision import Mixed
@@ -56,7 +56,7 @@ class TrainingStep(NamedTuple):
 
 
 def time_training(
-    model: Transformer,
+    model: EncoderDecoder,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[Batch],
     config: TrainingConfig,
@@ -92,7 +92,7 @@ def time_training(
     return found
 
 
-def _training_flops(model: Transformer, batch: Batch) -> int:
+def _training_flops(model: EncoderDecoder, batch: Batch) -> int:
     """Forward once, backward twice as much; padding is no work that anybody wants done."""
     symbols = model.output.weight.size(0)
     lengths = zip(batch.source_lengths_B.tolist(), (batch.target_out_BT != PAD).sum(1).tolist(), strict=True)

@@ -5,23 +5,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
+from typing import cast
 
 from torch import Tensor
 
+from heedful.model import convolution, transformer
+from heedful.model.convolution import Convolution
+from heedful.model.dot_product import DotProductAttention
+from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.lstm import LSTM
 from heedful.model.transformer import MultiHeadAttention, Transformer
 
 Maps = dict[str, list[Tensor]]
+Attention = MultiHeadAttention | DotProductAttention
 
 
 @contextmanager
-def recording(model: Transformer) -> Iterator[Maps]:
+def recording(model: EncoderDecoder) -> Iterator[Maps]:
     """Collect attention weights while the context lasts: name -> one [B, H, L, M] tensor for each use.
 
-    Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer.
+    Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer. An LSTM with attention has "cross.0", a
+    convolution "cross.0" to its last layer, each of one head.
     """
     maps: Maps = defaultdict(list)
-    names: dict[MultiHeadAttention, list[str]] = defaultdict(list)  # several, where layers share their weights
-    for name, attention in _named(model):
+    names: dict[Attention, list[str]] = defaultdict(list)  # several, where layers share their weights
+    for name, attention in attentions(model):
         names[attention].append(name)
     for attention, own in names.items():
         attention.observer = partial(_keep, maps, cycle(own))
@@ -32,13 +40,20 @@ def recording(model: Transformer) -> Iterator[Maps]:
             attention.observer = None
 
 
+def attentions(model: EncoderDecoder) -> Iterator[tuple[str, Attention]]:
+    """Yield each attention of a model with its name, in the order of the layers."""
+    if isinstance(model, LSTM) and model.cross_attention is not None:
+        yield "cross.0", model.cross_attention
+    if isinstance(model, Transformer):
+        for number, layer in enumerate(model.encoder):
+            yield f"encoder.{number}", cast(transformer.EncoderLayer, layer).self_attention
+        for number, layer in enumerate(model.decoder):
+            yield f"decoder.{number}", cast(transformer.DecoderLayer, layer).self_attention
+            yield f"cross.{number}", cast(transformer.DecoderLayer, layer).cross_attention
+    if isinstance(model, Convolution):
+        for number, layer in enumerate(model.decoder):
+            yield f"cross.{number}", cast(convolution.DecoderLayer, layer).cross_attention
+
+
 def _keep(maps: Maps, names: Iterator[str], weights: Tensor) -> None:
     maps[next(names)].append(weights)
-
-
-def _named(model: Transformer) -> Iterator[tuple[str, MultiHeadAttention]]:
-    for number, layer in enumerate(model.encoder):
-        yield f"encoder.{number}", layer.self_attention  # type: ignore[misc]
-    for number, layer in enumerate(model.decoder):
-        yield f"decoder.{number}", layer.self_attention  # type: ignore[misc]
-        yield f"cross.{number}", layer.cross_attention  # type: ignore[misc]

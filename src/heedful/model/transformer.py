@@ -7,48 +7,21 @@ This file is for training, scoring and reading; inference.py computes the same f
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heedful.config import setting
 from heedful.errors import HeedfulError
 from heedful.model.dropout import Dropout
+from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.fused_attention import can_fuse, fused_attention
+from heedful.model.settings import ModelConfig
 
 # Above this many scores per head, scaled_dot_product_attention wins on a CPU: it never holds the whole matrix.
 SHORT = 256 * 256
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Sizes and choices of the Transformer; the defaults are the paper's base model."""
-
-    encoder_layers: int = setting(6, "Layers of the encoder (N in the paper)")
-    decoder_layers: int = setting(6, "Layers of the decoder")
-    d_model: int = setting(512, "Width of the residual stream")
-    d_ff: int = setting(2048, "Inner width of the feed-forward networks")
-    heads: int = setting(8, "Attention heads (h)")
-    d_k: int = setting(0, "Width of a head's keys and queries; 0 = d_model / heads")
-    d_v: int = setting(0, "Width of a head's values; 0 = d_model / heads")
-    dropout: float = setting(0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)")
-    attention_dropout: float = setting(0.0, "Dropout on attention weights")
-    activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks")
-    layer_dropout: float = setting(0.0, "Probability of leaving a layer out of a training step (Fan et al. 2020)")
-    tied_layers: int = setting(1, "So many layers of a stack, one after the other, share their weights")
-    normalization: Literal["post", "pre"] = setting(
-        "post", "Layer norm after each residual sum (3.1), or before each sublayer"
-    )
-    positions: Literal["sinusoidal", "learned"] = setting("sinusoidal", "Positional encoding (3.5) or learned ones")
-    first_position: Literal[0, 1] = setting(0, "Number of the first position")
-    max_positions: int = setting(1024, "How many positions to learn, where they are learned")
-    share: Literal["all", "target", "none"] = setting(
-        "all", "Share weights between both embeddings and the output (3.4), the target's two only, or none"
-    )
 
 
 # 3.2 Attention ----------------------------------------------------------------------------------------------------
@@ -158,7 +131,7 @@ def sinusoids(length: int, d_model: int, first: int = 0) -> Float[Tensor, "L D"]
 class Embedding(nn.Module):
     """Embed tokens, scale by sqrt(d_model) (section 3.4), add positions (3.5), drop out (5.4)."""
 
-    def __init__(self, token: nn.Embedding, config: TransformerConfig) -> None:
+    def __init__(self, token: nn.Embedding, config: ModelConfig) -> None:
         super().__init__()
         self.token = token
         self.scale = math.sqrt(config.d_model)
@@ -196,7 +169,7 @@ class Residual(nn.Module):
     With pre-norm, x + Sublayer(LayerNorm(x)): the form of tensor2tensor's later versions.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.d_model)
         self.dropout = Dropout(config.dropout)
@@ -212,7 +185,7 @@ class Residual(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention, then the feed-forward network: two residual connections  (section 3.1)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.self_attention = _multi_head(config)
         self.feed_forward = FeedForward(config.d_model, config.d_ff, config.activation_dropout)
@@ -228,7 +201,7 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Masked self-attention, attention to the encoder, feed-forward: three residual connections  (section 3.1)."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.self_attention = _multi_head(config)
         self.cross_attention = _multi_head(config)
@@ -251,7 +224,7 @@ class DecoderLayer(nn.Module):
         return cast(Tensor, feed(cross(attend(x_BTD, to_itself), to_memory), self.feed_forward))
 
 
-def _multi_head(config: TransformerConfig) -> MultiHeadAttention:
+def _multi_head(config: ModelConfig) -> MultiHeadAttention:
     d_head = config.d_model // config.heads
     return MultiHeadAttention(
         config.d_model, config.heads, config.d_k or d_head, config.d_v or d_head, config.attention_dropout
@@ -265,14 +238,14 @@ class Memory(NamedTuple):
     allowed_B11S: Tensor | None
 
 
-class Transformer(nn.Module):
+class Transformer(EncoderDecoder):
     """The whole model: figure 1, and section 3.4's shared weights.
 
     Raises:
         HeedfulError: sizes that do not fit together.
     """
 
-    def __init__(self, config: TransformerConfig, source_size: int, target_size: int) -> None:
+    def __init__(self, config: ModelConfig, source_size: int, target_size: int) -> None:
         super().__init__()
         _check(config, source_size, target_size)
         self.config = config
@@ -342,7 +315,7 @@ def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor | None:
     return (torch.arange(width, device=lengths_B.device) < lengths_B[:, None])[:, None, None, :]
 
 
-def _check(config: TransformerConfig, source_size: int, target_size: int) -> None:
+def _check(config: ModelConfig, source_size: int, target_size: int) -> None:
     sizes = (config.encoder_layers, config.decoder_layers, config.heads, config.d_model, config.d_ff)
     if min(sizes) < 1 or min(config.d_k, config.d_v) < 0 or config.tied_layers < 1:
         raise HeedfulError("model: every size and number of layers must be at least 1")
@@ -353,8 +326,4 @@ def _check(config: TransformerConfig, source_size: int, target_size: int) -> Non
         raise HeedfulError(
             f"model: d_model {config.d_model} is not a multiple of {config.heads} heads; change one, or set d_k and d_v"
         )
-    if config.share == "all" and source_size != target_size:
-        raise HeedfulError(
-            f'model: share = "all" needs a joint vocabulary, but there are {source_size} source and {target_size} '
-            f'target symbols; set vocabulary.joint = true or model.share = "target"'
-        )
+    config.check_sharing(source_size, target_size)

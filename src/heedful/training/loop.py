@@ -15,7 +15,7 @@ from heedful.bundle import take_weights, write_weights
 from heedful.config import setting
 from heedful.data.batches import Batch, BatchStream
 from heedful.errors import HeedfulError
-from heedful.model.transformer import Transformer
+from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
 from heedful.training.loss import Loss, consistent_cross_entropy, smoothed_cross_entropy
@@ -121,11 +121,11 @@ class Ended:
 
 
 Record = Step | Evaluation | Saved | Notice | Ended
-Evaluate = Callable[[Transformer], tuple[dict[str, float], list[str]]]
+Evaluate = Callable[[EncoderDecoder], tuple[dict[str, float], list[str]]]
 
 
 def train(
-    model: Transformer,
+    model: EncoderDecoder,
     stream: BatchStream,
     config: TrainingConfig,
     state_folder: Path,
@@ -214,7 +214,7 @@ def train(
     yield Ended(progress.step, "steps", time.monotonic() - started)
 
 
-def batch_loss(model: Transformer, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
+def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
     """Return the summed loss of a batch; padding is left out before the projection.
 
     With `consistency` the batch passes through the model twice, side by side, and both passes shall agree.
@@ -231,7 +231,7 @@ def batch_loss(model: Transformer, batch: Batch, smoothing: float, consistency: 
     return consistent_cross_entropy(first_ND, second_ND, weight_VD, target_N, smoothing, consistency)
 
 
-def make_optimizer(model: Transformer, config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: EncoderDecoder, config: TrainingConfig) -> torch.optim.Optimizer:
     """Return Adam as in section 5.3, AdamW, or Muon with AdamW, in torch's fused form."""
     settings: dict[str, Any] = {
         "betas": (config.beta1, config.beta2),
@@ -265,7 +265,7 @@ def _start_average(model: nn.Module, config: TrainingConfig) -> dict[str, Tensor
 
 
 def _evaluate(
-    model: Transformer,
+    model: EncoderDecoder,
     evaluate: Evaluate,
     config: TrainingConfig,
     progress: Progress,
@@ -318,7 +318,7 @@ def final_weights(state_folder: Path, config: TrainingConfig) -> dict[str, Tenso
 def _save(
     folder: Path,
     progress: Progress,
-    model: Transformer,
+    model: EncoderDecoder,
     optimizer: torch.optim.Optimizer,
     average: dict[str, Tensor],
     device: torch.device,

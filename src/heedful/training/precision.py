@@ -10,8 +10,8 @@ from typing import Literal, cast
 
 import torch
 
+from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import has_native_bfloat16
-from heedful.model.transformer import Transformer
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -19,7 +19,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class Mixed:
     """A model in float32, which learns, and the one that computes: itself, or a copy of it in bfloat16."""
 
-    def __init__(self, model: Transformer, precision: Precision) -> None:
+    def __init__(self, model: EncoderDecoder, precision: Precision) -> None:
         dtype = dtype_of(precision, next(model.parameters()).device)
         self.learning = model
         self.computing = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)

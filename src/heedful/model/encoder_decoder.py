@@ -1,0 +1,33 @@
+"""The one interface of all families: what training, scoring and inspection know of a model."""
+
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from heedful.model.settings import ModelConfig
+
+
+class EncoderDecoder(nn.Module):
+    """A model that reads a source and says what may follow each symbol of a target.
+
+    What `encode` returns is the family's own affair, and goes back into `decode` as it is. For search, an engine
+    steps one position at a time with cached states: `start(encode(...))`, then `step(token, state)`, which equals
+    `decode` by test. The engine of an LSTM or a convolution is the model itself; a Transformer's is made from its
+    weights (inference.py, compiled.py).
+    """
+
+    config: ModelConfig
+    output: nn.Linear
+
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Any:
+        """Encode source sentences, padded on the right."""
+        raise NotImplementedError
+
+    def decode(self, target_in_BT: Int[Tensor, "B T"], memory: Any) -> Float[Tensor, "B T D"]:
+        """Return the hidden state after each given token, all positions at once; position t sees none after t."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
+        """Map hidden states to unnormalised log-probabilities."""
+        raise NotImplementedError
