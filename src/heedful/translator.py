@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -17,10 +17,12 @@ from heedful import bundle
 from heedful.config import from_table
 from heedful.data.batches import batch_of
 from heedful.data.tokens import flatten, pad
-from heedful.decoding.alignment import align_words
-from heedful.decoding.search import Hypothesis, SearchConfig, length_penalty, search
+from heedful.decoding.alignment import align_words, words_of_pieces
+from heedful.decoding.explanation import Explanation, Tree
+from heedful.decoding.search import Beams, Hypothesis, SearchConfig, length_penalty, search
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
+from heedful.model.ablation import without
 from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import Inference, State, Weights
@@ -145,6 +147,51 @@ class Translator:
             results.update(zip(chosen, outputs, strict=True))
         return [results[i] for i in range(len(sources))]
 
+    @torch.inference_mode()
+    def explain(self, text: str, config: SearchConfig | None = None) -> Explanation:
+        """Translate one text, and return all that can be seen of how: attention, probabilities, the beam's tree.
+
+        Raises:
+            HeedfulError: there is nothing in the text to translate.
+        """
+        shouted = self.capitals and is_shouted(text)
+        [source] = self.vocabulary.encode_source([text.lower() if shouted else text])
+        if len(source) < 2:
+            raise HeedfulError("nothing to explain: the text is empty; give a sentence")
+        tree = Tree()
+        [found] = self._search([source], config or self.search, [0], None, tree.watch)
+        outputs = [self._output(hypothesis, shouted) for hypothesis in found]
+        best = outputs[0]
+        batch = batch_of([source], [best.ids]).to(self.device)
+        with recording(self.model) as maps:
+            memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
+            hidden_BTD = self.model.decode(batch.target_in_BT, memory)
+        log_TV = self.model.logits(hidden_BTD)[0].float().log_softmax(-1)
+        pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(best.ids, "target")
+        weights_TS = alignment_weights(maps, 0)
+        return Explanation(
+            source=text,
+            text=best.text,
+            score=best.score,
+            source_pieces=pieces[0],
+            target_pieces=pieces[1],
+            source_words=words_of_pieces(pieces[0]),
+            target_words=words_of_pieces(pieces[1]),
+            log_probabilities=log_TV.gather(1, batch.target_out_BT[0][:, None])[:, 0].tolist(),
+            alignment=[] if weights_TS is None else align_words(weights_TS, *pieces),
+            alternatives=[(output.text, output.score) for output in outputs],
+            tree=tree.finish(best.ids, lambda ids: self.vocabulary.pieces(ids, "target")),
+            attention={name: uses[0][0].float().cpu().numpy() for name, uses in maps.items()},
+        )
+
+    def without(self, *heads: str) -> "Translator":
+        """Return a translator of the same model with some heads switched off: "cross.3.1" is one, "cross.3" a layer's.
+
+        Raises:
+            HeedfulError: there is no such head.
+        """
+        return replace(self, model=without(self.model, heads))
+
     def _window(
         self,
         lines: list[str],
@@ -184,6 +231,7 @@ class Translator:
         config: SearchConfig,
         keys: list[int],
         prefixes: list[list[int]] | None,
+        observe: Callable[[Beams], None] | None = None,
     ) -> list[list[Hypothesis]]:
         ids, lengths = flatten(sources)
         source_BS = torch.from_numpy(pad(ids, lengths, int(lengths.max()))).to(self.device)
@@ -200,6 +248,7 @@ class Translator:
                 prefixes=prefixes,
                 keys=keys,
                 device=self.device,
+                observe=observe,
             )
 
     def _step(self, token_N: Tensor, state: State) -> tuple[Tensor, State]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import numpy as np
 import pytest
 import tomli_w
 
@@ -130,6 +132,57 @@ def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tm
     described = json.loads(heedful("info", tmp_path / "mean", "--json").stdout)
     assert described["parameters"]["decoder"] > 0
     assert "parameters" in heedful("info", tmp_path / "mean").stdout
+
+
+def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_path):
+    written = [part for name in ("html", "plot", "npz") for part in (f"--{name}", tmp_path / f"a.{name}")]
+    written[3] = tmp_path / "a.svg"
+    ran = heedful("attend", trained / "model", "a b c", "--show", "cross.0.1", *written)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[0] == heedful("translate", trained / "model", text="a b c\n").stdout.strip()
+    assert "cross attention, layer 0, head 1" in ran.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.npz", "a.svg"]
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["cross.0"].shape[1:] == (len(arrays["target_pieces"]), len(arrays["source_pieces"]))
+    table = json.loads(heedful("attend", trained / "model", "--json", text="a b c\n").stdout)
+    assert table["source"] == "a b c"
+    without = json.loads(heedful("attend", trained / "model", "a b c", "--json", "--without", "cross.0").stdout)
+    assert without["score"] != table["score"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--show", "cross.7"], "no attention 'cross.7'"),
+        (["--without", "cross.0.9"], "no attention 'cross.0.9'"),
+        (["--plot", "a.gif"], "end the name with one of"),
+    ],
+)
+def test_what_attend_cannot_show_is_said_in_one_line(trained, tmp_path, arguments, expected):
+    ran = heedful("attend", trained / "model", "a b", *arguments, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert expected in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("family", ["lstm", "lstm-attention", "convolution"])
+def test_other_families_train_stop_resume_translate_and_are_described(trained, tmp_path, family):
+    toy, out = trained / "toy.toml", tmp_path / "model"
+    settings = ["--model.family", family, "--model.encoder-layers", "2", "--model.decoder-layers", "2"]
+    ran = heedful("train", toy, "--out", out, *settings, "--training.precision", "float32")
+    assert ran.returncode == 0, ran.stderr
+    for state in sorted((out / "state").glob("step-*"))[1:]:
+        shutil.rmtree(state) if state.is_dir() else state.unlink()
+    weights = (out / "weights.safetensors").read_bytes()
+    (out / "weights.safetensors").unlink()
+    ran = heedful("train", "--resume", out)
+    assert ran.returncode == 0, ran.stderr
+    assert (out / "weights.safetensors").read_bytes() == weights
+    assert heedful("translate", out, text="a b\n").returncode == 0
+    assert family in heedful("info", out).stdout
+    ran = heedful("attend", out, "a b c")
+    assert ("attends to nothing" if family == "lstm" else "cross attention, layer 0") in ran.stdout
 
 
 def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path):

@@ -14,6 +14,7 @@ COMMANDS = {
     "translate": "Translate lines of text with a model.",
     "score": "Score given translations with a model.",
     "evaluate": "Measure a model: BLEU, chrF, TER, or error rates.",
+    "attend": "Show what a model attends to while it translates a sentence.",
     "average": "Average checkpoints into a new model.",
     "info": "Describe a model: parameters, cost, provenance.",
     "demo": "Learn to pronounce English in three minutes.",

@@ -182,7 +182,7 @@ def _score(console: Console, translator: "Translator", test: dict[str, list[str]
 
 
 def _pronounce(console: Console, translator: "Translator") -> None:
-    from heedful.inspection.attention_map import cross_attention, draw_map
+    from heedful.inspection.attention_map import draw_map
 
     found = [outputs[0] for outputs in translator.translate(map(spell, WORDS))]
     console.print("\n[bold]Ten words that it never saw[/], five of them made up\n")
@@ -193,7 +193,8 @@ def _pronounce(console: Console, translator: "Translator") -> None:
         table.add_row(word, output.text)
     console.print(table)
     word, output = WORDS[5], found[5]
-    weights = cross_attention(translator, spell(word), output.ids)
+    weights = translator.explain(spell(word)).alignment_weights
+    assert weights is not None, "a Transformer attends"
     console.print(f"\n[bold]Which letters it looked at for each phone of '{word}'[/] (cross-attention)\n")
     phones = output.text.split()
     console.print(draw_map(weights[: len(phones), : len(word)], list(word), phones))

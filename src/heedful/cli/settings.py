@@ -16,7 +16,7 @@ def _locate(_type: Any, tokens: Sequence[Any]) -> Path:
     return locate(tokens[0].value)
 
 
-Bundle = Annotated[Path, Parameter(help="Model folder, or the model in the box: en-de", converter=_locate)]
+Bundle = Annotated[Path, Parameter(help="Model folder, or a model in the box: en-de, de-en", converter=_locate)]
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
 Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores")]
 Weights = Annotated[

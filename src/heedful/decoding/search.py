@@ -131,6 +131,7 @@ def search(
     prefixes: Sequence[Sequence[int]] | None = None,
     keys: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
+    observe: Callable[[Beams], None] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return for each sentence its `n_best` outputs, best first.
 
@@ -145,6 +146,7 @@ def search(
         prefixes: symbols that each output must begin with
         keys: a number for each sentence that its random draws depend on, so that they do not depend on the batch
         device: where the step function computes
+        observe: called after each step with all hypotheses, before any sentence leaves
     """
     config.check()
     sentences, width = len(source_lengths_B), config.width
@@ -164,6 +166,8 @@ def search(
     while len(beams.sentence_B):
         logits_NV, state = step(torch.from_numpy(beams.live_BWT[:, :, -1].ravel()).to(device), state)
         rows_BW = advance(logits_NV, beams, rules)
+        if observe:
+            observe(beams)
         staying_B = _retire(beams, rules)
         if staying_B is not None:
             rows_N = torch.from_numpy(rows_BW[staying_B].ravel()).to(device)

@@ -1,0 +1,104 @@
+"""`heedful attend`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from heedful import files
+from heedful.cli.settings import Bundle, Device, Threads, flags, given
+from heedful.cli.translate import load
+from heedful.config import from_table, merge, to_table
+from heedful.decoding.explanation import Explanation, readable
+from heedful.decoding.search import SearchConfig
+from heedful.errors import HeedfulError
+from heedful.inspection.attention_map import draw_map
+from heedful.inspection.attention_page import attention_page
+from heedful.inspection.attention_plot import plot_attention
+
+SearchFlags: Any = flags(SearchConfig)
+
+
+def attend(
+    bundle: Bundle,
+    text: Annotated[str, Parameter(help="What to translate (default: the first line of standard input)")] = "",
+    /,
+    *,
+    show: Annotated[
+        str, Parameter(help="Which attention to show here: cross.1 is a layer's mean, cross.1.0 one of its heads")
+    ] = "",
+    without: Annotated[
+        tuple[str, ...], Parameter(help="Switch off a head, cross.3.1, or all of a layer, cross.3; repeatable")
+    ] = (),
+    html: Annotated[Path | None, Parameter(help="Write a web page: one file, all layers and heads")] = None,
+    plot: Annotated[Path | None, Parameter(help="Draw all layers and heads into a picture: .png, .svg, .pdf")] = None,
+    kind: Annotated[Literal["cross", "encoder", "decoder"], Parameter(help="Which attention --plot draws")] = "cross",
+    npz: Annotated[Path | None, Parameter(help="Write the numbers as NumPy arrays, one for each layer")] = None,
+    json_: Annotated[bool, Parameter(name="--json", help="Print everything as JSON", negative=())] = False,
+    device: Device = "cpu",
+    threads: Threads = 0,
+    search: Annotated[SearchFlags | None, Parameter(name="*")] = None,
+) -> None:
+    """Translate a sentence, and show what the model attended to: which source piece for each piece that it wrote.
+
+    Works for every family with attention. In the terminal a row is shaded by its largest weight; --html has all of it.
+    """
+    translator = load(bundle, device, threads)
+    if without:
+        translator = translator.without(*without)
+    config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
+    found = translator.explain(text or sys.stdin.readline().rstrip("\n"), config)
+    if html:
+        files.write_text(html, attention_page(found))
+    if plot:
+        with files.replacing(plot) as aside:
+            named = aside.with_name(aside.name + plot.suffix)
+            plot_attention(found, kind, named)
+            named.replace(aside)
+    if npz:
+        with files.replacing(npz) as aside, aside.open("wb") as file:
+            np.savez_compressed(
+                file,
+                source_pieces=np.array(found.source_pieces),
+                target_pieces=np.array(found.target_pieces),
+                log_probabilities=np.array(found.log_probabilities),
+                **found.attention,  # type: ignore[arg-type]
+            )
+    if json_:
+        print(json.dumps(found.to_table(), ensure_ascii=False))
+    else:
+        _print(found, show)
+
+
+def _print(found: Explanation, show: str) -> None:
+    console = Console(highlight=False)
+    label, weights, rows, columns = _chosen(found, show)
+    console.print(Text(found.text, style="bold"))
+    line = Text()
+    for piece, log_probability in zip(found.target_pieces, found.log_probabilities, strict=True):
+        probability = np.exp(log_probability)
+        style = "yellow" if probability < 0.5 else "dim"
+        line.append(f"{readable(piece)} ").append(f"{probability:.2f}  ", style=style)
+    console.print(line)
+    console.print(f"\n{label}\n", style="dim")
+    if weights is not None:
+        console.print(draw_map(weights, columns, rows), soft_wrap=True)
+
+
+def _chosen(found: Explanation, show: str) -> tuple[str, np.ndarray | None, list[str], list[str]]:
+    if not found.attention:
+        return "this model attends to nothing: its decoder sees one state of the encoder", None, [], []
+    layers = [name for name in found.attention if name.startswith("cross.")]
+    kind, layer, head = [*(show or layers[max(len(layers) - 2, 0)]).split("."), "", ""][:3]
+    heads = found.attention.get(f"{kind}.{layer}")
+    if heads is None or (head and not (head.isdigit() and int(head) < len(heads))):
+        there = ", ".join(f"{name} (heads 0 to {len(weights) - 1})" for name, weights in found.attention.items())
+        raise HeedfulError(f"no attention '{show}' in this model; there are {there}")
+    what = f"head {head}" if head else f"mean of {len(heads)} heads" if len(heads) > 1 else "its one head"
+    label = f"{kind} attention, layer {layer}, {what}: each row looks at the columns"
+    return label, heads[int(head)] if head else heads.mean(0), *found.axes(kind)

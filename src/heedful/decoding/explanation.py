@@ -1,0 +1,103 @@
+"""All that can be told about one translation, as plain data: pieces, attention, probabilities, the beam's tree."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from heedful.decoding.alignment import SPACE
+from heedful.decoding.search import NEVER, Beams
+
+Maps = dict[str, np.ndarray]
+
+
+@dataclass
+class Branch:
+    """A hypothesis at the moment of a step: its last symbol after those of its parent.
+
+    `log_probability` is that of all symbols so far. A branch without children that did not end was pruned.
+    """
+
+    parent: int  # its number in the tree; -1 for the root
+    symbol: int
+    log_probability: float
+    piece: str = ""
+    ended: bool = False
+    best: bool = False  # on the way to the best output
+
+
+class Tree:
+    """The hypotheses of one sentence's search, by `Tree.watch` as search's observer."""
+
+    def __init__(self) -> None:
+        self.branches: list[Branch] = []
+        self._numbers: dict[tuple[int, ...], int] = {(): -1}
+
+    def watch(self, beams: Beams) -> None:
+        """Add the hypotheses of a step: those that live on, and those that have ended."""
+        for hypothesis in beams.finished[0]:
+            self._add(tuple(hypothesis.ids), hypothesis.log_probability, ended=True)
+        for ids, total in zip(beams.live_BWT[0, :, 1:].tolist(), beams.live_BW[0].tolist(), strict=True):
+            if total > NEVER / 2:
+                self._add(tuple(ids), total, ended=False)
+
+    def finish(self, best: Sequence[int], pieces: Callable[[list[int]], list[str]]) -> list[Branch]:
+        """Mark the way to the best output, and name all symbols."""
+        for length in range(1, len(best) + 1):
+            self.branches[self._numbers[tuple(best[:length])]].best = True
+        for branch, piece in zip(self.branches, pieces([branch.symbol for branch in self.branches]), strict=True):
+            branch.piece = piece
+        return self.branches
+
+    def _add(self, ids: tuple[int, ...], total: float, ended: bool) -> None:
+        if ids in self._numbers:
+            return
+        self._numbers[ids] = len(self.branches)
+        self.branches.append(Branch(self._numbers[ids[:-1]], ids[-1], total, ended=ended))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One translation from the inside. `S` source pieces, `T` target pieces, the end symbols included; `H` heads.
+
+    `attention` has an array for each attention of the model: "encoder.0" [H, S, S], "decoder.0" [H, T, T] and "cross.0"
+    [H, T, S], by layer; row t of the decoder's shows what was attended to when piece t was chosen, whose column in
+    "decoder.0" is the piece before it. Where a model has no attention there are none. An LSTM or a convolution has
+    "cross" alone, of one head. The numbers are those of teacher forcing, which search's cached steps equal by test.
+    """
+
+    source: str
+    text: str
+    score: float
+    source_pieces: list[str]
+    target_pieces: list[str]
+    source_words: list[int]  # which word each piece belongs to; -1 for none
+    target_words: list[int]
+    log_probabilities: list[float]  # of each target piece after those before it
+    alignment: list[tuple[int, int]]  # word by word, source and target
+    alternatives: list[tuple[str, float]]  # the n best with their scores, this one first
+    tree: list[Branch]
+    attention: Maps = field(repr=False)
+
+    @property
+    def alignment_weights(self) -> np.ndarray | None:
+        """What each target piece attends to, the mean over heads of the last layer but one  [T, S]; None for none."""
+        layers = [weights for name, weights in self.attention.items() if name.startswith("cross.")]
+        return layers[max(len(layers) - 2, 0)].mean(0) if layers else None
+
+    def axes(self, kind: str) -> tuple[list[str], list[str]]:
+        """Return what stands along the rows and the columns of "encoder", "decoder" or "cross", as people read it."""
+        source, target = ([readable(piece) for piece in side] for side in (self.source_pieces, self.target_pieces))
+        return {"encoder": (source, source), "cross": (target, source)}.get(kind, (target, ["▸", *target[:-1]]))
+
+    def to_table(self, digits: int = 4) -> dict[str, Any]:
+        """Return everything as what JSON can hold, numbers rounded."""
+        table = asdict(self)
+        table["attention"] = {name: np.round(weights, digits).tolist() for name, weights in self.attention.items()}
+        return table
+
+
+def readable(piece: str) -> str:
+    """Return a piece as people read it: without the mark at the beginning of words, control symbols as signs."""
+    return {"</s>": "⏎", SPACE: "␣"}.get(piece, piece.removeprefix(SPACE))

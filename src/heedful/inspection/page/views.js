@@ -1,0 +1,293 @@
+// Views of an explanation (heedful.decoding.explanation.Explanation, as JSON). Text of the model is only ever set as
+// text, never as markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+const KINDS = {
+  cross: "Decoder to encoder",
+  encoder: "Encoder to itself",
+  decoder: "Decoder to itself",
+};
+
+export function make(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+function draw(name, attributes = {}, text = "") {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.textContent = text;
+  return element;
+}
+
+export function readable(piece) {
+  if (piece === "</s>") return "⏎";
+  if (piece === "▁") return "␣";
+  return piece.replace(/^▁/, "");
+}
+
+// The pieces along the rows and columns of an attention; a decoder's columns are the pieces before, begin first.
+export function axes(explanation, kind) {
+  const source = explanation.source_pieces.map(readable);
+  const target = explanation.target_pieces.map(readable);
+  if (kind === "encoder") return [source, source];
+  if (kind === "cross") return [target, source];
+  return [target, ["▸", ...target.slice(0, -1)]];
+}
+
+function mean(heads) {
+  return heads[0].map((row, i) => row.map((_, j) => heads.reduce((sum, head) => sum + head[i][j], 0) / heads.length));
+}
+
+// Words ------------------------------------------------------------------------------------------------------------
+
+function words(pieces, numbers, probabilities) {
+  const found = [];
+  pieces.forEach((piece, i) => {
+    const number = numbers[i];
+    if (number < 0) return;
+    found[number] ??= { text: "", log: 0 };
+    found[number].text += readable(piece);
+    if (probabilities) found[number].log += probabilities[i];
+  });
+  return found;
+}
+
+// Source and translation; a word under the pointer or in focus shows what it is aligned with, both ways.
+export function sentences(explanation) {
+  const sides = [
+    ["source", "source words", words(explanation.source_pieces, explanation.source_words)],
+    ["target", "translation", words(explanation.target_pieces, explanation.target_words, explanation.log_probabilities)],
+  ];
+  const spans = {};
+  const lines = sides.map(([side, label, list]) => {
+    const line = make("p", { class: side, "aria-label": label });
+    spans[side] = list.map((word, number) => {
+      const span = make("span", { class: "word", tabindex: "0" }, word.text);
+      if (side === "target") {
+        const probability = Math.exp(word.log);
+        span.title = `probability ${probability.toFixed(2)}`;
+        if (probability < 0.5) {
+          span.dataset.doubt = "";
+          span.style.setProperty("--doubt", 1 - 2 * probability);
+        }
+      }
+      const light = (on) => highlight(side, number, on);
+      span.addEventListener("pointerenter", () => light(true));
+      span.addEventListener("pointerleave", () => light(false));
+      span.addEventListener("focus", () => light(true));
+      span.addEventListener("blur", () => light(false));
+      line.append(span, " ");
+      return span;
+    });
+    return line;
+  });
+  function highlight(side, number, on) {
+    spans[side][number]?.classList.toggle("linked", on);
+    for (const [source, target] of explanation.alignment) {
+      if (side === "source" && source === number) spans.target[target]?.classList.toggle("linked", on);
+      if (side === "target" && target === number) spans.source[source]?.classList.toggle("linked", on);
+    }
+  }
+  return lines;
+}
+
+// Attention --------------------------------------------------------------------------------------------------------
+
+// A grid of all layers and heads of each kind, the chosen one enlarged, and its strongest links as lines.
+export function attention(explanation, options = {}) {
+  const kinds = Object.keys(KINDS).filter((kind) => `${kind}.0` in explanation.attention);
+  if (!kinds.length) return make("p", { class: "quiet" }, "This model has no attention: the decoder sees one state.");
+  const tabs = make("div", { class: "tabs", role: "group", "aria-label": "which attention" });
+  const grid = make("div", { class: "grid" });
+  const large = make("figure", { class: "wide", style: "margin: 0" });
+  let chosen;
+
+  function layers(kind) {
+    const count = Object.keys(explanation.attention).filter((name) => name.startsWith(`${kind}.`)).length;
+    return Array.from({ length: count }, (_, layer) => explanation.attention[`${kind}.${layer}`]);
+  }
+
+  function press(group, button) {
+    for (const other of group.querySelectorAll("button")) other.setAttribute("aria-pressed", other === button);
+  }
+
+  function show(kind) {
+    const all = layers(kind);
+    const heads = all[0].length;
+    grid.replaceChildren();
+    grid.style.gridTemplateColumns = `repeat(${Math.max(heads, 2)}, 1fr)`;
+    all.forEach((layer, l) => {
+      grid.append(make("span", {}, `layer ${l}`));
+      layer.forEach((weights, h) => {
+        const label = `${KINDS[kind]}, layer ${l}, head ${h}`;
+        const button = make("button", { type: "button", title: label, "aria-label": label, "aria-pressed": "false" });
+        button.append(thumbnail(weights));
+        button.addEventListener("click", () => pick(kind, l, h, weights, button));
+        if (options.switched) button.addEventListener("dblclick", () => options.switched(`${kind}.${l}.${h}`));
+        grid.append(button);
+      });
+    });
+    const shown = Math.max(all.length - 2, 0);
+    enlarge(kind, mean(all[shown]), `${KINDS[kind]}, layer ${shown}, mean of its ${heads} heads`);
+  }
+
+  function pick(kind, layer, head, weights, button) {
+    press(grid, button);
+    enlarge(kind, weights, `${KINDS[kind]}, layer ${layer}, head ${head}`);
+  }
+
+  function enlarge(kind, weights, label) {
+    const [rows, columns] = axes(explanation, kind);
+    large.replaceChildren(
+      make("figcaption", {}, `${label}. Each row adds up to 1; the fuller the colour, the more.`),
+      map(weights, rows, columns, label),
+      links(weights, rows, columns, label),
+    );
+  }
+
+  for (const kind of kinds) {
+    const button = make("button", { type: "button", "aria-pressed": "false" }, KINDS[kind]);
+    button.addEventListener("click", () => {
+      press(tabs, button);
+      chosen = kind;
+      show(kind);
+    });
+    tabs.append(button);
+  }
+  tabs.firstChild.click();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(chosen));
+  return make("div", {}, tabs, make("div", { class: "attention" }, grid, large));
+}
+
+function thumbnail(weights) {
+  const canvas = make("canvas", { width: weights[0].length, height: weights.length });
+  const context = canvas.getContext("2d");
+  const probe = make("i", { style: "color: var(--accent)" });
+  document.body.append(probe);
+  context.fillStyle = getComputedStyle(probe).color;
+  probe.remove();
+  weights.forEach((row, y) => {
+    row.forEach((weight, x) => {
+      context.globalAlpha = weight;
+      context.fillRect(x, y, 1, 1);
+    });
+  });
+  return canvas;
+}
+
+function map(weights, rows, columns, label) {
+  const size = 22;
+  const side = 12 + 7 * Math.max(...rows.map((piece) => piece.length));
+  const top = 14 + 6.5 * Math.max(...columns.map((piece) => piece.length));
+  const width = side + columns.length * size + 10;
+  const height = top + rows.length * size + 10;
+  const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  columns.forEach((piece, x) => {
+    const at = `translate(${side + x * size + size / 2 + 4} ${top - 6}) rotate(-90)`;
+    svg.append(draw("text", { transform: at }, piece));
+  });
+  rows.forEach((piece, y) => {
+    const middle = top + y * size + size / 2;
+    svg.append(draw("text", { x: side - 6, y: middle + 4, "text-anchor": "end" }, piece));
+    columns.forEach((column, x) => {
+      const place = { x: side + x * size, y: top + y * size, width: size - 1, height: size - 1 };
+      svg.append(draw("rect", { ...place, class: "frame", opacity: 0.5 }));
+      const cell = draw("rect", { ...place, class: "cell", "fill-opacity": weights[y][x].toFixed(3) });
+      cell.append(draw("title", {}, `${piece} → ${column}: ${weights[y][x].toFixed(3)}`));
+      svg.append(cell);
+    });
+  });
+  return svg;
+}
+
+function links(weights, rows, columns, label) {
+  const step = 24;
+  const left = 20 + 8 * Math.max(...columns.map((piece) => piece.length));
+  const right = left + 190;
+  const width = right + 20 + 8 * Math.max(...rows.map((piece) => piece.length));
+  const height = Math.max(rows.length, columns.length) * step + 20;
+  const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${label}, as lines` });
+  const y = (i) => 20 + i * step;
+  weights.forEach((row, i) => {
+    row.forEach((weight, j) => {
+      if (weight < 0.08) return;
+      const ends = { x1: left, y1: y(j) - 4, x2: right, y2: y(i) - 4 };
+      svg.append(draw("line", { ...ends, class: "link", "stroke-opacity": weight.toFixed(3), "stroke-width": 0.5 + 3 * weight }));
+    });
+  });
+  columns.forEach((piece, j) => svg.append(draw("text", { x: left - 6, y: y(j), "text-anchor": "end" }, piece)));
+  rows.forEach((piece, i) => svg.append(draw("text", { x: right + 6, y: y(i) }, piece)));
+  return svg;
+}
+
+// The beam ---------------------------------------------------------------------------------------------------------
+
+// The tree of hypotheses, one column for each symbol; what was given up is grey.
+export function tree(explanation) {
+  const branches = explanation.tree;
+  const depth = branches.map(() => 0);
+  const children = new Map();
+  branches.forEach((branch, number) => {
+    depth[number] = branch.parent < 0 ? 1 : depth[branch.parent] + 1;
+    if (!children.has(branch.parent)) children.set(branch.parent, []);
+    children.get(branch.parent).push(number);
+  });
+  const row = [];
+  let next = 0;
+  function place(number) {
+    const own = [...(children.get(number) ?? [])].sort((a, b) => branches[b].log_probability - branches[a].log_probability);
+    own.forEach(place);
+    if (number < 0) return;
+    row[number] = own.length ? row[own[0]] : next++;
+  }
+  place(-1);
+  const columnWidth = 16 + 7.5 * Math.max(...branches.map((branch) => readable(branch.piece).length));
+  const width = (Math.max(...depth) + 1) * columnWidth;
+  const height = next * 22 + 24;
+  const at = (number) => (number < 0 ? [8, 18 + 22 * row[children.get(-1)[0]]] : [depth[number] * columnWidth, 18 + 22 * row[number]]);
+  const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "the beam's tree" });
+  branches.forEach((branch, number) => {
+    const [x, y] = at(number);
+    const [fromX, fromY] = at(branch.parent);
+    const start = branch.parent < 0 ? fromX : fromX + 7.5 * readable(branches[branch.parent].piece).length + 3;
+    const middle = (start + x) / 2;
+    const line = `M${start} ${fromY - 4} C${middle} ${fromY - 4} ${middle} ${y - 4} ${x - 3} ${y - 4}`;
+    svg.append(draw("path", { d: line, class: branch.best ? "branch best" : "branch" }));
+  });
+  branches.forEach((branch, number) => {
+    const [x, y] = at(number);
+    const lost = !branch.ended && !children.has(number);
+    const text = draw("text", { x, y, class: lost ? "lost" : "" }, readable(branch.piece));
+    if (branch.best) text.setAttribute("font-weight", "600");
+    const probability = Math.exp(branch.log_probability);
+    text.append(draw("title", {}, `probability so far ${probability.toPrecision(2)}${lost ? ", given up" : ""}`));
+    svg.append(text);
+  });
+  return make("div", { class: "wide" }, svg);
+}
+
+export function alternatives(explanation) {
+  const table = make("table", {});
+  for (const [text, score] of explanation.alternatives) {
+    table.append(make("tr", {}, make("td", {}, score.toFixed(2)), make("td", {}, text)));
+  }
+  return table;
+}
+
+// The whole explanation into an element.
+export function show(element, explanation, options = {}) {
+  element.replaceChildren(
+    ...sentences(explanation),
+    make("p", { class: "quiet" }, "Point at a word to see what it is aligned with. Dotted: the model was in doubt."),
+    make("h2", {}, "Attention"),
+    attention(explanation, options),
+    make("h2", {}, "The beam"),
+    make("p", { class: "quiet" }, "The hypotheses of each step, the best on top; grey ones were given up. Point at one for its probability."),
+    tree(explanation),
+    make("h2", {}, "Outputs with their scores"),
+    alternatives(explanation),
+  );
+}

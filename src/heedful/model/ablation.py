@@ -1,0 +1,60 @@
+"""Switch attention heads off, and see what a model does without them (Michel et al. 2019, Voita et al. 2019)."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+
+from heedful.errors import HeedfulError
+from heedful.model.convolution import Convolution
+from heedful.model.convolution import DecoderLayer as ConvolutionLayer
+from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.lstm import LSTM
+from heedful.model.recorder import attentions
+from heedful.model.transformer import MultiHeadAttention
+
+
+@torch.no_grad()
+def without(model: EncoderDecoder, names: Iterable[str]) -> EncoderDecoder:
+    """Return a copy of `model` in which some heads add nothing: "cross.3.1" is one head, "cross.3" all of that layer.
+
+    What a head finds reaches the model through its columns of W^O; they are zero in the copy. Layers that share their
+    weights lose the head together.
+
+    Raises:
+        HeedfulError: there is no such head, with those that there are.
+    """
+    changed = copy.deepcopy(model)
+    found = dict(attentions(changed))
+    for name in names:
+        place, head = _parse(name, {key: _heads(module) for key, module in found.items()})
+        attention = found[place]
+        if isinstance(attention, MultiHeadAttention):
+            weight_DHV = attention.output.weight.view(
+                -1, attention.heads, attention.output.in_features // _heads(attention)
+            )
+            weight_DHV[:, slice(None) if head is None else head] = 0.0
+        elif isinstance(changed, LSTM) and changed.join is not None:
+            changed.join.weight[:, : changed.config.d_model] = 0.0
+        elif isinstance(changed, Convolution):
+            layer = changed.decoder[int(place.partition(".")[2])]
+            assert isinstance(layer, ConvolutionLayer)
+            for parameter in layer.output.parameters():
+                parameter.zero_()
+            layer.output.parametrizations.weight.original1.fill_(1.0)  # type: ignore[union-attr, operator]
+    return changed
+
+
+def _heads(attention: torch.nn.Module) -> int:
+    return attention.heads if isinstance(attention, MultiHeadAttention) else 1
+
+
+def _parse(name: str, heads: dict[str, int]) -> tuple[str, int | None]:
+    place, head = name, None
+    if name.count(".") == 2:
+        place, _, number = name.rpartition(".")
+        head = int(number) if number.isdigit() else -1
+    if place not in heads or (head is not None and not 0 <= head < heads[place]):
+        there = ", ".join(f"{key} (heads 0 to {count - 1})" for key, count in heads.items()) or "none at all"
+        raise HeedfulError(f"no attention '{name}' in this model; there are {there}")
+    return place, head

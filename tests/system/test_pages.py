@@ -1,0 +1,75 @@
+"""The pages as a reader meets them, in headless Chromium: nothing on the console, nothing fetched, text stays text."""
+
+import shutil
+
+import pytest
+
+from heedful.inspection.attention_page import attention_page
+from heedful.translator import Translator
+
+SIZES = pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium here; install the package chromium")
+    with driver.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        opened = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """Return a function that opens HTML at a width and in a colour scheme; complaints fail the test at its end."""
+    complaints = []
+
+    def open_page(html, width, scheme):
+        path = tmp_path / "page.html"
+        path.write_text(html, encoding="utf-8")
+        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    assert complaints == []
+
+
+@SIZES
+def test_every_view_of_an_explanation_opens(visit, width, scheme):
+    found = Translator.load("en-de").explain("The little dog is sleeping.")
+    page = visit(attention_page(found), width, scheme)
+    assert page.locator(".target").inner_text().strip() == found.text
+    assert page.locator(".grid button").count() == 8
+    assert page.locator(".attention svg").count() == 2
+    page.locator(".grid button").nth(5).click()
+    assert "layer 1, head 1" in page.locator("figcaption").inner_text()
+    page.get_by_role("button", name="Encoder to itself").click()
+    assert page.locator(".grid button").count() == 16
+    cells = page.locator(".attention svg").first.locator(".cell")
+    assert cells.count() == len(found.source_pieces) ** 2
+    page.get_by_role("button", name="Decoder to itself").click()
+    _, target = found.alignment[-2]
+    page.locator(".target .word").nth(target).hover()
+    linked = page.locator(".source .word.linked")
+    expected = {number for number, other in found.alignment if other == target}
+    assert linked.count() == len(expected)
+    assert page.locator("svg .best").count() == len(found.target_pieces)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing hangs over the side"
+
+
+@SIZES
+def test_text_of_the_model_stays_text(visit, width, scheme):
+    found = Translator.load("en-de").explain('</script><script>alert("no")</script><img src=x onerror=alert(1)>')
+    page = visit(attention_page(found), width, scheme)
+    assert page.locator("main img, main script").count() == 0
+    assert "script" in page.locator(".source").inner_text()
+    assert page.locator(".grid button").count() == 8
