@@ -22,6 +22,7 @@ from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Embedding, lengths_to_mask
 
 HALF = 0.5**0.5  # keeps the variance of a sum of two
+EMBEDDING = 0.1  # section 4.2; larger ones would sharpen the attention, whose products nothing scales, from the start
 
 
 class ConvolutionMemory(NamedTuple):
@@ -115,12 +116,13 @@ class Convolution(EncoderDecoder):
         d = config.d_model
         source = nn.Embedding(source_size, d)
         target = source if config.share == "all" else nn.Embedding(target_size, d)
-        for embedding in {source, target}:
-            nn.init.normal_(embedding.weight, std=d**-0.5)  # times sqrt(d_model) that is variance 1
+        for embedding in dict.fromkeys((source, target)):  # one, where they share
+            nn.init.normal_(embedding.weight, std=EMBEDDING)
         learned = replace(config, positions="learned")
         self.source_embedding, self.target_embedding = Embedding(source, learned), Embedding(target, learned)
-        for positions in (self.source_embedding.learned, self.target_embedding.learned):
-            nn.init.normal_(cast(nn.Embedding, positions).weight, std=0.1)
+        for embedded in (self.source_embedding, self.target_embedding):
+            embedded.scale = 1.0
+            nn.init.normal_(cast(nn.Embedding, embedded.learned).weight, std=EMBEDDING)
         self.encoder_in, self.encoder_out = _linear(d, d), _linear(d, d)
         self.encoder = nn.ModuleList(GatedConvolution(config) for _ in range(config.encoder_layers))
         self.decoder_in, self.decoder_out = _linear(d, d), _linear(d, d)
@@ -128,7 +130,7 @@ class Convolution(EncoderDecoder):
         self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(d, target_size, bias=False)
         if config.share == "none":
-            nn.init.normal_(self.output.weight, std=d**-0.5)
+            nn.init.normal_(self.output.weight, std=EMBEDDING)
         else:
             self.output.weight = target.weight
 
