@@ -18,8 +18,15 @@ COMMANDS = {
     "average": "Average checkpoints into a new model.",
     "info": "Describe a model: parameters, cost, provenance.",
     "demo": "Learn to pronounce English in three minutes.",
+    "lab list": "List the experiments on the paper's claims.",
+    "lab run": "Run an experiment, or all of them.",
+    "lab report": "Write the page of the experiments that were run.",
     "bench train": "Show where a training step's time goes, on a recipe's own data.",
     "bench translate": "Show where a translation's time goes.",
+}
+GROUPS = {
+    "lab": "The paper's claims as experiments: question, figure, table, verdict.",
+    "bench": "Show where the time goes, in training and in translating.",
 }
 
 
@@ -32,11 +39,13 @@ def make_app() -> App:
         help_format="rich",  # the default, markdown, takes a tenth of a second to import
         version=_version,
     )
-    bench = App(name="bench", help="Show where the time goes, in training and in translating.", help_epilogue="")
+    groups = {name: App(name=name, help=help, help_epilogue="") for name, help in GROUPS.items()}
     for name, help in COMMANDS.items():
         group, _, command = name.rpartition(" ")
-        (bench if group else app).command(f"heedful.cli.{group or command}:{command}", name=command, help=help)
-    app.command(bench)
+        function = {"list": "list_"}.get(command, command)
+        groups.get(group, app).command(f"heedful.cli.{group or command}:{function}", name=command, help=help)
+    for group_app in groups.values():
+        app.command(group_app)
     return app
 
 

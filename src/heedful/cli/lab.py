@@ -1,0 +1,66 @@
+"""`heedful lab list`, `heedful lab run` and `heedful lab report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from heedful.cli.settings import Threads
+from heedful.lab import EXPERIMENTS
+from heedful.lab.experiment import find, read_results, run_and_keep
+from heedful.lab.report import write_report
+
+Folder = Annotated[Path, Parameter(name="--out", help="Folder of the results")]
+
+
+def list_() -> None:
+    """List the experiments: the question, where the paper raises it, and the minutes that it takes on two cores."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("name", "question", "paper"):
+        table.add_column(column, overflow="fold")
+    for column in ("quick", "full"):
+        table.add_column(column, justify="right")
+    for name in EXPERIMENTS:
+        experiment = find(name)
+        table.add_row(name, experiment.QUESTION, experiment.PAPER, *(f"{minutes:g}" for minutes in experiment.MINUTES))
+    Console(highlight=False).print(table)
+
+
+def run(
+    name: Annotated[str, Parameter(help="The experiment, or all")],
+    /,
+    *,
+    quick: Annotated[bool, Parameter(help="Smaller and shorter: minutes in all", negative=())] = False,
+    out: Folder = Path("lab"),
+    threads: Threads = 0,
+) -> None:
+    """Run an experiment, or all, and write the report. What is in the folder already, with the same settings, stays.
+
+    Stopped at any time, the same command goes on with the experiments that are not there yet.
+    """
+    console = Console(highlight=False, stderr=True)
+    names = list(EXPERIMENTS) if name == "all" else [name]
+    chosen = [find(each) for each in names]
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    minutes = sum(experiment.MINUTES[0 if quick else 1] for experiment in chosen)
+    console.print(f"about {minutes:g} minutes on two cores", style="dim")
+    for each, experiment in zip(names, chosen, strict=True):
+        console.print(f"\n[bold]{each}[/] {experiment.QUESTION}")
+        with console.status("") as status:
+            for progress in run_and_keep(each, quick, out):
+                status.update(progress)
+                if not console.is_terminal:
+                    console.print(f"  {progress}", style="dim")
+        [result] = [result for result in read_results(out) if result["name"] == each]
+        Console(highlight=False).print(str(experiment.verdict(result["data"])), markup=False)
+    console.print(f"\nreport: {write_report(out)}", style="dim")
+
+
+def report(folder: Annotated[Path, Parameter(help="Folder of the results")] = Path("lab"), /) -> None:
+    """Write report.html from the results in a folder: figures, tables and verdicts are made anew from the data."""
+    print(write_report(folder))

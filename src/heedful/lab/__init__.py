@@ -1,0 +1,18 @@
+"""The paper's claims as experiments: one module per question.
+
+Each module has
+- QUESTION, PAPER (the section or table it is from) and MINUTES (quick, full), measured on two cores;
+- `Settings`, a frozen dataclass, and QUICK, the settings of a quick run;
+- `run(settings)`, a generator that yields what it is doing and returns the result as data (JSON can hold it);
+- `verdict(data)`, `table(data)` and `draw(data, figure)`, which know nothing but that data.
+"""
+
+EXPERIMENTS = {  # name -> module, in the paper's order; imported when it runs
+    "residuals": "heedful.lab.residuals",
+    "attention-steps": "heedful.lab.attention_steps",
+    "scaling": "heedful.lab.scaling",
+    "heads": "heedful.lab.heads",
+    "positions": "heedful.lab.positions",
+    "parallelism": "heedful.lab.parallelism",
+    "long-range": "heedful.lab.long_range",
+}

@@ -1,0 +1,120 @@
+"""Running an experiment, and keeping its result: data as JSON, the figure drawn from that data alone."""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from heedful import files
+from heedful.config import Table
+from heedful.errors import HeedfulError
+from heedful.lab import EXPERIMENTS
+
+Rows = list[list[str]]  # the first row is the head
+Running = Generator[str, None, Table]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the data say to the question, computed from them; `shown` is whether they bear the paper's claim out."""
+
+    shown: bool
+    text: str
+
+    def __str__(self) -> str:
+        return self.text if self.shown else f"Not shown here: {self.text}"
+
+
+class Experiment(Protocol):
+    """What each module of the lab has."""
+
+    QUESTION: str
+    PAPER: str
+    MINUTES: tuple[float, float]
+    QUICK: Any
+    Settings: Callable[[], Any]
+
+    def run(self, settings: Any) -> Running:
+        """Yield what is being done; return the result."""
+        ...
+
+    def verdict(self, data: Table) -> Verdict:
+        """Say what the data say."""
+        ...
+
+    def table(self, data: Table) -> Rows:
+        """Return the data as rows of text, the head first."""
+        ...
+
+    def draw(self, data: Table, figure: Any) -> None:
+        """Draw the data into a figure of matplotlib."""
+        ...
+
+
+def find(name: str) -> Experiment:
+    """Return the experiment's module.
+
+    Raises:
+        HeedfulError: there is none of this name.
+    """
+    if name not in EXPERIMENTS:
+        raise HeedfulError(f"no experiment '{name}'; there are {', '.join(EXPERIMENTS)}, and all")
+    return cast(Experiment, import_module(EXPERIMENTS[name]))
+
+
+def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
+    """Run an experiment unless its result is in `folder` already, yielding progress; keep NAME.json, .svg and .png."""
+    experiment = find(name)
+    settings = experiment.QUICK if quick else experiment.Settings()
+    path, plain = folder / f"{name}.json", json.loads(json.dumps(asdict(settings)))
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("settings") == plain:
+        yield f"already in {folder}, with the same settings"
+        return
+    started = time.monotonic()
+    data = yield from experiment.run(settings)
+    result = {
+        "name": name,
+        "settings": plain,
+        "quick": quick,
+        "seconds": round(time.monotonic() - started, 1),
+        "command": f"heedful lab run {name}" + (" --quick" if quick else ""),
+        "data": data,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_figure(name, data, folder)
+    files.write_text(path, json.dumps(result, indent=1))
+
+
+def draw_figure(name: str, data: Table, folder: Path) -> None:
+    """Draw the figure of a result as NAME.svg and NAME.png.
+
+    Raises:
+        HeedfulError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise HeedfulError("figures need matplotlib: pip install 'heedful[plots]'") from None
+    look = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": name}
+    with rc_context(look):
+        figure = Figure(figsize=(8, 3.4), layout="constrained")
+        find(name).draw(data, figure)
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def read_results(folder: Path) -> list[Table]:
+    """Return the results kept in `folder`, in the paper's order.
+
+    Raises:
+        HeedfulError: there is none.
+    """
+    paths = [folder / f"{name}.json" for name in EXPERIMENTS]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    if not found:
+        raise HeedfulError(f"{folder}: no experiment has been run into it; `heedful lab run all --quick` does")
+    return found

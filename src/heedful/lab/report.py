@@ -1,0 +1,105 @@
+"""All experiments run so far on one page: one file, no network, light and dark, fit to print."""
+
+from html import escape
+from pathlib import Path
+
+from heedful import files
+from heedful.config import Table
+from heedful.lab.experiment import draw_figure, find, read_results
+
+STYLE = """
+:root { color-scheme: light dark; --quiet: light-dark(#6a6a6f, #9c9ca3); --line: light-dark(#dddad4, #33353a); }
+body { margin: 0 auto; max-width: 56rem; padding: 2rem 1rem 4rem; font: 1rem/1.55 system-ui, sans-serif;
+  background: light-dark(#fdfcfa, #17181b); color: light-dark(#1d1d1f, #ececea); }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 3rem 0 .3rem; }
+nav a { display: block; color: inherit; } .quiet, nav span { color: var(--quiet); font-size: .875rem; }
+.verdict { border-left: 3px solid light-dark(#0b57b0, #7db4ff); padding-left: .8rem; }
+.verdict.not { border-color: light-dark(#b3470c, #ffab73); }
+figure { margin: 1rem 0; padding: .5rem; background: white; border-radius: .4rem; overflow-x: auto; }
+figure svg { display: block; width: 100%; height: auto; min-width: 36rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+td, th { text-align: left; font-weight: normal; padding: .15rem .9rem .15rem 0; vertical-align: top; }
+th { color: var(--quiet); border-bottom: 1px solid var(--line); }
+summary { cursor: pointer; } code { font-size: .9em; }
+@media print { body { max-width: none; } section { break-inside: avoid; } }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html beside the results in `folder`, and return where it is. Figures are drawn anew from the data.
+
+    Raises:
+        HeedfulError: there are no results.
+    """
+    results = read_results(folder)
+    for result in results:
+        draw_figure(result["name"], result["data"], folder)
+    contents = "\n".join(
+        f'<a href="#{result["name"]}">{escape(find(result["name"]).QUESTION)} '
+        f"<span>{escape(find(result['name']).PAPER)}</span></a>"
+        for result in results
+    )
+    sections = "\n".join(_section(result, folder) for result in results)
+    path = folder / "report.html"
+    files.write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>The paper's claims, measured · heedful</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+<h1>The claims of <cite>Attention Is All You Need</cite>, measured here</h1>
+<p class="quiet">Verdicts, tables and figures are computed from the data of each run. A claim that the data do not bear
+out is marked so.</p>
+<nav>
+{contents}
+</nav>
+{sections}
+</html>
+""",
+    )
+    return path
+
+
+def _section(result: Table, folder: Path) -> str:
+    name, data = result["name"], result["data"]
+    experiment = find(name)
+    verdict = experiment.verdict(data)
+    settings = ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in result["settings"].items())
+    figure = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    figure = figure[figure.index("<svg") :].replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
+    figure = figure.replace('href="#', f'href="#{name}-')
+    steps = "\n".join(_numbers(step, part, data["pieces"]) for step, part in data.get("steps", {}).items())
+    return f"""<section id="{name}">
+<h2>{escape(experiment.QUESTION)}</h2>
+<p class="quiet">{escape(experiment.PAPER)}. {escape((experiment.run.__doc__ or "").strip())}</p>
+<p class="verdict{"" if verdict.shown else " not"}">{escape(str(verdict))}</p>
+<figure>{figure}</figure>
+<div class="wide">{_table(experiment.table(data))}</div>
+{steps}
+<p class="quiet">{result["seconds"]:.0f} seconds{" (quick)" if result["quick"] else ""}; {escape(settings)}.
+Again: <code>{escape(result["command"])}</code></p>
+</section>"""
+
+
+def _numbers(name: str, step: Table, pieces: list[str]) -> str:
+    """Every number of a step of the worked example, folded away."""
+    rows = [["", *map(str, range(len(step["numbers"][0])))]]
+    rows += [[piece, *(f"{v:.3f}" for v in row)] for piece, row in zip(pieces, step["numbers"], strict=True)]
+    shape = " x ".join(map(str, step["shape"]))
+    summary = f'<summary>{escape(name)} <span class="quiet">{shape}</span></summary>'
+    return f'<details>{summary}<div class="wide">{_table(rows)}</div></details>'
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *body = rows
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    return f"<table><tr>{cells}</tr>\n{lines}</table>"
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

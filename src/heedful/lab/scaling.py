@@ -1,0 +1,140 @@
+"""Why divide by the square root of d_k? (section 3.2.1 and its footnote)"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heedful.config import Table
+from heedful.lab.experiment import Rows, Running, Verdict
+from heedful.lab.toy import FIRST, copying, learn
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import MultiHeadAttention, Transformer
+
+QUESTION = "Why are the scores of attention divided by the square root of d_k?"
+PAPER = "section 3.2.1"
+MINUTES = (0.5, 4.0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Widths, keys that a query chooses from, and the training that both kinds of attention get."""
+
+    widths: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    keys: int = 16
+    queries: int = 20_000
+    steps: int = 600
+    repeats: int = 3
+
+
+QUICK = Settings(queries=4_000, steps=120)
+
+
+def run(settings: Settings) -> Running:
+    """Measure softmax of random products, then train with and without the scaling."""
+    torch.manual_seed(1)
+    measured = []
+    for width in settings.widths:
+        yield f"d_k {width}"
+        measured.append(_measure(width, settings))
+    saturation = [
+        {"x": x, "slope": float(torch.sigmoid(torch.tensor(x)) * torch.sigmoid(torch.tensor(-x)))} for x in range(9)
+    ]
+    curves: dict[str, list[list[float]]] = {"scaled": [], "unscaled": []}
+    for kind, found in curves.items():
+        for seed in range(1, settings.repeats + 1):
+            yield f"training, {kind}, seed {seed}"
+            found.append(_train(kind == "scaled", settings.steps, seed))
+    return {"softmax": measured, "sigmoid": saturation, "curves": curves}
+
+
+def verdict(data: Table) -> Verdict:
+    """The claim: products grow with d_k and push softmax where its gradients are small; scaled, they do not."""
+    first, last = data["softmax"][0], data["softmax"][-1]
+    fades = last["gradient"]["unscaled"] / first["gradient"]["unscaled"]
+    keeps = last["gradient"]["scaled"] / first["gradient"]["scaled"]
+    last_steps = {kind: [loss for curve in curves for loss in curve[-20:]] for kind, curves in data["curves"].items()}
+    ends = {kind: sum(losses) / len(losses) for kind, losses in last_steps.items()}
+    return Verdict(
+        fades < 0.2 and keeps > 0.5,
+        f"from d_k {first['width']} to {last['width']} the variance of q.k grows from {first['variance']:.1f} to "
+        f"{last['variance']:.0f}, as d_k does. Without the scaling softmax's gradient falls to {100 * fades:.1f} % of "
+        f"what it was, with it to {100 * keeps:.0f} %. A small model learning to copy (d_k 64) ends at a loss of "
+        f"{ends['unscaled']:.2f} without and {ends['scaled']:.2f} with it: at this width training "
+        + ("suffers without it." if ends["unscaled"] > 1.2 * ends["scaled"] else "does not need it."),
+    )
+
+
+def table(data: Table) -> Rows:
+    """One row for each width."""
+    head = ["d_k", "variance of q.k", "entropy, unscaled (nats)", "scaled", "gradient, unscaled", "scaled"]
+    return [head] + [
+        [
+            str(row["width"]),
+            f"{row['variance']:.1f}",
+            *(f"{row['entropy'][kind]:.3f}" for kind in ("unscaled", "scaled")),
+            *(f"{row['gradient'][kind]:.4f}" for kind in ("unscaled", "scaled")),
+        ]
+        for row in data["softmax"]
+    ]
+
+
+def draw(data: Table, figure: Any) -> None:
+    """Gradient against width; the sigmoid's slope; the training curves."""
+    left, middle, right = figure.subplots(1, 3)
+    widths = [row["width"] for row in data["softmax"]]
+    for kind, style in (("scaled", "o-"), ("unscaled", "s--")):
+        left.plot(widths, [row["gradient"][kind] for row in data["softmax"]], style, label=kind)
+    left.set(xscale="log", yscale="log", xlabel="d_k", ylabel="norm of softmax's Jacobian", title="softmax")
+    left.legend(frameon=False)
+    middle.plot([row["x"] for row in data["sigmoid"]], [row["slope"] for row in data["sigmoid"]], "k.-")
+    middle.set(xlabel="input", ylabel="slope", title="the sigmoid saturates alike", ylim=(0, 0.27))
+    for (kind, curves), style in zip(data["curves"].items(), ("-", "--"), strict=True):
+        for number, curve in enumerate(curves):
+            colour = "C0" if kind == "scaled" else "C1"
+            right.plot(_smooth(curve), style, color=colour, label=None if number else kind, linewidth=1)
+    right.set(xlabel="step", ylabel="loss (nats a symbol)", title="learning to copy, d_k 64", ylim=(0, None))
+    right.legend(frameon=False)
+
+
+def _measure(width: int, settings: Settings) -> Table:
+    query_ND, key_NKD = torch.randn(settings.queries, width), torch.randn(settings.queries, settings.keys, width)
+    product_NK = (key_NKD @ query_ND[:, :, None])[:, :, 0]
+    kinds = {"unscaled": product_NK, "scaled": product_NK / width**0.5}
+    return {
+        "width": width,
+        "variance": float(product_NK.var()),
+        "entropy": {kind: float(_entropy(scores.softmax(-1)).mean()) for kind, scores in kinds.items()},
+        "gradient": {kind: float(_jacobian_norm(scores.softmax(-1)).mean()) for kind, scores in kinds.items()},
+    }
+
+
+def _entropy(p_NK: Tensor) -> Tensor:
+    return -(p_NK * p_NK.clamp_min(1e-30).log()).sum(-1)
+
+
+def _jacobian_norm(p_NK: Tensor) -> Tensor:
+    """Frobenius norm of d softmax / d scores = diag(p) - p p^T."""
+    square_N, cube_N = p_NK.pow(2).sum(-1), p_NK.pow(3).sum(-1)
+    return (square_N - 2 * cube_N + square_N.pow(2)).clamp_min(0).sqrt()
+
+
+def _train(scaled: bool, steps: int, seed: int) -> list[float]:
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        encoder_layers=2, decoder_layers=2, d_model=64, d_ff=128, heads=1, dropout=0.0, normalization="pre"
+    )
+    model = Transformer(config, FIRST + 16, FIRST + 16)
+    if not scaled:  # what the queries are multiplied by here, attention divides by again
+        for module in model.modules():
+            if isinstance(module, MultiHeadAttention):
+                module.query.register_forward_hook(lambda _module, _inputs, out: out * 64**0.5)
+    return list(learn(model, copying(16, 4, 12), steps, 2e-3, seed=seed))
+
+
+def _smooth(curve: list[float], width: int = 9) -> list[float]:
+    edges = [*range(0, len(curve), width), len(curve)]
+    means = [sum(curve[a:b]) / (b - a) for a, b in pairwise(edges) if b > a]
+    return [value for value in means for _ in range(width)][: len(curve)]
