@@ -5,6 +5,8 @@ import shutil
 import pytest
 
 from heedful.inspection.attention_page import attention_page
+from heedful.lab.experiment import run_and_keep
+from heedful.lab.report import write_report
 from heedful.translator import Translator
 
 SIZES = pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
@@ -73,3 +75,15 @@ def test_text_of_the_model_stays_text(visit, width, scheme):
     assert page.locator("main img, main script").count() == 0
     assert "script" in page.locator(".source").inner_text()
     assert page.locator(".grid button").count() == 8
+
+
+@SIZES
+def test_the_labs_report_opens(visit, tmp_path, width, scheme):
+    pytest.importorskip("matplotlib")
+    for name in ("attention-steps", "residuals"):
+        list(run_and_keep(name, True, tmp_path / "lab"))
+    page = visit(write_report(tmp_path / "lab").read_text(encoding="utf-8"), width, scheme)
+    assert page.locator("section").count() == page.locator("figure svg").count() == 2
+    page.locator("summary", has_text="weights").click()
+    assert page.locator("details[open] td").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing hangs over the side"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,8 +134,8 @@ def draw(data: Table, figure: Any) -> None:
     pieces = [piece.replace("\u2581", "") for piece in data["pieces"]]
     titles = {"scores": "Q Kᵀ", "scaled": f"Q Kᵀ / √{data['d_k']}", "weights": "softmax"}
     for panel, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        numbers = torch.tensor(data["steps"][name]["numbers"])
-        most = 1.0 if name == "weights" else float(numbers.abs().max())
+        numbers = np.array(data["steps"][name]["numbers"])
+        most = 1.0 if name == "weights" else float(np.abs(numbers).max())
         colours = {"cmap": "Blues", "vmin": 0} if name == "weights" else {"cmap": "RdBu_r", "vmin": -most}
         shown = panel.imshow(numbers, vmax=most, **colours)
         panel.set_xticks(range(len(pieces)), pieces, rotation=90)

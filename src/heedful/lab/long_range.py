@@ -41,14 +41,14 @@ class Settings:
     """Symbols, lengths trained on and tested at, and the training: the same for every family."""
 
     symbols: int = 16
-    longest: int = 40
-    tested: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 35, 40)
-    steps: int = 1_500
+    longest: int = 30
+    tested: tuple[int, ...] = (5, 10, 15, 20, 25, 30)
+    steps: int = 1_000
     rate: float = 2e-3
     repeats: int = 3
 
 
-QUICK = Settings(longest=20, tested=(4, 8, 12, 16, 20), steps=250, repeats=1)
+QUICK = Settings(longest=16, tested=(4, 8, 12, 16), steps=400, repeats=1)
 
 
 def run(settings: Settings) -> Running:

@@ -32,7 +32,7 @@ class Settings:
     """Lengths (at one width), widths (at one length), and how often each is timed."""
 
     lengths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048)
-    width: int = 64
+    width: int = 128
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     length: int = 64
     tokens: int = 4096
@@ -43,15 +43,17 @@ QUICK = Settings(repeats=3)
 
 
 def run(settings: Settings) -> Running:
-    """Time a training step of one layer of each kind, forward and backward, on batches of equally many tokens."""
+    """Time a training step of one layer of each kind: batches of equally many tokens, and one sentence alone."""
     by_length: dict[str, list[float]] = {kind: [] for kind in CLAIMED}
     by_width: dict[str, list[float]] = {kind: [] for kind in CLAIMED}
+    alone: dict[str, list[float]] = {kind: [] for kind in CLAIMED}
     for kind in CLAIMED:
         yield kind
         for length in settings.lengths:
-            by_length[kind].append(_seconds(kind, length, settings.width, settings))
+            by_length[kind].append(_seconds(kind, length, settings.width, settings.tokens, settings.repeats))
+            alone[kind].append(_seconds(kind, length, settings.width, length, settings.repeats))
         for width in settings.widths:
-            by_width[kind].append(_seconds(kind, settings.length, width, settings))
+            by_width[kind].append(_seconds(kind, settings.length, width, settings.tokens, settings.repeats))
     return {
         "lengths": list(settings.lengths),
         "widths": list(settings.widths),
@@ -59,27 +61,28 @@ def run(settings: Settings) -> Running:
         "length": settings.length,
         "tokens": settings.tokens,
         "by_length": by_length,
+        "alone": alone,
         "by_width": by_width,
-        "sequential": {kind: {"self-attention": 1, "convolutional": 1}.get(kind, "n") for kind in CLAIMED},
     }
 
 
 def verdict(data: Table) -> Verdict:
-    """The claim: self-attention's time grows fastest with n, and for n below d it is the fastest layer."""
-    n, d = _exponents(data)
-    short, long = (
-        {kind: times[place] / data["lengths"][place] for kind, times in data["by_length"].items()} for place in (0, -1)
-    )
+    """The claims: self-attention's time grows fastest with n; recurrence, which cannot run in parallel, waits."""
+    n, _ = _exponents(data)
+    below = data["lengths"].index(max(length for length in data["lengths"] if length <= data["width"]))
+
+    def ratio(key: str, place: int) -> float:
+        return float(data[key]["recurrent"][place] / data[key]["self-attention"][place])
+
     told = ", ".join(f"{kind} {n[kind]:.2f}" for kind in CLAIMED)
-    wide = ", ".join(f"{kind} {d[kind]:.2f}" for kind in CLAIMED)
     crossing = _crossing(data)
     return Verdict(
-        n["self-attention"] > n["recurrent"] + 0.3 and short["self-attention"] < short["recurrent"],
-        f"for a sentence, time grows with n to the power of {told}; with d to the power of {wide}. "
-        f"At n = {data['lengths'][0]} a recurrent layer takes {short['recurrent'] / short['self-attention']:.1f} times "
-        f"as long as self-attention, at n = {data['lengths'][-1]} "
-        f"{long['recurrent'] / long['self-attention']:.1f} times; "
-        + (f"the lines cross near n = {crossing}." if crossing else "the lines do not cross."),
+        n["self-attention"] > n["recurrent"] + 0.3 and ratio("alone", below) > 1,
+        f"a sentence's time grows with n to the power of {told}. One sentence alone, of n = {data['lengths'][below]} "
+        f"and d = {data['width']}: a recurrent layer takes {ratio('alone', below):.1f} times as long as "
+        f"self-attention. In a batch of {data['tokens']:,} tokens, where other sentences fill the wait, "
+        f"{ratio('by_length', below):.1f} times; "
+        + (f"from n = {crossing} on recurrence is faster there." if crossing else "slower there at every length."),
     )
 
 
@@ -93,27 +96,33 @@ def table(data: Table) -> Rows:
 
 
 def draw(data: Table, figure: Any) -> None:
-    """Time of one sentence against length, and against width."""
-    left, right = figure.subplots(1, 2)
-    for kind, style in zip(CLAIMED, ("o-", "s--", "^:"), strict=True):
-        left.plot(data["lengths"], [1e3 * t for t in data["by_length"][kind]], style, label=kind)
-        right.plot(data["widths"], [1e3 * t for t in data["by_width"][kind]], style, label=kind)
-    left.set(xscale="log", yscale="log", xlabel=f"length n (d = {data['width']})", ylabel="ms a sentence, trained")
-    right.set(xscale="log", yscale="log", xlabel=f"width d (n = {data['length']})", ylabel="ms a sentence, trained")
-    left.legend(frameon=False)
+    """Time of one sentence against length, alone and in a batch, and against width."""
+    alone, batch, wide = figure.subplots(1, 3)
+    panels = (
+        (alone, "lengths", "alone", f"alone, d = {data['width']}", "length n"),
+        (batch, "lengths", "by_length", f"in a batch, d = {data['width']}", "length n"),
+        (wide, "widths", "by_width", f"in a batch, n = {data['length']}", "width d"),
+    )
+    for panel, sizes, key, title, label in panels:
+        for kind, style in zip(CLAIMED, ("o-", "s--", "^:"), strict=True):
+            panel.plot(data[sizes], [1e3 * seconds for seconds in data[key][kind]], style, label=kind, markersize=4)
+        panel.set(xscale="log", yscale="log", xlabel=label, ylabel="ms a sentence, trained", title=title)
+        panel.set_xticks(data[sizes], [str(size) for size in data[sizes]], fontsize=7, minor=False)
+        panel.minorticks_off()
+    alone.legend(frameon=False, fontsize=8)
 
 
-def _seconds(kind: str, length: int, width: int, settings: Settings) -> float:
+def _seconds(kind: str, length: int, width: int, tokens: int, repeats: int) -> float:
     """Return the median time of one sentence, in a batch of so many tokens."""
     torch.manual_seed(1)
     config = ModelConfig(d_model=width, d_ff=width, heads=max(1, width // 32), dropout=0.0)
-    sentences = max(1, settings.tokens // length)
+    sentences = max(1, tokens // length)
     x = torch.randn(sentences, length, width, requires_grad=True)
     attention = EncoderLayer(config).self_attention
     layers = {"self-attention": attention, "recurrent": nn.LSTM(width, width, batch_first=True)}
     layer: nn.Module = layers.get(kind) or GatedConvolution(config)
     times = []
-    for _ in range(settings.repeats + 1):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         out = layer(x, attention.keys_values(x), None) if kind == "self-attention" else layer(x)
         (out[0] if isinstance(out, tuple) else out).sum().backward()

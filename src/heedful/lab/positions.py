@@ -32,7 +32,7 @@ class Settings:
     repeats: int = 3
 
 
-QUICK = Settings(steps=250, repeats=1)
+QUICK = Settings(steps=500, repeats=1)
 
 
 def run(settings: Settings) -> Running:

@@ -1,0 +1,161 @@
+"""The lab: every experiment gives data, a table, a figure and a verdict that can also come out the other way."""
+
+import copy
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from heedful.errors import HeedfulError
+from heedful.inspection.cost import parameters
+from heedful.lab import EXPERIMENTS
+from heedful.lab.experiment import find, read_results, run_and_keep
+from heedful.lab.long_range import FAMILIES
+from heedful.lab.positions import _shift
+from heedful.lab.report import write_report
+from heedful.lab.scaling import _jacobian_norm
+from heedful.lab.toy import FIRST, copying, learn, right
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Transformer, sinusoids
+
+pytest.importorskip("matplotlib")
+SHORT = {  # the least that each can do
+    "residuals": {"layers": 12, "sequences": 32, "repeats": 1},
+    "attention-steps": {},
+    "scaling": {"queries": 300, "steps": 3, "repeats": 1},
+    "heads": {"sentences": 1},
+    "positions": {"steps": 2, "repeats": 1, "tested": (2, 16, 18)},
+    "parallelism": {"lengths": (8, 16, 32), "widths": (8, 16, 32), "width": 16, "tokens": 64, "repeats": 1},
+    "long-range": {"steps": 2, "repeats": 2, "longest": 6, "tested": (3, 6)},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Run every experiment as shortly as can be, once."""
+    place = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, changes in SHORT.items():
+            experiment = find(name)
+            patch.setattr(experiment, "QUICK", replace(experiment.QUICK, **changes))
+            list(run_and_keep(name, True, place))
+    return place
+
+
+def data_of(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())["data"]
+
+
+def test_every_experiment_is_short_here():
+    assert SHORT.keys() == EXPERIMENTS.keys()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_result_has_a_table_a_figure_and_a_verdict_with_numbers(folder, name):
+    experiment, data = find(name), data_of(folder, name)
+    rows = experiment.table(data)
+    assert len(rows) > 2
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert any(character.isdigit() for character in experiment.verdict(data).text)
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (folder / f"{name}.svg").read_text()
+
+
+def test_what_is_there_is_not_run_again_unless_the_settings_differ(folder, monkeypatch):
+    experiment = find("residuals")
+    monkeypatch.setattr(experiment, "QUICK", replace(experiment.QUICK, **SHORT["residuals"]))
+    assert list(run_and_keep("residuals", True, folder)) == [f"already in {folder}, with the same settings"]
+    monkeypatch.setattr(experiment, "QUICK", replace(experiment.QUICK, layers=3))
+    before = data_of(folder, "residuals")
+    assert len(list(run_and_keep("residuals", True, folder))) > 1
+    assert data_of(folder, "residuals") != before
+
+
+CONTRARY = {  # data that do not bear the claim out
+    "residuals": lambda data: data["kinds"].update({"no residuals": data["kinds"]["pre-norm"]}),
+    "attention-steps": lambda data: data["differences"].update(output=0.01),
+    "scaling": lambda data: data["softmax"][-1]["gradient"].update(unscaled=data["softmax"][0]["gradient"]["unscaled"]),
+    "heads": lambda data: [head["looks"].update(same=1.0) for head in data["heads"].values()],
+    "positions": lambda data: data["right"].update(none=data["right"]["sinusoidal"]),
+    "parallelism": lambda data: data["by_length"].update(recurrent=data["by_length"]["self-attention"]),
+    "long-range": lambda data: data["families"]["lstm"].update(right=[[1.0] * len(data["lengths"])] * 2),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_data_that_do_not_bear_the_claim_out_are_not_said_to(folder, name):
+    data = copy.deepcopy(data_of(folder, name))
+    CONTRARY[name](data)
+    assert str(find(name).verdict(data)).startswith("Not shown here: ")
+
+
+def test_data_that_bear_a_claim_out_are_said_to(folder):
+    data = copy.deepcopy(data_of(folder, "long-range"))
+    for family, found in data["families"].items():
+        found["right"] = [[1.0, float(family == "transformer")]] * 2
+    assert find("long-range").verdict(data).shown
+    data = copy.deepcopy(data_of(folder, "positions"))
+    data["right"] = {"sinusoidal": [[1, 1, 0]], "learned": [[1, 0.9, 0]], "none": [[0, 0, 0]]}
+    assert find("positions").verdict(data).shown
+    assert find("attention-steps").verdict(data_of(folder, "attention-steps")).shown
+    data = {"lengths": [8, 16, 32, 64], "widths": [8, 16, 32], "width": 16, "length": 8, "tokens": 64}
+    times = {"self-attention": [1, 4, 16, 64], "recurrent": [4, 8, 16, 32], "convolutional": [1, 2, 4, 8]}
+    by_width = {kind: [1.0, 4.0, 16.0] for kind in times}
+    verdict = find("parallelism").verdict({**data, "by_length": times, "alone": times, "by_width": by_width})
+    assert verdict.shown
+    assert "self-attention 2.00, recurrent 1.00, convolutional 1.00" in verdict.text
+    assert "takes 2.0 times as long" in verdict.text
+    assert "from n = 64 on recurrence is faster" in verdict.text
+
+
+def test_the_report_is_one_page_without_a_network(folder):
+    page = write_report(folder).read_text()
+    assert len(read_results(folder)) == len(EXPERIMENTS)
+    for name in EXPERIMENTS:
+        assert f'<section id="{name}">' in page
+        assert f"heedful lab run {name} --quick" in page
+    assert page.count("<svg") == len(EXPERIMENTS)
+    assert "<script" not in page
+    assert 'src="' not in page
+    assert 'href="http' not in page.replace('xlink:href="http', "")
+
+
+@pytest.mark.parametrize(("call", "words"), [(find, "no experiment"), (read_results, "no experiment has been run")])
+def test_what_is_not_there_is_said(tmp_path, call, words):
+    with pytest.raises(HeedfulError, match=words):
+        call(tmp_path / "nothing" if call is read_results else "nothing")
+
+
+def test_positions_turn_into_later_ones_by_one_matrix():
+    table = sinusoids(60, 16)
+    for k in (1, 7, 40):
+        torch.testing.assert_close(_shift(table[:-k], k).float(), table[k:], atol=1e-5, rtol=0)
+
+
+def test_the_norm_of_softmaxs_jacobian_is_that_of_autograd():
+    scores = torch.randn(5, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: x.softmax(-1), scores)
+    assert float(_jacobian_norm(scores.softmax(-1)[None])) == pytest.approx(float(jacobian.norm()))
+
+
+def test_families_that_are_compared_have_about_equally_many_parameters():
+    counts = [
+        sum(parameters(ModelConfig(family=family, max_positions=128, **sizes), 20, 20).values())
+        for family, sizes in FAMILIES.items()
+    ]
+    assert max(counts) < 1.5 * min(counts), counts
+
+
+def test_a_toy_task_is_what_it_says_and_can_be_learned():
+    for source, target in copying(9, 2, 5, backwards=True)(50, 3):
+        assert 2 <= len(source) - 1 <= 5
+        assert target == [*reversed(source[:-1]), source[-1]]
+    assert copying(9, 2, 5)(7, 3) == copying(9, 2, 5)(7, 3) != copying(9, 2, 5)(7, 4)
+    torch.manual_seed(1)
+    config = ModelConfig(encoder_layers=1, decoder_layers=1, d_model=32, d_ff=32, heads=2, dropout=0.0)
+    model = Transformer(config, FIRST + 4, FIRST + 4)
+    losses = list(learn(model, copying(4, 1, 1), 80, 5e-3))
+    assert losses[-1] < 0.5 * math.log(4) / 2
+    assert right(model, copying(4, 1, 1)(20, 9)).all()
