@@ -26,6 +26,7 @@ SHORT = {  # the least that each can do
     "attention-steps": {},
     "scaling": {"queries": 300, "steps": 3, "repeats": 1},
     "heads": {"sentences": 1},
+    "encoder-decoder": {"steps": 2, "repeats": 1, "longest": 5},
     "positions": {"steps": 2, "repeats": 1, "tested": (2, 16, 18)},
     "parallelism": {"lengths": (8, 16, 32), "widths": (8, 16, 32), "width": 16, "tokens": 64, "repeats": 1},
     "long-range": {"steps": 2, "repeats": 2, "longest": 6, "tested": (3, 6)},
@@ -78,6 +79,7 @@ CONTRARY = {  # data that do not bear the claim out
     "attention-steps": lambda data: data["differences"].update(output=0.01),
     "scaling": lambda data: data["softmax"][-1]["gradient"].update(unscaled=data["softmax"][0]["gradient"]["unscaled"]),
     "heads": lambda data: [head["looks"].update(same=1.0) for head in data["heads"].values()],
+    "encoder-decoder": lambda data: [run["memory"].update({"as it is": 0.5}) for run in data["tasks"]["copy"]],
     "positions": lambda data: data["right"].update(none=data["right"]["sinusoidal"]),
     "parallelism": lambda data: data["by_length"].update(recurrent=data["by_length"]["self-attention"]),
     "long-range": lambda data: data["families"]["lstm"].update(right=[[1.0] * len(data["lengths"])] * 2),
@@ -100,6 +102,9 @@ def test_data_that_bear_a_claim_out_are_said_to(folder):
     data["right"] = {"sinusoidal": [[1, 1, 0]], "learned": [[1, 0.9, 0]], "none": [[0, 0, 0]]}
     assert find("positions").verdict(data).shown
     assert find("attention-steps").verdict(data_of(folder, "attention-steps")).shown
+    memory = {"as it is": 1.0, "shuffled places": 1.0, "another sentence's": 0.0, "first half only": 0.3}
+    one = {"errors": {"cross.0": 0.9, "cross.1": 0.1}, "memory": memory, "without": {"cross.0": 0.5, "cross.1": 0.0}}
+    assert find("encoder-decoder").verdict({"tasks": {"copy": [one], "reverse": [one]}, "layers": 2}).shown
     data = {"lengths": [8, 16, 32, 64], "widths": [8, 16, 32], "width": 16, "length": 8, "tokens": 64}
     times = {"self-attention": [1, 4, 16, 64], "recurrent": [4, 8, 16, 32], "convolutional": [1, 2, 4, 8]}
     by_width = {kind: [1.0, 4.0, 16.0] for kind in times}

@@ -185,6 +185,21 @@ def test_other_families_train_stop_resume_translate_and_are_described(trained, t
     assert ("attends to nothing" if family == "lstm" else "cross attention, layer 0") in ran.stdout
 
 
+def test_the_lab_lists_runs_and_reports(tmp_path):
+    pytest.importorskip("matplotlib")
+    listed = heedful("lab", "list").stdout
+    assert "attention-steps" in listed
+    assert "minutes quick" in listed
+    ran = heedful("lab", "run", "attention-steps", "--quick", "--out", tmp_path / "lab")
+    assert ran.returncode == 0, ran.stderr
+    assert "agrees with the model's own" in ran.stdout.replace("\n", " ")
+    (tmp_path / "lab" / "report.html").unlink()
+    assert heedful("lab", "report", tmp_path / "lab").stdout.strip().endswith("report.html")
+    assert (tmp_path / "lab" / "report.html").is_file()
+    assert heedful("lab", "run", "nothing").returncode == 2
+    assert "lab run all --quick" in heedful("lab", "report", tmp_path / "absent").stderr
+
+
 def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path):
     ran = heedful("bench", "train", trained / "toy.toml", "--steps", "2", "--batches.tokens", "64", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

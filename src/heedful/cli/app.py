@@ -42,8 +42,7 @@ def make_app() -> App:
     groups = {name: App(name=name, help=help, help_epilogue="") for name, help in GROUPS.items()}
     for name, help in COMMANDS.items():
         group, _, command = name.rpartition(" ")
-        function = {"list": "list_"}.get(command, command)
-        groups.get(group, app).command(f"heedful.cli.{group or command}:{function}", name=command, help=help)
+        groups.get(group, app).command(f"heedful.cli.{group or command}:{command}", name=command, help=help)
     for group_app in groups.values():
         app.command(group_app)
     return app

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 
 from heedful.cli.settings import Threads
 from heedful.lab import EXPERIMENTS
@@ -15,17 +14,14 @@ from heedful.lab.report import write_report
 Folder = Annotated[Path, Parameter(name="--out", help="Folder of the results")]
 
 
-def list_() -> None:
+def list() -> None:
     """List the experiments: the question, where the paper raises it, and the minutes that it takes on two cores."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("name", "question", "paper"):
-        table.add_column(column, overflow="fold")
-    for column in ("quick", "full"):
-        table.add_column(column, justify="right")
+    console = Console(highlight=False)
     for name in EXPERIMENTS:
         experiment = find(name)
-        table.add_row(name, experiment.QUESTION, experiment.PAPER, *(f"{minutes:g}" for minutes in experiment.MINUTES))
-    Console(highlight=False).print(table)
+        quick, full = experiment.MINUTES
+        console.print(f"[bold]{name}[/]  [dim]{experiment.PAPER}; {quick:g} minutes quick, {full:g} full[/]")
+        console.print(f"  {experiment.QUESTION}", markup=False)
 
 
 def run(
@@ -41,7 +37,7 @@ def run(
     Stopped at any time, the same command goes on with the experiments that are not there yet.
     """
     console = Console(highlight=False, stderr=True)
-    names = list(EXPERIMENTS) if name == "all" else [name]
+    names = [*EXPERIMENTS] if name == "all" else [name]
     chosen = [find(each) for each in names]
     if threads:
         import torch

@@ -12,6 +12,7 @@ EXPERIMENTS = {  # name -> module, in the paper's order; imported when it runs
     "attention-steps": "heedful.lab.attention_steps",
     "scaling": "heedful.lab.scaling",
     "heads": "heedful.lab.heads",
+    "encoder-decoder": "heedful.lab.encoder_decoder",
     "positions": "heedful.lab.positions",
     "parallelism": "heedful.lab.parallelism",
     "long-range": "heedful.lab.long_range",

@@ -1,0 +1,184 @@
+"""What does cross-attention do? Alignments that are known, layers switched off, memories changed. (section 3.2.3)"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heedful.config import Table
+from heedful.data.batches import batch_of
+from heedful.lab.experiment import Rows, Running, Verdict
+from heedful.lab.toy import FIRST, Pairs, copying, learn, right
+from heedful.model.ablation import without
+from heedful.model.recorder import recording
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import Memory, Transformer
+
+QUESTION = "What does the decoder get through its attention to the encoder, and does that attention align?"
+PAPER = "section 3.2.3"
+MINUTES = (1.0, 5.0)
+TASKS = {"copy": False, "reverse": True}  # name -> backwards; where each target symbol comes from is known
+CHANGES = ("as it is", "shuffled places", "another sentence's", "first half only")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The tasks' symbols and lengths, the model's layers, and the training."""
+
+    symbols: int = 16
+    shortest: int = 4
+    longest: int = 12
+    layers: int = 2
+    steps: int = 1_000
+    repeats: int = 3
+
+
+QUICK = Settings(steps=500, repeats=1)
+
+
+def run(settings: Settings) -> Running:
+    """Train a small model on each task; compare its attention with the known alignment, and change what it sees."""
+    tasks: dict[str, list[Table]] = {}
+    for name, backwards in TASKS.items():
+        tasks[name] = []
+        for seed in range(1, settings.repeats + 1):
+            yield f"{name}, seed {seed}"
+            model = _train(backwards, seed, settings)
+            pairs = copying(settings.symbols, settings.longest - 2, settings.longest - 2, backwards=backwards)(200, 77)
+            tasks[name].append(
+                {
+                    "errors": _alignment_errors(model, pairs, backwards),
+                    "memory": {change: _right_with(model, pairs, change) for change in CHANGES},
+                    "without": {
+                        place: float(right(without(model, [place]), pairs).float().mean())
+                        for place in [f"cross.{layer}" for layer in range(settings.layers)]
+                    },
+                }
+            )
+    return {"tasks": tasks, "layers": settings.layers, "length": settings.longest - 2}
+
+
+def verdict(data: Table) -> Verdict:
+    """The claim: cross-attention lets every target position see all of the input; here, it finds its source."""
+    parts, shown = [], True
+    for task, runs in data["tasks"].items():
+        best = _best(runs)
+        error = _mean([run["errors"][best] for run in runs])
+        memory = {change: _mean([run["memory"][change] for run in runs]) for change in CHANGES}
+        alone = {place: _mean([run["without"][place] for run in runs]) for place in runs[0]["without"]}
+        shown &= memory["as it is"] > 0.8 and error < 0.2 and memory["another sentence's"] < 0.1
+        shown &= abs(memory["shuffled places"] - memory["as it is"]) < 0.02
+        lost = ", ".join(f"without {place} {100 * value:.0f} %" for place, value in alone.items())
+        parts.append(
+            f"{task}: {100 * memory['as it is']:.0f} % right; the best layer ({best}) misses the known alignment of "
+            f"{100 * error:.0f} % of the symbols; {lost}; with the memory's places shuffled "
+            f"{100 * memory['shuffled places']:.0f} %, with another sentence's memory "
+            f"{100 * memory[CHANGES[2]]:.0f} %, with its first half {100 * memory['first half only']:.0f} %"
+        )
+    return Verdict(
+        shown, "; ".join(parts) + ". What is attended to is a set: its order is in the states, not in the places."
+    )
+
+
+def table(data: Table) -> Rows:
+    """Alignment error of each layer, and what is right under each change; means of the repeats."""
+    layers = [f"cross.{layer}" for layer in range(data["layers"])]
+    head = ["task", *(f"alignment error, {place}, %" for place in layers)]
+    head += [f"right: {change}, %" for change in CHANGES] + [f"right without {place}, %" for place in layers]
+    rows = [head]
+    for task, runs in data["tasks"].items():
+        values = [_mean([run["errors"][place] for run in runs]) for place in layers]
+        values += [_mean([run["memory"][change] for run in runs]) for change in CHANGES]
+        values += [_mean([run["without"][place] for run in runs]) for place in layers]
+        rows.append([task, *(f"{100 * value:.0f}" for value in values)])
+    return rows
+
+
+def draw(data: Table, figure: Any) -> None:
+    """What is still right under each change, a group of bars for each task; a dot for each repeat."""
+    left, right_panel = figure.subplots(1, 2, width_ratios=(1, 2))
+    layers = [f"cross.{layer}" for layer in range(data["layers"])]
+    groups: list[tuple[Any, list[str], Callable[[Table], list[float]]]] = [
+        (left, layers, lambda run: [100 * run["errors"][place] for place in layers]),
+        (
+            right_panel,
+            [*CHANGES, *(f"without\n{place}" for place in layers)],
+            lambda run: [100 * v for v in (*run["memory"].values(), *run["without"].values())],
+        ),
+    ]
+    for panel, labels, values in groups:
+        for number, (task, runs) in enumerate(data["tasks"].items()):
+            places = [place + 0.38 * (number - 0.5) for place in range(len(labels))]
+            every = [values(run) for run in runs]
+            panel.bar(places, [_mean(list(column)) for column in zip(*every, strict=True)], width=0.36, label=task)
+            for one in every:
+                panel.plot(places, one, "k.", markersize=3)
+        panel.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels], fontsize=7)
+        panel.set_ylim(0, 103)
+    left.set(ylabel="symbols aligned wrongly, %", title="alignment error")
+    right_panel.set(ylabel="sequences right, %", title="what the decoder is shown instead")
+    right_panel.legend(frameon=False)
+
+
+def _train(backwards: bool, seed: int, settings: Settings) -> Transformer:
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        encoder_layers=settings.layers,
+        decoder_layers=settings.layers,
+        d_model=64,
+        d_ff=128,
+        heads=4,
+        dropout=0.0,
+        normalization="pre",
+    )
+    model = Transformer(config, FIRST + settings.symbols, FIRST + settings.symbols)
+    task = copying(settings.symbols, settings.shortest, settings.longest, backwards=backwards)
+    for _ in learn(model, task, settings.steps, 2e-3, seed=seed):
+        pass
+    return model.eval()
+
+
+@torch.inference_mode()
+def _alignment_errors(model: Transformer, pairs: Pairs, backwards: bool) -> dict[str, float]:
+    """Return for each layer the share of target symbols whose head-averaged attention peaks at another than theirs."""
+    batch = batch_of([source for source, _ in pairs], [target for _, target in pairs])
+    with recording(model) as maps:
+        model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
+    symbols = batch.source_BS.size(1) - 1
+    known_T = torch.arange(symbols).flip(0) if backwards else torch.arange(symbols)
+    peaks = {name: uses[0].mean(1).argmax(-1)[:, :symbols] for name, uses in maps.items() if name.startswith("cross")}
+    return {name: float((peak_BT != known_T).float().mean()) for name, peak_BT in peaks.items()}
+
+
+def _right_with(model: Transformer, pairs: Pairs, change: str) -> float:
+    """Return the share of sequences that are right when the decoder is shown a changed memory."""
+    encode = model.encode
+
+    def changed(source_BS: Tensor, source_lengths_B: Tensor) -> Memory:
+        if change == "first half only":
+            half = source_BS.size(1) // 2
+            return encode(source_BS[:, :half], torch.full_like(source_lengths_B, half))
+        states_BSD, allowed_B11S = encode(source_BS, source_lengths_B)
+        if change == "shuffled places":
+            states_BSD = states_BSD[:, torch.randperm(states_BSD.size(1), generator=torch.Generator().manual_seed(3))]
+        if change == "another sentence's":
+            states_BSD = states_BSD.roll(1, 0)
+        return Memory(states_BSD, allowed_B11S)
+
+    model.encode = changed  # type: ignore[method-assign]
+    try:
+        return float(right(model, pairs).float().mean())
+    finally:
+        del model.encode
+
+
+def _best(runs: list[Table]) -> str:
+    """Return the layer that aligns best on the mean of the repeats."""
+    places: list[str] = list(runs[0]["errors"])
+    return min(places, key=lambda place: _mean([run["errors"][place] for run in runs]))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
