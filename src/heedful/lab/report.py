@@ -27,7 +27,7 @@ summary { cursor: pointer; } code { font-size: .9em; }
 
 
 def write_report(folder: Path) -> Path:
-    """Write report.html beside the results in `folder`, and return where it is. Figures are drawn anew from the data.
+    """Write report.html and README.md beside the results in `folder`, and return the page; figures are drawn anew.
 
     Raises:
         HeedfulError: there are no results.
@@ -35,6 +35,7 @@ def write_report(folder: Path) -> Path:
     results = read_results(folder)
     for result in results:
         draw_figure(result["name"], result["data"], folder)
+    files.write_text(folder / "README.md", "\n".join(["# The paper's claims, measured", *map(_summary, results), ""]))
     contents = "\n".join(
         f'<a href="#{result["name"]}">{escape(find(result["name"]).QUESTION)} '
         f"<span>{escape(find(result['name']).PAPER)}</span></a>"
@@ -62,6 +63,22 @@ out is marked so.</p>
 """,
     )
     return path
+
+
+def _summary(result: Table) -> str:
+    experiment = find(result["name"])
+    head, *body = experiment.table(result["data"])
+    rows = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body))
+    return f"""
+## {experiment.QUESTION}
+
+{experiment.PAPER}. `{result["command"]}`, {result["seconds"]:.0f} seconds.
+
+**{experiment.verdict(result["data"])}**
+
+![{result["name"]}]({result["name"]}.svg)
+
+{rows}"""
 
 
 def _section(result: Table, folder: Path) -> str:
