@@ -51,7 +51,7 @@ def make_app() -> App:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     # before torch is imported, which takes as long as the compiler
-    if sys.argv[1:2] == ["translate"]:
+    if sys.argv[1:2] in (["translate"], ["attend"]):
         native.prepare("search")
     elif sys.argv[1:2] in (["train"], ["demo"], ["bench"]):
         native.prepare("training", "search")
