@@ -15,7 +15,7 @@ Folder = Annotated[Path, Parameter(name="--out", help="Folder of the results")]
 
 
 def list() -> None:
-    """List the experiments: the question, where the paper raises it, and the minutes that it takes on two cores."""
+    """List the experiments: the question, where the paper raises it, and about how many minutes it takes."""
     console = Console(highlight=False)
     for name in EXPERIMENTS:
         experiment = find(name)
@@ -44,7 +44,7 @@ def run(
 
         torch.set_num_threads(threads)
     minutes = sum(experiment.MINUTES[0 if quick else 1] for experiment in chosen)
-    console.print(f"about {minutes:g} minutes on two cores", style="dim")
+    console.print(f"about {minutes:g} minutes", style="dim")
     for each, experiment in zip(names, chosen, strict=True):
         console.print(f"\n[bold]{each}[/] {experiment.QUESTION}")
         with console.status("") as status:

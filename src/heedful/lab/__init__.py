@@ -1,7 +1,8 @@
 """The paper's claims as experiments: one module per question.
 
 Each module has
-- QUESTION, PAPER (the section or table it is from) and MINUTES (quick, full), measured on two cores;
+- QUESTION, PAPER (the section or table it is from) and MINUTES (quick, full) on one core of two, measured beside other
+  work or scaled from a quick run;
 - `Settings`, a frozen dataclass, and QUICK, the settings of a quick run;
 - `run(settings)`, a generator that yields what it is doing and returns the result as data (JSON can hold it);
 - `verdict(data)`, `table(data)` and `draw(data, figure)`, which know nothing but that data.

@@ -11,7 +11,7 @@ from heedful.translator import Translator
 
 QUESTION = "Several heads instead of one: what does each look at, and what is lost when it is switched off?"
 PAPER = "section 3.2.2"
-MINUTES = (1.0, 2.5)
+MINUTES = (0.1, 0.5)
 SENTENCES = (
     "Where is the station?",
     "I would like a cup of tea.",

@@ -14,7 +14,7 @@ from heedful.model.settings import ModelConfig
 
 QUESTION = "Why leave recurrence and convolution? How long a sequence can each family learn to reverse?"
 PAPER = "sections 1 and 4"
-MINUTES = (3.0, 25.0)
+MINUTES = (1.2, 15.0)
 FAMILIES = {  # about equally many parameters
     "transformer": {
         "encoder_layers": 2,

@@ -16,7 +16,7 @@ QUESTION = (
     "Sinusoids, learned positions, or none: what does each know of order, and beyond the lengths it was trained on?"
 )
 PAPER = "section 3.5, table 3 (E)"
-MINUTES = (1.0, 6.0)
+MINUTES = (1.3, 8.0)
 KINDS = ("sinusoidal", "learned", "none")
 
 
