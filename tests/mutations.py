@@ -61,6 +61,23 @@ MUTATIONS = {
     "data position not restored": ("training/loop.py", "stream.restore(progress.data)", "pass"),
     "random state not restored": ("training/loop.py", "restore_random_state(random", "(lambda *_: None)(random"),
     "equation 3 without d_model": ("training/schedule.py", "d_model**-0.5", "1.0"),
+    "convolution sees what comes next": (
+        "model/convolution.py",
+        "(0, 0, self.config.kernel - 1, 0)",
+        "(0, 0, self.config.kernel - 2, 1)",
+    ),
+    "convolution reads padding": ("model/convolution.py", "if real_BS1 is not None:", "if False:"),
+    "LSTM's hypotheses not reordered": (
+        "model/lstm.py",
+        "(hidden[:, rows_N], cell[:, rows_N])",
+        "(hidden[:, rows_N.sort().values], cell[:, rows_N])",
+    ),
+    "LSTM reads forwards": ("model/lstm.py", "source_BS = _backwards(source_BS, source_lengths_B)", "pass"),
+    "a head switched off still speaks": (
+        "model/ablation.py",
+        "if head is None else head] = 0.0",
+        "if head is None else head] *= 1.0",
+    ),
     "weights not verified": ("bundle.py", "if _digest_of_tensors(tensors) != expected:", "if False:"),
 }
 TESTS = [
