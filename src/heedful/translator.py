@@ -17,7 +17,7 @@ from heedful import bundle
 from heedful.config import from_table
 from heedful.data.batches import batch_of
 from heedful.data.tokens import flatten, pad
-from heedful.decoding.alignment import align_words, words_of_pieces
+from heedful.decoding.alignment import align_words, alignment_layer, words_of_pieces
 from heedful.decoding.explanation import Explanation, Tree
 from heedful.decoding.search import Beams, Hypothesis, SearchConfig, length_penalty, search
 from heedful.errors import HeedfulError
@@ -292,12 +292,9 @@ class Translator:
 
 
 def alignment_weights(maps: Maps, row: int) -> Tensor | None:
-    """Return how much each target piece attends to each source piece  [T, S]; None where nothing attends.
-
-    That is the mean over heads of the last layer but one, where alignment is best (Garg et al. 2019).
-    """
-    layers = [uses for name, uses in maps.items() if name.startswith("cross.")]
-    return layers[max(len(layers) - 2, 0)][0][row].mean(0) if layers else None
+    """Return what each target piece attends to, the mean of the aligning layer's heads  [T, S]; None for nothing."""
+    layer = alignment_layer(maps)
+    return maps[layer][0][row].mean(0) if layer else None
 
 
 def _each(search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:

@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
             experiment = find(name)
             patch.setattr(experiment, "QUICK", replace(experiment.QUICK, **changes))
             list(run_and_keep(name, True, place))
+    write_report(place)
     return place
 
 
@@ -131,6 +132,12 @@ def test_the_report_is_one_page_without_a_network(folder):
 def test_what_is_not_there_is_said(tmp_path, call, words):
     with pytest.raises(HeedfulError, match=words):
         call(tmp_path / "nothing" if call is read_results else "nothing")
+
+
+def test_without_matplotlib_nothing_is_begun(monkeypatch, tmp_path):
+    monkeypatch.setattr("heedful.lab.experiment.find_spec", lambda _name: None)
+    with pytest.raises(HeedfulError, match="pip install"):
+        next(run_and_keep("residuals", True, tmp_path))
 
 
 def test_positions_turn_into_later_ones_by_one_matrix():

@@ -14,12 +14,13 @@ from heedful import files
 from heedful.cli.settings import Bundle, Device, Threads, flags, given
 from heedful.cli.translate import load
 from heedful.config import from_table, merge, to_table
+from heedful.decoding.alignment import alignment_layer
 from heedful.decoding.explanation import Explanation, readable
 from heedful.decoding.search import SearchConfig
-from heedful.errors import HeedfulError
 from heedful.inspection.attention_map import draw_map
 from heedful.inspection.attention_page import attention_page
 from heedful.inspection.attention_plot import plot_attention
+from heedful.model.recorder import parse_head
 
 SearchFlags: Any = flags(SearchConfig)
 
@@ -93,12 +94,9 @@ def _print(found: Explanation, show: str) -> None:
 def _chosen(found: Explanation, show: str) -> tuple[str, np.ndarray | None, list[str], list[str]]:
     if not found.attention:
         return "this model attends to nothing: its decoder sees one state of the encoder", None, [], []
-    layers = [name for name in found.attention if name.startswith("cross.")]
-    kind, layer, head = [*(show or layers[max(len(layers) - 2, 0)]).split("."), "", ""][:3]
-    heads = found.attention.get(f"{kind}.{layer}")
-    if heads is None or (head and not (head.isdigit() and int(head) < len(heads))):
-        there = ", ".join(f"{name} (heads 0 to {len(weights) - 1})" for name, weights in found.attention.items())
-        raise HeedfulError(f"no attention '{show}' in this model; there are {there}")
-    what = f"head {head}" if head else f"mean of {len(heads)} heads" if len(heads) > 1 else "its one head"
+    counts = {name: len(weights) for name, weights in found.attention.items()}
+    place, head = parse_head(show or alignment_layer(counts) or "", counts)
+    heads, (kind, layer) = found.attention[place], place.split(".")
+    what = f"head {head}" if head is not None else f"mean of {len(heads)} heads" if len(heads) > 1 else "its one head"
     label = f"{kind} attention, layer {layer}, {what}: each row looks at the columns"
-    return label, heads[int(head)] if head else heads.mean(0), *found.axes(kind)
+    return label, heads.mean(0) if head is None else heads[head], *found.axes(kind)

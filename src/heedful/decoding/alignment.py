@@ -1,6 +1,6 @@
 """Word alignments from attention: which source word each target word looks at most."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +28,16 @@ def words_of_pieces(pieces: Sequence[str]) -> list[int]:
             pending = False
             numbers.append(word)
     return numbers
+
+
+def alignment_layer(names: Iterable[str]) -> str | None:
+    """Return which of these attentions aligns words: the decoder's last layer but one (Garg et al. 2019).
+
+    >>> alignment_layer(["encoder.0", "cross.0", "cross.1", "cross.2"])
+    'cross.1'
+    """
+    layers = [name for name in names if name.startswith("cross.")]
+    return layers[max(len(layers) - 2, 0)] if layers else None
 
 
 def align_words(

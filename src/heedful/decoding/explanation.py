@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from heedful.decoding.alignment import SPACE
+from heedful.decoding.alignment import SPACE, alignment_layer
 from heedful.decoding.search import NEVER, Beams
 
 Maps = dict[str, np.ndarray]
@@ -82,9 +82,9 @@ class Explanation:
 
     @property
     def alignment_weights(self) -> np.ndarray | None:
-        """What each target piece attends to, the mean over heads of the last layer but one  [T, S]; None for none."""
-        layers = [weights for name, weights in self.attention.items() if name.startswith("cross.")]
-        return layers[max(len(layers) - 2, 0)].mean(0) if layers else None
+        """What each target piece attends to, the mean of the aligning layer's heads  [T, S]; None for nothing."""
+        layer = alignment_layer(self.attention)
+        return self.attention[layer].mean(0) if layer else None
 
     def axes(self, kind: str) -> tuple[list[str], list[str]]:
         """Return what stands along the rows and the columns of "encoder", "decoder" or "cross", as people read it."""

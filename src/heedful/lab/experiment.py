@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -66,8 +67,13 @@ def find(name: str) -> Experiment:
 
 
 def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
-    """Run an experiment unless its result is in `folder` already, yielding progress; keep NAME.json, .svg and .png."""
+    """Run an experiment unless its result is in `folder` already, yielding progress; keep it as NAME.json.
+
+    Raises:
+        HeedfulError: there is none of this name, or nothing to draw its figure with: before the work, not after it.
+    """
     experiment = find(name)
+    require_matplotlib()
     settings = experiment.QUICK if quick else experiment.Settings()
     path, plain = folder / f"{name}.json", json.loads(json.dumps(asdict(settings)))
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("settings") == plain:
@@ -84,8 +90,17 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
         "data": data,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    draw_figure(name, data, folder)
     files.write_text(path, json.dumps(result, indent=1))
+
+
+def require_matplotlib() -> None:
+    """Refuse to go on without what draws figures.
+
+    Raises:
+        HeedfulError: with what to install.
+    """
+    if find_spec("matplotlib") is None:
+        raise HeedfulError("figures need matplotlib: pip install 'heedful[plots]'")
 
 
 def draw_figure(name: str, data: Table, folder: Path) -> None:
@@ -94,11 +109,10 @@ def draw_figure(name: str, data: Table, folder: Path) -> None:
     Raises:
         HeedfulError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise HeedfulError("figures need matplotlib: pip install 'heedful[plots]'") from None
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     look = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": name}
     with rc_context(look):
         figure = Figure(figsize=(8, 3.4), layout="constrained")

@@ -24,6 +24,9 @@ th { color: var(--quiet); border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; } code { font-size: .9em; }
 @media print { body { max-width: none; } section { break-inside: avoid; } }
 """
+SUMMARY = """# The paper's claims, measured
+
+Made by `heedful lab report` from the data beside it, which also draws the figures and the page."""
 
 
 def write_report(folder: Path) -> Path:
@@ -35,7 +38,7 @@ def write_report(folder: Path) -> Path:
     results = read_results(folder)
     for result in results:
         draw_figure(result["name"], result["data"], folder)
-    files.write_text(folder / "README.md", "\n".join(["# The paper's claims, measured", *map(_summary, results), ""]))
+    files.write_text(folder / "README.md", "\n".join([SUMMARY, *map(_summary, results), ""]))
     contents = "\n".join(
         f'<a href="#{result["name"]}">{escape(find(result["name"]).QUESTION)} '
         f"<span>{escape(find(result['name']).PAPER)}</span></a>"
@@ -75,8 +78,6 @@ def _summary(result: Table) -> str:
 {experiment.PAPER}. `{result["command"]}`, {result["seconds"]:.0f} seconds.
 
 **{experiment.verdict(result["data"])}**
-
-![{result["name"]}]({result["name"]}.svg)
 
 {rows}"""
 

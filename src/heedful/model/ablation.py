@@ -5,12 +5,11 @@ from collections.abc import Iterable
 
 import torch
 
-from heedful.errors import HeedfulError
 from heedful.model.convolution import Convolution
 from heedful.model.convolution import DecoderLayer as ConvolutionLayer
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.lstm import LSTM
-from heedful.model.recorder import attentions
+from heedful.model.recorder import attentions, parse_head
 from heedful.model.transformer import MultiHeadAttention
 
 
@@ -27,12 +26,10 @@ def without(model: EncoderDecoder, names: Iterable[str]) -> EncoderDecoder:
     changed = copy.deepcopy(model)
     found = dict(attentions(changed))
     for name in names:
-        place, head = _parse(name, {key: _heads(module) for key, module in found.items()})
+        place, head = parse_head(name, {key: _heads(module) for key, module in found.items()})
         attention = found[place]
         if isinstance(attention, MultiHeadAttention):
-            weight_DHV = attention.output.weight.view(
-                -1, attention.heads, attention.output.in_features // _heads(attention)
-            )
+            weight_DHV = attention.output.weight.view(attention.output.out_features, attention.heads, -1)
             weight_DHV[:, slice(None) if head is None else head] = 0.0
         elif isinstance(changed, LSTM) and changed.join is not None:
             changed.join.weight[:, : changed.config.d_model] = 0.0
@@ -47,14 +44,3 @@ def without(model: EncoderDecoder, names: Iterable[str]) -> EncoderDecoder:
 
 def _heads(attention: torch.nn.Module) -> int:
     return attention.heads if isinstance(attention, MultiHeadAttention) else 1
-
-
-def _parse(name: str, heads: dict[str, int]) -> tuple[str, int | None]:
-    place, head = name, None
-    if name.count(".") == 2:
-        place, _, number = name.rpartition(".")
-        head = int(number) if number.isdigit() else -1
-    if place not in heads or (head is not None and not 0 <= head < heads[place]):
-        there = ", ".join(f"{key} (heads 0 to {count - 1})" for key, count in heads.items()) or "none at all"
-        raise HeedfulError(f"no attention '{name}' in this model; there are {there}")
-    return place, head

@@ -90,13 +90,10 @@ class DecoderLayer(nn.Module):
         query_BTD = (self.query(seen_BTD) + embedded_BTD) * HALF
         states_BSD, values_BSD, allowed_B11S = memory
         query_BWD = query_BTD.view(*shape, query_BTD.size(2))
-        found_BTD = self.cross_attention(query_BWD, states_BSD, values_BSD, allowed_B11S).view(query_BTD.shape)
+        found_BWD = self.cross_attention(query_BWD, states_BSD, values_BSD, allowed_B11S)
         # Section 3.4: a mean of m values has 1/m of their variance if all weigh the same.
-        if allowed_B11S is None:
-            found_BTD = found_BTD * states_BSD.size(1) ** 0.5
-        else:
-            length_B11 = allowed_B11S.sum(-1).to(found_BTD.dtype)
-            found_BTD = (found_BTD.view(*shape, found_BTD.size(2)) * length_B11**0.5).view(found_BTD.shape)
+        length = states_BSD.size(1) if allowed_B11S is None else allowed_B11S.sum(-1).to(found_BWD.dtype)
+        found_BTD = (found_BWD * length**0.5).view(query_BTD.shape)
         return cast(Tensor, ((seen_BTD + self.output(found_BTD)) * HALF + x_BTD) * HALF)
 
 

@@ -1,7 +1,7 @@
 """See what every head attends to: an explicit recorder, so that `forward` returns one thing."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
@@ -9,6 +9,7 @@ from typing import cast
 
 from torch import Tensor
 
+from heedful.errors import HeedfulError
 from heedful.model import convolution, transformer
 from heedful.model.convolution import Convolution
 from heedful.model.dot_product import DotProductAttention
@@ -53,6 +54,26 @@ def attentions(model: EncoderDecoder) -> Iterator[tuple[str, Attention]]:
     if isinstance(model, Convolution):
         for number, layer in enumerate(model.decoder):
             yield f"cross.{number}", cast(convolution.DecoderLayer, layer).cross_attention
+
+
+def parse_head(name: str, heads: Mapping[str, int]) -> tuple[str, int | None]:
+    """Split "cross.3.1" into an attention and one of its heads, "cross.3" into it and None.
+
+    Args:
+        name: what somebody asked for
+        heads: the attentions that there are, and how many heads each has
+
+    Raises:
+        HeedfulError: there is no such attention or head; says which there are.
+    """
+    place, head = name, None
+    if name.count(".") == 2:
+        place, _, number = name.rpartition(".")
+        head = int(number) if number.isdigit() else -1
+    if place not in heads or (head is not None and not 0 <= head < heads[place]):
+        there = ", ".join(f"{key} (heads 0 to {count - 1})" for key, count in heads.items()) or "none at all"
+        raise HeedfulError(f"no attention '{name}' in this model; there are {there}")
+    return place, head
 
 
 def _keep(maps: Maps, names: Iterator[str], weights: Tensor) -> None:
