@@ -64,8 +64,9 @@ def verdict(data: Table) -> Verdict:
         lost and carried,
         f"a layer pair has {' + '.join(map(str, data['connections']))} = {sum(data['connections'])} residual "
         "connections. "
-        f"Gradient of the first of {depth} layers over that of the last, before training: {told}. A linear probe reads "
-        f"the position from the top layer with R² of {read}: the residual connections "
+        f"Gradient of the first of {depth} layers over that of the last, before training: {told}; so without "
+        f"residual connections it is {'lost' if lost else 'not lost, which would be below a tenth'}. A linear probe "
+        f"reads the position from the top layer with R² of {read}: the residual connections "
         f"{'carry' if carried else 'do not alone carry'} positions up"
         + (", until norms after each sum have washed them out." if position["post-norm"] < 0.2 else "."),
     )
