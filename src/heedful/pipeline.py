@@ -1,5 +1,6 @@
 """Running a recipe: from raw text to a model folder, as a generator of events."""
 
+import atexit
 import json
 import os
 import platform
@@ -378,6 +379,7 @@ def processes() -> tuple[int, int]:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(distributed.destroy_process_group)  # while Python still runs: its threads must not outlive it
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()

@@ -31,9 +31,10 @@ def run_twofold(table, folder):
     script.write_text(PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     arguments = json.dumps(table), str(folder)
-    subprocess.run(
-        [*torchrun, *arguments], check=True, env=environment(folder.parent), capture_output=True, timeout=120
+    ended = subprocess.run(
+        [*torchrun, *arguments], env=environment(folder.parent), capture_output=True, text=True, timeout=120
     )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp_path):
