@@ -1,0 +1,1 @@
+"""Translating over HTTP: LibreTranslate's interface, and a page to look inside."""

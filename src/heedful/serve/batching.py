@@ -1,0 +1,142 @@
+"""Sentences that wait together are translated together, in turns between clients.
+
+One thread computes for each model. While it does, sentences gather; when it is free, it takes one of each client in
+turn until the batch is full. A sentence whose client has left is dropped. A translation does not depend on what else is
+in its batch (a law of search), so it is the one that the sentence would have had alone.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from heedful.decoding.search import SearchConfig
+from heedful.serve.limits import ServeConfig
+from heedful.text.document import Sentence
+from heedful.translator import Output, Translator
+
+T = TypeVar("T")
+NO_REPEAT = 4  # subwords; for sentences that came out repeating themselves
+
+
+class TooManyError(Exception):
+    """No room: the queue is full, or this client's share of it."""
+
+    def __init__(self, reason: str, of_client: bool) -> None:
+        super().__init__(reason)
+        self.of_client = of_client
+
+
+@dataclass(eq=False)
+class Job:
+    """A sentence that waits, and the search that it wants."""
+
+    text: str
+    search: SearchConfig
+    answer: "asyncio.Future[list[Output]]" = field(repr=False)
+
+
+class Batcher:
+    """The queue of one model."""
+
+    def __init__(
+        self, translator: Translator, config: ServeConfig, watch: Callable[[int, int], None] = lambda batch, waiting: None
+    ) -> None:
+        self.translator, self.config, self._watch = translator, config, watch
+        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to translate what waits."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End, and leave what still waits unanswered."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many sentences wait."""
+        return sum(map(len, self._waiting.values()))
+
+    async def translate(self, client: str, sentences: Sequence[Sentence], n_best: int = 1) -> list[list[Output]]:
+        """Return the `n_best` translations of each sentence; cancelled, its sentences leave the queue.
+
+        Raises:
+            TooManyError: the queue is full.
+        """
+        own = len(self._waiting.get(client, ()))
+        if own + len(sentences) > self.config.share:
+            raise TooManyError(f"{own} of your sentences wait already; send fewer at a time", of_client=True)
+        if self.waiting + len(sentences) > self.config.queue:
+            raise TooManyError("too many sentences wait; try again soon", of_client=False)
+        loop = asyncio.get_running_loop()
+        jobs = [Job(sentence.text, self._search(sentence, n_best), loop.create_future()) for sentence in sentences]
+        self._waiting.setdefault(client, deque()).extend(jobs)
+        self._arrived.set()
+        try:
+            return await asyncio.gather(*(job.answer for job in jobs))
+        finally:
+            for job in jobs:
+                job.answer.cancel()
+
+    async def call(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run something else on the model's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _search(self, sentence: Sentence, n_best: int) -> SearchConfig:
+        search = self.translator.search
+        search = replace(search, n_best=n_best, beam=max(search.beam, n_best))
+        return replace(search, no_repeat_ngram=NO_REPEAT) if sentence.careful else search
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            if self.waiting < self.config.batch:
+                await asyncio.sleep(self.config.wait / 1000)
+            jobs = self._take()
+            if not self._waiting:
+                self._arrived.clear()
+            if jobs:
+                self._watch(len(jobs), self.waiting)
+                await self._answer(jobs)
+
+    def _take(self) -> list[Job]:
+        """Take one sentence of each client in turn; the client that was served goes to the end of the row."""
+        jobs: list[Job] = []
+        while self._waiting and len(jobs) < self.config.batch:
+            client, own = self._waiting.popitem(last=False)
+            while own and own[0].answer.done():  # its client has left
+                own.popleft()
+            if own:
+                jobs.append(own.popleft())
+            if own:
+                self._waiting[client] = own
+        return jobs
+
+    async def _answer(self, jobs: list[Job]) -> None:
+        try:
+            outputs = await self.call(self._translate, [(job.text, job.search) for job in jobs])
+        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            for job in jobs:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+            return
+        for job, found in zip(jobs, outputs, strict=True):
+            if not job.answer.done():
+                job.answer.set_result(found)
+
+    def _translate(self, wanted: list[tuple[str, SearchConfig]]) -> list[list[Output]]:
+        outputs: dict[int, list[Output]] = {}
+        for search in dict.fromkeys(search for _, search in wanted):
+            rows = [i for i, (_, other) in enumerate(wanted) if other == search]
+            found = self.translator.translate([wanted[i][0] for i in rows], search, batch=self.config.batch)
+            outputs.update(zip(rows, found, strict=True))
+        return [outputs[i] for i in range(len(wanted))]

@@ -1,0 +1,57 @@
+"""What one request, one client and the whole server may ask for, and who may ask at all."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from heedful import files
+from heedful.config import setting
+from heedful.errors import HeedfulError
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """How to serve: where, how requests are put together, and what is too much."""
+
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 = from everywhere")
+    port: int = setting(8000, "Port to listen on; 0 = any free one")
+    batch: int = setting(64, "Sentences translated together, of all that wait; 1 = one at a time")
+    wait: float = setting(5.0, "Milliseconds that a sentence waits for others when nothing is running")
+    characters: int = setting(20_000, "Longest request, in characters of all its texts")
+    texts: int = setting(128, "Longest list of texts in a request")
+    alternatives: int = setting(8, "Most alternatives of a text")
+    seconds: float = setting(60.0, "Longest that a request may take")
+    queue: int = setting(4096, "Sentences that may wait, of all clients")
+    share: int = setting(1024, "Sentences of one client that may wait")
+    keys: Path | None = setting(None, "File of API keys, hashed, one a line; without it none is asked for")
+
+
+class Keys:
+    """The keys that may be used, by their hashes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.needed = path is not None
+        lines = path.read_text(encoding="utf-8").split() if path else []
+        if any(len(line) != 64 for line in lines):
+            raise HeedfulError(f"{path}: not a file of hashed keys; make one with `heedful serve --new-key {path}`")
+        self._hashes = lines
+
+    def allow(self, key: str) -> bool:
+        """Return whether the key is known; the time it takes does not tell how near it was."""
+        digest = _digest(key)
+        found = [hmac.compare_digest(digest, known) for known in self._hashes]
+        return not self.needed or any(found)
+
+
+def new_key(path: Path) -> str:
+    """Return a new key, and add its hash to a file: the key itself is nowhere kept."""
+    key = secrets.token_urlsafe(24)
+    known = path.read_text(encoding="utf-8") if path.is_file() else ""
+    files.write_text(path, known + _digest(key) + "\n")
+    return key
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
