@@ -44,5 +44,5 @@ $(VENV)/demo: pyproject.toml constraints.txt
 $(VENV)/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,tensorboard,plots,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,serve,tensorboard,plots,dev]'
 	touch $@

@@ -29,6 +29,7 @@ from heedful.model.inference import Inference, State, Weights
 from heedful.model.recorder import Maps, recording
 from heedful.model.transformer import Transformer
 from heedful.text.capitals import is_shouted
+from heedful.text.document import NO_REPEAT, translating
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Translator:
     search: SearchConfig = SearchConfig()
     weights: Weights = "float32"
     capitals: bool = False
+    languages: tuple[str, ...] = ()  # codes of source and target, where the model folder says them
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
@@ -65,7 +67,8 @@ class Translator:
         """
         loaded = bundle.load(bundle.locate(folder), device)
         config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
-        return cls(loaded.model, loaded.vocabulary, config, weights, loaded.manifest.get("capitals", False))
+        capitals, languages = loaded.manifest.get("capitals", False), tuple(loaded.manifest.get("languages", ()))
+        return cls(loaded.model, loaded.vocabulary, config, weights, capitals, languages)
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +115,27 @@ class Translator:
             begun = list(islice(forced, len(taken))) if forced is not None else None
             yield from self._window(taken, begun, config, start, batch, workers, align, progress)
             start += len(taken)
+
+    def translate_document(self, text: str, config: SearchConfig | None = None, *, markup: bool = False) -> str:
+        """Return a text of any length translated sentence by sentence, all that stands between them as it was.
+
+        Lines, blank lines, bullets, placeholders ({name}, %s, addresses, `code`) and, with `markup`, tags are kept.
+        """
+        config = replace(config or self.search, n_best=1)
+        steps = translating(text, *self.languages[:1], markup=markup)
+        answers: list[list[str]] | None = None
+        while True:
+            try:
+                sentences = steps.send(answers)  # type: ignore[arg-type]
+            except StopIteration as finished:
+                return cast(list[str], finished.value)[0]
+            found: dict[int, str] = {}
+            for careful in {sentence.careful for sentence in sentences}:
+                rows = [i for i, sentence in enumerate(sentences) if sentence.careful == careful]
+                search = replace(config, no_repeat_ngram=NO_REPEAT) if careful else config
+                outputs = self.translate([sentences[i].text for i in rows], search)
+                found.update((i, best.text) for i, (best, *_) in zip(rows, outputs, strict=True))
+            answers = [[found[i]] for i in range(len(sentences))]
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False

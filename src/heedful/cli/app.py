@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "Score given translations with a model.",
     "evaluate": "Measure a model: BLEU, chrF, TER, or error rates.",
     "attend": "Show what a model attends to while it translates a sentence.",
+    "serve": "Serve models over HTTP, with a page to look inside.",
     "average": "Average checkpoints into a new model.",
     "info": "Describe a model: parameters, cost, provenance.",
     "demo": "Learn to pronounce English in three minutes.",
@@ -51,7 +52,7 @@ def make_app() -> App:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     # before torch is imported, which takes as long as the compiler
-    if sys.argv[1:2] in (["translate"], ["attend"]):
+    if sys.argv[1:2] in (["translate"], ["attend"], ["serve"]):
         native.prepare("search")
     elif sys.argv[1:2] in (["train"], ["demo"], ["bench"]):
         native.prepare("training", "search")

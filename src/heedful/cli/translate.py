@@ -35,6 +35,10 @@ def translate(
     jsonl: Annotated[
         bool, Parameter(help="Write a JSON object a line: text, score, alignment, n-best", negative=())
     ] = False,
+    document: Annotated[
+        bool, Parameter(help="Translate real text: split into sentences, paragraphs kept", negative=())
+    ] = False,
+    markup: Annotated[bool, Parameter(help="With --document: the text is HTML; tags are kept", negative=())] = False,
     batch: Annotated[int, Parameter(help="Lines translated together; does not change the result")] = 64,
     device: Device = "cpu",
     threads: Threads = 0,
@@ -44,11 +48,17 @@ def translate(
     """Translate lines of text: one line out for each line in; an empty line stays empty.
 
     With --n-best, each output is a line of its own: the number of the input line, the score, the text, tab-separated.
-    Word alignments in --jsonl are pairs of source and target word numbers, from 0.
+    Word alignments in --jsonl are pairs of source and target word numbers, from 0. With --document lines need not be
+    sentences: the text is split, and paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights)
     config = from_table(SearchConfig, merge(to_table(translator.search), _beam_for(given(search))), "search")
     config.check()
+    if document or markup:
+        text = read_text(input)
+        with _output(output) as file:
+            file.write(translator.translate_document(text, config, markup=markup))
+        return
     lines = read_lines(input) if input else standard_input()
     prefixes = (line or "" for line in read_lines(prefix)) if prefix else None
     with _output(output) as file, _progress(input) as advance:
@@ -96,6 +106,20 @@ def standard_input() -> Iterator[str]:
             raise HeedfulError(
                 f"standard input:{number}: not UTF-8; convert the text, e.g. `iconv -f latin1 -t utf-8`"
             ) from None
+
+
+def read_text(path: Path | None) -> str:
+    """Return all of a file, or of standard input, its line ends as they are.
+
+    Raises:
+        HeedfulError: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return (path.read_bytes() if path else sys.stdin.buffer.read()).decode("utf-8")
+    except FileNotFoundError:
+        raise HeedfulError(f"{path}: no such file; check the path") from None
+    except UnicodeDecodeError:
+        raise HeedfulError(f"{path or 'standard input'}: not UTF-8; convert the text, e.g. `iconv -f latin1`") from None
 
 
 def _beam_for(changes: dict[str, Any]) -> dict[str, Any]:

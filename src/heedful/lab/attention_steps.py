@@ -1,36 +1,18 @@
 """The worked example: one sentence through one attention head, every number on the way. (section 3.2)"""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from heedful.config import Table
+from heedful.inspection.worked_example import STEPS, steps_of
 from heedful.lab.experiment import Rows, Running, Verdict
-from heedful.model.recorder import recording
-from heedful.model.transformer import EncoderLayer, Transformer
 from heedful.translator import Translator
 
 QUESTION = "What does attention compute, step by step, for one sentence of one trained model?"
 PAPER = "section 3.2"
 MINUTES = (0.1, 0.1)
-STEPS = {  # name -> what is computed
-    "embedding": "the pieces' embeddings, times sqrt(d_model)  (3.4)",
-    "position": "PE(pos, i)  (3.5)",
-    "sum": "embedding + position",
-    "input": "what the head reads: the sum, normalised where the model is pre-norm",
-    "Q": "input W^Q",
-    "K": "input W^K",
-    "V": "input W^V",
-    "scores": "Q K^T",
-    "scaled": "scores / sqrt(d_k)",
-    "weights": "softmax of the scaled scores: each row adds up to 1  (equation 1)",
-    "head": "weights V",
-    "joined": "all heads side by side",
-    "output": "joined W^O",
-}
 
 
 @dataclass(frozen=True)
@@ -51,60 +33,6 @@ def run(settings: Settings) -> Running:
     yield f"{settings.text!r} through {settings.bundle}"
     translator = Translator.load(settings.bundle)
     return steps_of(translator, settings.text, settings.layer, settings.head)
-
-
-@torch.no_grad()
-def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
-    """Return pieces, ids, each step's numbers and shape, and the largest difference from the model's own."""
-    model = cast(Transformer, translator.model)
-    [ids] = translator.vocabulary.encode_source([text])
-    source_1S, lengths_1 = torch.tensor([ids]), torch.tensor([len(ids)])
-    own: dict[str, Tensor] = {}
-    chosen = cast(EncoderLayer, model.encoder[layer])
-    attention, residual = chosen.self_attention, chosen.residuals[0]
-    hooks = [
-        chosen.register_forward_hook(lambda _m, inputs, _o: own.update(entering=inputs[0][0])),
-        attention.output.register_forward_hook(lambda _m, _i, out: own.update(output=out[0])),
-    ]
-    with recording(model) as maps:
-        model.encode(source_1S, lengths_1)
-    for hook in hooks:
-        hook.remove()
-    x: dict[str, Tensor] = {}
-    x["embedding"] = model.source_embedding.token.weight[ids] * model.source_embedding.scale
-    x["position"] = model.source_embedding.positions(0, len(ids))
-    x["sum"] = x["embedding"] + x["position"]
-    below = x["sum"] if layer == 0 else own["entering"]
-    x["input"] = cast(Tensor, residual.norm(below)) if residual.pre else below  # type: ignore[operator]
-    heads, d_k = attention.heads, attention.key.out_features // attention.heads
-    d_v = attention.value.out_features // heads
-    found = []
-    for number in range(heads):
-        keys, values = slice(number * d_k, (number + 1) * d_k), slice(number * d_v, (number + 1) * d_v)
-        query, key = x["input"] @ attention.query.weight[keys].T, x["input"] @ attention.key.weight[keys].T
-        value = x["input"] @ attention.value.weight[values].T
-        scaled = query @ key.T / d_k**0.5
-        weights = scaled.softmax(-1)
-        found.append(weights @ value)
-        if number == head:
-            x |= {"Q": query, "K": key, "V": value, "scores": query @ key.T, "scaled": scaled, "weights": weights}
-            x["head"] = found[-1]
-    x["joined"] = torch.cat(found, dim=-1)
-    x["output"] = x["joined"] @ attention.output.weight.T
-    return {
-        "text": text,
-        "pieces": translator.vocabulary.pieces(ids, "source"),
-        "ids": list(map(int, ids)),
-        "layer": layer,
-        "number": head,
-        "d_k": d_k,
-        "steps": {name: {"shape": list(x[name].shape), "numbers": x[name].tolist()} for name in STEPS},
-        "differences": {
-            "sum": float((below - own["entering"]).abs().max()),
-            "weights": float((x["weights"] - maps[f"encoder.{layer}"][0][0, head]).abs().max()),
-            "output": float((x["output"] - own["output"]).abs().max()),
-        },
-    }
 
 
 def verdict(data: Table) -> Verdict:

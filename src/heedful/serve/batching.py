@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 
 from heedful.decoding.search import SearchConfig
 from heedful.serve.limits import ServeConfig
-from heedful.text.document import Sentence
+from heedful.text.document import NO_REPEAT, Sentence
 from heedful.translator import Output, Translator
 
 T = TypeVar("T")
-NO_REPEAT = 4  # subwords; for sentences that came out repeating themselves
 
 
 class TooManyError(Exception):
@@ -42,7 +41,10 @@ class Batcher:
     """The queue of one model."""
 
     def __init__(
-        self, translator: Translator, config: ServeConfig, watch: Callable[[int, int], None] = lambda batch, waiting: None
+        self,
+        translator: Translator,
+        config: ServeConfig,
+        watch: Callable[[int, int], None] = lambda batch, waiting: None,
     ) -> None:
         self.translator, self.config, self._watch = translator, config, watch
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
@@ -124,7 +126,7 @@ class Batcher:
     async def _answer(self, jobs: list[Job]) -> None:
         try:
             outputs = await self.call(self._translate, [(job.text, job.search) for job in jobs])
-        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+        except Exception as error:  # whatever it was, those who wait must hear of it
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)

@@ -15,10 +15,16 @@ from typing import NamedTuple
 from sentencex import segment
 
 LONGEST = 300  # characters of a sentence; a longer one is split where a clause ends
-STAND_INS = ("Tom", "Boston", "Mary", "Australia")  # names that a model of everyday sentences copies; tried by measurement
+STAND_INS = (
+    "Tom",
+    "Boston",
+    "Mary",
+    "Australia",
+)  # names that a model of everyday sentences copies; tried by measurement
 REPEATS = 4  # so many times the same few words in a row are a model that has lost its way
+NO_REPEAT = 4  # subwords that may not come twice in an output that is asked for with care
 LINE_ENDS = re.compile(r"([\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+)")
-BULLET = re.compile(r"\s*(?:(?:[-*•–>#]+|\d{1,3}[.)])\s+)*")
+BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
 PLACEHOLDER = re.compile(
     r"""
     \$?\{\{?[^{}\s][^{}\n]*\}?\}                    # {name}, {{name}}, ${name}
@@ -65,7 +71,9 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
         count: how many texts to return: the n-th has the n-th translation of every sentence, or its last
     """
     parts = list(split(text, language, markup=markup))
-    asked = {i: _Asked(html.unescape(part.text) if markup else part.text) for i, part in enumerate(parts) if part.translate}
+    asked = {
+        i: _Asked(html.unescape(part.text) if markup else part.text) for i, part in enumerate(parts) if part.translate
+    }
     if not asked:
         return [clean(text)] * count
     answers = dict(zip(asked, (yield [Sentence(one.masked) for one in asked.values()]), strict=True))
@@ -153,7 +161,9 @@ class _Asked:
         answer = one_line(answer)
         if repeats(answer) and not repeats(self.text):
             return None
-        if len(self.names) < len(self.placeholders) or any(len(_whole(name).findall(answer)) != 1 for name in self.names):
+        if len(self.names) < len(self.placeholders) or any(
+            len(_whole(name).findall(answer)) != 1 for name in self.names
+        ):
             return None
         held = dict(zip(self.names, self.placeholders, strict=True))
         restored = _any_of(self.names).sub(lambda name: held[name[0]], answer) if held else answer
@@ -188,7 +198,9 @@ def one_line(text: str) -> str:
 def _in_lower_case(sentence: str, names: Sequence[str]) -> str:
     first, *rest = re.split(r"(\s+)", sentence)
     same = {"I", *names}
-    return first + "".join(word if word.isupper() or set(re.findall(r"\w+", word)) & same else word.lower() for word in rest)
+    return first + "".join(
+        word if word.isupper() or set(re.findall(r"\w+", word)) & same else word.lower() for word in rest
+    )
 
 
 def _whole(name: str) -> re.Pattern[str]:
@@ -229,7 +241,9 @@ def _short(sentence: str, longest: int) -> Iterator[str]:
     """Cut at the last end of a clause that fits, else at the last space, else anywhere but within a placeholder."""
     while len(sentence) > longest:
         head = sentence[:longest]
-        ends = [found.end() for found in re.finditer(r"[,;:–—)]\s", head)] or [found.end() for found in re.finditer(r"\s", head)]
+        ends = [found.end() for found in re.finditer(r"[,;:\u2013\u2014)]\s", head)] or [
+            found.end() for found in re.finditer(r"\s", head)
+        ]
         at = max(ends, default=longest)
         for found in PLACEHOLDER.finditer(sentence):
             if found.start() < at < found.end():
