@@ -46,5 +46,12 @@ def serve(
     pairs = ", ".join(f"{source} to {target}" for source, target in app.state.server.batchers)
     address = f"http://{config.host}:{config.port}"
     Console(stderr=True, highlight=False).print(f"[bold]{address}[/]  {pairs}  [dim]Ctrl-C ends[/]", soft_wrap=True)
-    settled = {"log_level": "warning", "timeout_graceful_shutdown": int(config.seconds) + 1, "server_header": False}
-    uvicorn.run(app, host=config.host, port=config.port, **settled)
+    patience = int(config.seconds) + 1  # on SIGTERM, what is running is finished first
+    uvicorn.run(
+        app,
+        host=config.host,
+        port=config.port,
+        log_level="warning",
+        timeout_graceful_shutdown=patience,
+        server_header=False,
+    )

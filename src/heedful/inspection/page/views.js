@@ -102,8 +102,9 @@ export function attention(explanation, options = {}) {
   if (!kinds.length) return make("p", { class: "quiet" }, "This model has no attention: the decoder sees one state.");
   const tabs = make("div", { class: "tabs", role: "group", "aria-label": "which attention" });
   const grid = make("div", { class: "grid" });
-  const large = make("figure", { class: "wide", style: "margin: 0" });
-  let chosen;
+  const large = make("figure", { class: "wide" });
+  const off = new Set(explanation.without ?? []);
+  let chosen = "cross";
 
   function layers(kind) {
     const count = Object.keys(explanation.attention).filter((name) => name.startsWith(`${kind}.`)).length;
@@ -126,7 +127,7 @@ export function attention(explanation, options = {}) {
         const button = make("button", { type: "button", title: label, "aria-label": label, "aria-pressed": "false" });
         button.append(thumbnail(weights));
         button.addEventListener("click", () => pick(kind, l, h, weights, button));
-        if (options.switched) button.addEventListener("dblclick", () => options.switched(`${kind}.${l}.${h}`));
+        if (off.has(`${kind}.${l}`) || off.has(`${kind}.${l}.${h}`)) button.classList.add("off");
         grid.append(button);
       });
     });
@@ -137,6 +138,18 @@ export function attention(explanation, options = {}) {
   function pick(kind, layer, head, weights, button) {
     press(grid, button);
     enlarge(kind, weights, `${KINDS[kind]}, layer ${layer}, head ${head}`);
+    if (options.switched) large.prepend(switches(`${kind}.${layer}.${head}`, `${kind}.${layer}`));
+  }
+
+  // Buttons that switch a head or its layer off, or on again; what follows is up to who asked for them.
+  function switches(...names) {
+    const labels = ["this head", "its whole layer"];
+    const buttons = names.map((name, i) => {
+      const button = make("button", { type: "button" }, `Switch ${labels[i]} ${off.has(name) ? "on" : "off"}`);
+      button.addEventListener("click", () => options.switched(name));
+      return button;
+    });
+    return make("div", { class: "tabs" }, ...buttons);
   }
 
   function enlarge(kind, weights, label) {
@@ -153,11 +166,12 @@ export function attention(explanation, options = {}) {
     button.addEventListener("click", () => {
       press(tabs, button);
       chosen = kind;
+      options.kind = kind; // so that the next explanation opens where this one was
       show(kind);
     });
     tabs.append(button);
   }
-  tabs.firstChild.click();
+  (tabs.children[kinds.indexOf(options.kind)] ?? tabs.firstChild).click();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(chosen));
   return make("div", {}, tabs, make("div", { class: "attention" }, grid, large));
 }
@@ -165,7 +179,7 @@ export function attention(explanation, options = {}) {
 function thumbnail(weights) {
   const canvas = make("canvas", { width: weights[0].length, height: weights.length });
   const context = canvas.getContext("2d");
-  const probe = make("i", { style: "color: var(--accent)" });
+  const probe = make("i", { class: "accent" });
   document.body.append(probe);
   context.fillStyle = getComputedStyle(probe).color;
   probe.remove();
@@ -275,6 +289,96 @@ export function alternatives(explanation) {
     table.append(make("tr", {}, make("td", {}, score.toFixed(2)), make("td", {}, text)));
   }
   return table;
+}
+
+// Step by step -----------------------------------------------------------------------------------------------------
+
+const FORMULAS = {
+  embedding: "E[x] · √d",
+  position: "PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(…)",
+  sum: "E[x] · √d + PE",
+  input: "x, or LayerNorm(x) where the model is pre-norm",
+  Q: "Q = x · W^Q",
+  K: "K = x · W^K",
+  V: "V = x · W^V",
+  scores: "Q · Kᵀ",
+  scaled: "Q · Kᵀ / √dₖ",
+  weights: "softmax(Q · Kᵀ / √dₖ)",
+  head: "softmax(Q · Kᵀ / √dₖ) · V",
+  joined: "Concat(head₁, …, headₕ)",
+  output: "Concat(head₁, …, headₕ) · W^O",
+};
+const MOST_COLUMNS = 8;
+
+// The worked example of section 3.2, one step at a time: formula, shape and the real numbers of this sentence.
+export function steps(explanation, options = {}) {
+  const example = explanation.steps;
+  if (!example) return make("p", { class: "quiet" }, "The steps are those of a Transformer; this model is none.");
+  const names = Object.keys(example.steps);
+  let now = Math.min(options.step ?? 0, names.length - 1);
+  const back = make("button", { type: "button" }, "← Back");
+  const next = make("button", { type: "button" }, "Next →");
+  const place = make("span", { class: "quiet", role: "status" });
+  const body = make("div", { class: "wide" });
+  function show() {
+    const name = names[now];
+    const step = example.steps[name];
+    options.step = now;
+    place.textContent = `step ${now + 1} of ${names.length}`;
+    back.disabled = now === 0;
+    next.disabled = now === names.length - 1;
+    const square = ["scores", "scaled", "weights"].includes(name);
+    const columns = square ? example.pieces.map(readable) : step.numbers[0].map((_, i) => String(i));
+    const shown = square ? columns.length : Math.min(MOST_COLUMNS, columns.length);
+    const most = Math.max(...step.numbers.flat().map(Math.abs));
+    const table = make("table", { class: "numbers" });
+    table.append(make("tr", {}, make("th"), ...columns.slice(0, shown).map((label) => make("th", { scope: "col" }, label))));
+    step.numbers.forEach((row, i) => {
+      const cells = row.slice(0, shown).map((value) => {
+        const cell = make("td", {}, value.toFixed(2));
+        cell.style.setProperty("--share", Math.abs(value) / most);
+        cell.className = value < 0 ? "below" : "above";
+        return cell;
+      });
+      table.append(make("tr", {}, make("th", { scope: "row" }, readable(example.pieces[i])), ...cells));
+    });
+    const rest = columns.length - shown;
+    body.replaceChildren(
+      make("h3", {}, name),
+      make("p", { class: "formula" }, FORMULAS[name] ?? ""),
+      make("p", { class: "quiet" }, `${step.is}. Shape ${step.shape.join(" × ")}${rest ? `; ${rest} more columns not shown` : ""}.`),
+      table,
+    );
+  }
+  back.addEventListener("click", () => { now -= 1; show(); });
+  next.addEventListener("click", () => { now += 1; show(); });
+  show();
+  const where = `Encoder layer ${example.layer}, head ${example.number}, d_k = ${example.d_k}. Every number is recomputed from the weights.`;
+  return make("div", {}, make("p", { class: "quiet" }, where), make("div", { class: "tabs" }, back, next, place), body);
+}
+
+// Positions --------------------------------------------------------------------------------------------------------
+
+// The position vectors of this sentence as a picture: one row a piece, one column a dimension; and some as curves.
+export function positions(explanation) {
+  const rows = explanation.positions;
+  if (!rows) return make("p", { class: "quiet" }, "This model has no position vectors to show.");
+  const pieces = explanation.source_pieces.map(readable);
+  const width = rows[0].length;
+  const side = 12 + 7 * Math.max(...pieces.map((piece) => piece.length));
+  const cell = Math.max(3, Math.floor(640 / width));
+  const total = { width: side + width * cell, height: rows.length * 20 + 22 };
+  const svg = draw("svg", { ...total, viewBox: `0 0 ${total.width} ${total.height}`, role: "img", "aria-label": "position vectors" });
+  rows.forEach((row, y) => {
+    svg.append(draw("text", { x: side - 6, y: y * 20 + 15, "text-anchor": "end" }, pieces[y]));
+    row.forEach((value, x) => {
+      const box = { x: side + x * cell, y: y * 20, width: cell, height: 19 };
+      svg.append(draw("rect", { ...box, class: value < 0 ? "negative" : "cell", "fill-opacity": Math.min(1, Math.abs(value)).toFixed(3) }));
+    });
+  });
+  svg.append(draw("text", { x: side, y: total.height - 5 }, "dimension 0"));
+  svg.append(draw("text", { x: total.width - 4, y: total.height - 5, "text-anchor": "end" }, String(width - 1)));
+  return make("div", { class: "wide" }, svg);
 }
 
 // The whole explanation into an element.

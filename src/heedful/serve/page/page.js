@@ -1,0 +1,158 @@
+// The page of `heedful serve`: translate as one types, and look inside one sentence.
+
+import { alternatives, attention, make, positions, sentences, steps, tree } from "./views.js";
+
+const at = (id) => document.getElementById(id);
+const WAIT = 250; // milliseconds after the last key
+const VIEWS = {
+  Alternatives: (found) => [make("p", { class: "quiet" }, "The best outputs of the beam, with their scores."), alternatives(found)],
+  Attention: (found) => [attention(found, attentionOptions)],
+  "Step by step": (found) => [steps(found, stepOptions)],
+  Beam: (found) => [
+    make("p", { class: "quiet" }, "The hypotheses of each step, the best on top; grey ones were given up. Point at one for its probability."),
+    tree(found),
+  ],
+  Positions: (found) => [
+    make("p", { class: "quiet" }, "What is added to each piece's embedding to say where it stands: a sine or cosine in each dimension."),
+    positions(found),
+  ],
+};
+const attentionOptions = { switched: toggle };
+const stepOptions = {};
+let pairs = [];
+let sentence = 0;
+let without = new Set();
+let view = "Attention";
+let found;
+let running; // what is being asked for; a newer question ends it
+let timer;
+
+async function ask(path, body, signal) {
+  const key = at("key").value;
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ ...body, ...(key && { api_key: key }) }),
+    signal,
+  });
+  const answer = await response.json();
+  if (!response.ok) {
+    if (response.status === 403) at("key-field").hidden = false;
+    throw new Error(answer.error);
+  }
+  return answer;
+}
+
+// Translate all of the text, then explain the chosen sentence of it.
+async function translate() {
+  running?.abort();
+  running = new AbortController();
+  const { signal } = running;
+  const q = at("text").value;
+  const [source, target] = pairs[at("pair").selectedIndex];
+  complain("");
+  if (!q.trim()) {
+    at("translation").textContent = "";
+    at("inside").hidden = true;
+    return;
+  }
+  at("translation").classList.add("waiting");
+  try {
+    const { translatedText } = await ask("/translate", { q, source, target }, signal);
+    at("translation").textContent = translatedText;
+    at("translation").classList.remove("waiting");
+    await explain({ q, source, target }, signal);
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error.message);
+  }
+}
+
+async function explain(wanted, signal) {
+  if (!/\p{L}/u.test(wanted.q)) {
+    at("inside").hidden = true;
+    return;
+  }
+  const body = { ...wanted, sentence, without: [...without] };
+  try {
+    found = await ask("/explain", body, signal);
+  } catch (error) {
+    if (!sentence || error.name === "AbortError") throw error;
+    sentence = 0; // the text has become shorter
+    found = await ask("/explain", { ...body, sentence }, signal);
+  }
+  at("inside").hidden = false;
+  at("sentences").hidden = found.sentences.length < 2;
+  at("sentences").replaceChildren(...found.sentences.map(sentenceButton));
+  at("words").replaceChildren(...sentences(found));
+  const off = found.without.length;
+  at("without").hidden = !off;
+  const all = make("button", { type: "button" }, "Switch all on");
+  all.addEventListener("click", () => { without.clear(); translate(); });
+  at("without").replaceChildren(`Switched off: ${found.without.join(", ")} `, all);
+  show();
+}
+
+function sentenceButton(text, number) {
+  const button = make("button", { type: "button", "aria-pressed": String(number === found.sentence) }, text);
+  button.addEventListener("click", () => { sentence = number; translate(); });
+  return button;
+}
+
+function toggle(name) {
+  if (!without.delete(name)) without.add(name);
+  translate();
+}
+
+function show() {
+  for (const button of at("views").children) {
+    const chosen = button.textContent === view;
+    button.setAttribute("aria-selected", chosen);
+    button.tabIndex = chosen ? 0 : -1;
+  }
+  at("view").setAttribute("aria-label", view);
+  at("view").replaceChildren(...VIEWS[view](found));
+}
+
+function complain(problem) {
+  at("problem").textContent = problem;
+  at("problem").hidden = !problem;
+  at("translation").classList.remove("waiting");
+}
+
+function makeTabs() {
+  const names = Object.keys(VIEWS);
+  names.forEach((name, i) => {
+    const button = make("button", { type: "button", role: "tab", "aria-controls": "view" }, name);
+    button.addEventListener("click", () => { view = name; show(); });
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const next = at("views").children[(i + step + names.length) % names.length];
+      next.focus();
+      next.click();
+    });
+    at("views").append(button);
+  });
+}
+
+at("text").addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(translate, WAIT);
+});
+at("key").addEventListener("change", translate);
+at("pair").addEventListener("change", () => {
+  without.clear();
+  sentence = 0;
+  translate();
+});
+at("copy").addEventListener("click", async () => {
+  await navigator.clipboard.writeText(at("translation").textContent);
+  at("copy").textContent = "Copied";
+  setTimeout(() => { at("copy").textContent = "Copy"; }, 1500);
+});
+
+makeTabs();
+const languages = await (await fetch("/languages")).json();
+const names = Object.fromEntries(languages.map((language) => [language.code, language.name]));
+pairs = languages.flatMap((language) => language.targets.map((target) => [language.code, target]));
+at("pair").append(...pairs.map(([source, target]) => make("option", {}, `${names[source] ?? source} to ${names[target] ?? target}`)));
