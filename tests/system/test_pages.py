@@ -1,6 +1,8 @@
 """The pages as a reader meets them, in headless Chromium: nothing on the console, nothing fetched, text stays text."""
 
 import shutil
+import threading
+import time
 
 import pytest
 
@@ -87,3 +89,59 @@ def test_the_labs_report_opens(visit, tmp_path, width, scheme):
     page.locator("summary", has_text="weights").click()
     assert page.locator("details[open] td").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing hangs over the side"
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Serve the box's English to German model."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from heedful.serve.app import make_app
+
+    config = uvicorn.Config(make_app([Translator.load("en-de")]), port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+@SIZES
+def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, address, width, scheme):
+    complaints = []
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.on("request", lambda request: None if request.url.startswith(address) else complaints.append(request.url))
+    page.goto(address)
+    page.locator("#text").fill("Good morning!\n\nThe little dog is sleeping. <script>alert(1)</script>")
+    page.get_by_role("button", name="The little dog").click()
+    page.locator("#words .source", has_text="dog").wait_for()
+    assert "\n\n" in page.locator("#translation").text_content()
+    page.locator("#words .source .word", has_text="dog").hover()
+    assert page.locator("#words .target .word.linked").count() >= 1
+    assert page.locator(".grid button").count() == 8
+    page.locator(".grid button").nth(5).click()
+    page.get_by_role("button", name="Switch its whole layer off").click()
+    page.locator("#without", has_text="cross.1").wait_for()
+    page.get_by_role("button", name="Switch all on").click()
+    page.locator("#without").wait_for(state="hidden")
+    for view, shown in {
+        "Alternatives": "table tr",
+        "Step by step": ".numbers",
+        "Beam": "svg .best",
+        "Positions": "svg .cell",
+    }.items():
+        page.get_by_role("tab", name=view).click()
+        assert page.locator(f"#view {shown}").count() > 0
+    page.get_by_role("tab", name="Positions").press("ArrowRight")
+    assert page.get_by_role("tab", name="Alternatives").get_attribute("aria-selected") == "true"
+    page.get_by_role("tab", name="Step by step").click()
+    page.get_by_role("button", name="Next").click()
+    assert "step 2 of 13" in page.locator("#view").inner_text()
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width, "nothing hangs over the side"
+    assert page.locator("#inside script").count() == 0
+    assert complaints == []

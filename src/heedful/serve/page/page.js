@@ -140,6 +140,7 @@ at("text").addEventListener("input", () => {
   timer = setTimeout(translate, WAIT);
 });
 at("key").addEventListener("change", translate);
+at("key-field").addEventListener("submit", (event) => event.preventDefault());
 at("pair").addEventListener("change", () => {
   without.clear();
   sentence = 0;

@@ -1,0 +1,194 @@
+"""The HTTP interface: LibreTranslate's answers, limits, keys; results that do not depend on who else asks."""
+
+import asyncio
+import json
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+import httpx
+import uvicorn
+from libretranslatepy import LibreTranslateAPI
+
+from heedful.errors import HeedfulError
+from heedful.serve.app import make_app
+from heedful.serve.batching import Batcher, TooManyError
+from heedful.serve.limits import Keys, ServeConfig, new_key
+from heedful.text.document import Sentence
+from heedful.translator import Translator
+
+TEXT = {"q": "Where is the station?", "source": "en", "target": "de"}
+
+
+@pytest.fixture(scope="module")
+def boxed():
+    return Translator.load("en-de")
+
+
+@pytest.fixture
+def serving(boxed):
+    """Return a function that serves the box's model with other settings, and gives a client of it."""
+    running = []
+
+    def serve(**changes):
+        config = uvicorn.Config(make_app([boxed], ServeConfig(**changes)), port=0, log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        running.append((server, thread, client))
+        return client
+
+    yield serve
+    for server, thread, client in running:
+        client.close()
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_texts_lists_forms_html_and_alternatives(serving, boxed):
+    client = serving()
+    expected = boxed.translate_document(TEXT["q"])
+    assert client.post("/translate", json=TEXT).json() == {"translatedText": expected}
+    assert client.post("/translate", data=TEXT).json() == {"translatedText": expected}
+    several = client.post("/translate", json={**TEXT, "q": [TEXT["q"], "", "Hello!\n\n42"]}).json()["translatedText"]
+    assert several[:2] == [expected, ""]
+    assert several[2].endswith("\n\n42")
+    html = client.post("/translate", json={**TEXT, "q": "<b>Good morning!</b>", "format": "html"}).json()
+    assert html["translatedText"].startswith("<b>")
+    found = client.post("/translate", json={**TEXT, "alternatives": 3}).json()
+    assert 1 <= len(found["alternatives"]) <= 3
+    assert client.post("/translate", json={**TEXT, "source": "auto"}).json() == {"translatedText": expected}
+    assert client.get("/languages").json() == [{"code": "en", "name": "English", "targets": ["de"]}]
+    assert client.get("/health").json() == {"status": "ok"}
+    assert 'heedful_requests_total{path="/translate",status="200"}' in client.get("/metrics").text
+
+
+def test_a_client_written_for_libretranslate_works_unchanged(serving, boxed):
+    theirs = LibreTranslateAPI(str(serving().base_url))
+    assert theirs.translate(TEXT["q"], "en", "de") == boxed.translate_document(TEXT["q"])
+    assert theirs.languages()[0]["code"] == "en"
+
+
+@pytest.mark.parametrize(
+    ("limits", "changes", "status", "says"),
+    [
+        ({"characters": 10}, {}, 413, "at most 10"),
+        ({"texts": 1}, {"q": ["a", "b"]}, 413, "at most 1"),
+        ({"alternatives": 1}, {"alternatives": 2}, 422, "at most 1"),
+        ({"share": 0}, {}, 429, "fewer at a time"),
+        ({"queue": 0}, {}, 503, "try again"),
+        ({"seconds": 0.0}, {}, 503, "not done"),
+        ({}, {"target": "fr"}, 400, "here are en to de"),
+        ({}, {"q": 3}, 422, "q"),
+        ({}, {"format": "pdf"}, 422, "format"),
+    ],
+)
+def test_what_is_too_much_or_wrong_is_said(serving, limits, changes, status, says):
+    answer = serving(**limits).post("/translate", json={**TEXT, **changes})
+    assert answer.status_code == status
+    assert says in answer.json()["error"]
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+
+
+def test_no_json_and_half_a_character(serving):
+    client = serving()
+    assert client.post("/translate", content=b"{").status_code == 422
+    half = json.dumps({**TEXT, "q": "cat \ud800 dog"}).encode()
+    assert client.post("/translate", content=half).status_code == 200
+
+
+def test_keys_are_asked_for_and_kept_as_hashes(serving, tmp_path):
+    path = tmp_path / "keys"
+    key = new_key(path)
+    assert key not in path.read_text()
+    client = serving(keys=path)
+    assert client.post("/translate", json=TEXT).status_code == 403
+    assert client.post("/translate", json={**TEXT, "api_key": key + "x"}).status_code == 403
+    assert client.post("/translate", json={**TEXT, "api_key": key}).status_code == 200
+    path.write_text("plain")
+    with pytest.raises(HeedfulError, match="--new-key"):
+        Keys(path)
+
+
+def test_explain_has_everything_the_page_shows(serving, boxed):
+    client = serving()
+    text = {**TEXT, "q": "Hello! The dog sleeps."}
+    found = client.post("/explain", json={**text, "sentence": 1}).json()
+    assert found["sentences"] == ["Hello!", "The dog sleeps."]
+    assert found["text"] == boxed.explain("The dog sleeps.").text
+    assert len(found["attention"]["cross.0"]) == 4
+    assert found["steps"]["differences"]["output"] < 1e-4
+    assert len(found["positions"]) == len(found["source_pieces"])
+    other = client.post("/explain", json={**text, "without": ["cross.0", "cross.1"]}).json()
+    assert other["text"] != found["text"]
+    assert client.post("/explain", json={**text, "sentence": 2}).status_code == 400
+    assert client.post("/explain", json={**text, "without": ["cross.9"]}).status_code == 400
+    assert client.post("/explain", json={**text, "layer": 9}).status_code == 400
+
+
+def test_pages_allow_nothing_from_elsewhere(serving):
+    client = serving()
+    for path in ("/", "/page.js", "/views.js", "/style.css", "/page.css"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert client.get("/../pyproject.toml").status_code == 404
+
+
+def test_waiting_sentences_are_translated_together_in_turns_and_as_if_alone(boxed):
+    sentences = [Sentence(f"I have {n} cats.") for n in range(40)]
+    batches = []
+
+    async def both():
+        batcher = Batcher(boxed, ServeConfig(batch=8), lambda size, waiting: batches.append(size))
+        greedy = asyncio.create_task(batcher.translate("greedy", sentences))
+        modest = asyncio.create_task(batcher.translate("modest", sentences[:2]))
+        await asyncio.sleep(0)
+        order = []
+        greedy.add_done_callback(lambda _: order.append("greedy"))
+        modest.add_done_callback(lambda _: order.append("modest"))
+        batcher.start()
+        found = await greedy, await modest
+        await batcher.stop()
+        return *found, order
+
+    greedy, modest, order = asyncio.run(both())
+    alone = [next(boxed.translate([sentence.text]))[0].text for sentence in sentences]
+    assert [found[0].text for found in greedy] == alone
+    assert [found[0].text for found in modest] == alone[:2]
+    assert order == ["modest", "greedy"]
+    assert max(batches) == 8
+
+
+def test_who_leaves_frees_the_place(boxed):
+    async def leave():
+        batcher = Batcher(boxed, ServeConfig(share=2))
+        gone = asyncio.create_task(batcher.translate("a", [Sentence("One."), Sentence("Two.")]))
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyError):
+            await batcher.translate("a", [Sentence("Three.")])
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        batcher.start()
+        await asyncio.sleep(0.1)
+        assert batcher.waiting == 0
+        found = await batcher.translate("a", [Sentence("Three.")])
+        await batcher.stop()
+        return found
+
+    assert asyncio.run(leave())[0][0].text
+
+
+def test_two_models_of_the_same_languages_are_refused(boxed):
+    with pytest.raises(HeedfulError, match="two models"):
+        make_app([boxed, boxed])
+    with pytest.raises(HeedfulError, match="languages"):
+        make_app([replace(boxed, languages=())])
