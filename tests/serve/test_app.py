@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -20,6 +23,7 @@ from heedful.serve.limits import Keys, ServeConfig, new_key
 from heedful.text.document import Sentence
 from heedful.translator import Translator
 
+HEEDFUL = (sys.executable, "-m", "heedful")
 TEXT = {"q": "Where is the station?", "source": "en", "target": "de"}
 
 
@@ -192,3 +196,38 @@ def test_two_models_of_the_same_languages_are_refused(boxed):
         make_app([boxed, boxed])
     with pytest.raises(HeedfulError, match="languages"):
         make_app([replace(boxed, languages=())])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--port", "99999"), "65535"),
+        (("--batch", "0"), "at least 1"),
+        (("--keys", "nowhere"), "--new-key"),
+        (("--host", "203.0.113.1"), "choose another"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(arguments, says, tmp_path):
+    ended = subprocess.run([*HEEDFUL, "serve", *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_after_what_is_running_was_answered(boxed):
+    command = [*HEEDFUL, "serve", "en-de", "--port", "0"]
+    long = {**TEXT, "q": "\n".join(f"The little dog number {n} sleeps on the old sofa." for n in range(300))}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        address = process.stderr.readline().split()[0]
+        answers = []
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{address}/translate", json=long, timeout=60))
+        )
+        asking.start()
+        while "heedful_batch_sentences_count 0.0" in httpx.get(f"{address}/metrics").text:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        asking.join(60)
+        assert answers[0].json()["translatedText"].count("\n") == 299
+        assert process.wait(60) in (0, -signal.SIGTERM)
+        assert process.stderr.read() == ""

@@ -1,11 +1,13 @@
 """`heedful serve`."""
 
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 
+from heedful.bundle import locate
 from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
 from heedful.cli.translate import load
 from heedful.config import from_table
@@ -39,19 +41,27 @@ def serve(
     except ImportError as error:
         raise HeedfulError(f"serve needs {error.name}: pip install 'heedful[serve]'") from None
     config = from_table(ServeConfig, given(settings), "serve")
-    from heedful.bundle import locate
-
+    config.check()
     chosen = bundles or (locate("en-de"), locate("de-en"))
     app = make_app([load(bundle, device, threads, weights) for bundle in chosen], config)
     pairs = ", ".join(f"{source} to {target}" for source, target in app.state.server.batchers)
-    address = f"http://{config.host}:{config.port}"
+    listening = _listen(config)
+    address = f"http://{config.host}:{listening.getsockname()[1]}"
     Console(stderr=True, highlight=False).print(f"[bold]{address}[/]  {pairs}  [dim]Ctrl-C ends[/]", soft_wrap=True)
     patience = int(config.seconds) + 1  # on SIGTERM, what is running is finished first
-    uvicorn.run(
-        app,
-        host=config.host,
-        port=config.port,
-        log_level="warning",
-        timeout_graceful_shutdown=patience,
-        server_header=False,
-    )
+    settled = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience, server_header=False)
+    uvicorn.Server(settled).run([listening])
+
+
+def _listen(config: ServeConfig) -> socket.socket:
+    """Take the port before anything is said about it.
+
+    Raises:
+        HeedfulError: somebody else has it, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or error
+        raise HeedfulError(f"{config.host}:{config.port}: {reason}; choose another --port or --host") from None

@@ -55,7 +55,9 @@ def translate(
     config = from_table(SearchConfig, merge(to_table(translator.search), _beam_for(given(search))), "search")
     config.check()
     if document or markup:
-        text = read_text(input)
+        if jsonl or prefix or config.n_best > 1:
+            raise HeedfulError("--document gives one text: leave --jsonl, --prefix and --n-best out")
+        text = _read_text(input)
         with _output(output) as file:
             file.write(translator.translate_document(text, config, markup=markup))
         return
@@ -108,7 +110,7 @@ def standard_input() -> Iterator[str]:
             ) from None
 
 
-def read_text(path: Path | None) -> str:
+def _read_text(path: Path | None) -> str:
     """Return all of a file, or of standard input, its line ends as they are.
 
     Raises:

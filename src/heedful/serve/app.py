@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,8 +15,8 @@ import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
-from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.inspection import attention_page
 from heedful.inspection.worked_example import STEPS, steps_of
@@ -53,7 +54,6 @@ NAMES = {
     "nl": "Dutch",
     "pt": "Portuguese",
 }
-LONGEST_EXPLAINED = 300  # characters: attention maps grow with the square
 
 
 class TranslateRequest(BaseModel):
@@ -211,8 +211,7 @@ class Server:
         if len(wanted.q) > self.config.characters:
             raise Refused(413, f"{len(wanted.q):,} characters; send at most {self.config.characters:,}")
         pair = self.find(wanted.source, wanted.target)
-        parts = split(wanted.q, pair[0], longest=LONGEST_EXPLAINED)
-        sentences = [part.text for part in parts if part.translate]
+        sentences = [part.text for part in split(wanted.q, pair[0]) if part.translate]
         if wanted.sentence >= len(sentences):
             raise Refused(400, f"sentence {wanted.sentence}: the text has {len(sentences)}, from 0")
         text = clean(sentences[wanted.sentence])
@@ -223,9 +222,8 @@ class Server:
         whole = self.batchers[pair].translator
         heads = tuple(sorted(set(wanted.without)))
         translator = self.ablated(pair, heads) if heads else whole
-        search: SearchConfig = whole.search
-        beam = max(search.beam, 4)
-        found = translator.explain(text, SearchConfig(beam=beam, n_best=beam, length_penalty=search.length_penalty))
+        beam = max(whole.search.beam, 4)
+        found = translator.explain(text, replace(whole.search, beam=beam, n_best=beam, sample=False))
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
         if isinstance(whole.model, Transformer):
             example = steps_of(whole, text, wanted.layer, wanted.head)
@@ -366,10 +364,13 @@ async def _read(request: Request, kind: type[Body], limits: ServeConfig) -> Body
     """Read JSON or a form, no more of it than there may be."""
     most = 8 * limits.characters + 65_536  # a character is at most 6 bytes of JSON's, 12 of a form's; plus lists
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > most:
-            raise Refused(413, f"more than {most:,} bytes; send at most {limits.characters:,} characters at a time")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > most:
+                raise Refused(413, f"more than {most:,} bytes; send at most {limits.characters:,} characters at a time")
+    except ClientDisconnect:
+        raise Refused(499, "the client went away") from None
     try:
         if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)

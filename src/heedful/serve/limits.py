@@ -27,12 +27,25 @@ class ServeConfig:
     share: int = setting(1024, "Sentences of one client that may wait")
     keys: Path | None = setting(None, "File of API keys, hashed, one a line; without it none is asked for")
 
+    def check(self) -> None:
+        """Refuse settings that cannot be.
+
+        Raises:
+            HeedfulError: with the setting and its range.
+        """
+        if not 0 <= self.port <= 65_535:
+            raise HeedfulError(f"serve: port {self.port} must be between 0 and 65535")
+        if self.batch < 1 or self.wait < 0:
+            raise HeedfulError("serve: batch must be at least 1, wait at least 0")
+
 
 class Keys:
     """The keys that may be used, by their hashes."""
 
     def __init__(self, path: Path | None) -> None:
         self.needed = path is not None
+        if path and not path.is_file():
+            raise HeedfulError(f"{path}: no such file; make a key with `heedful serve --new-key {path}`")
         lines = path.read_text(encoding="utf-8").split() if path else []
         if any(len(line) != 64 for line in lines):
             raise HeedfulError(f"{path}: not a file of hashed keys; make one with `heedful serve --new-key {path}`")

@@ -25,19 +25,25 @@ REPEATS = 4  # so many times the same few words in a row are a model that has lo
 NO_REPEAT = 4  # subwords that may not come twice in an output that is asked for with care
 LINE_ENDS = re.compile(r"([\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+)")
 BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
+# Its parts are bounded or begin at a boundary, so that no text takes time in proportion to its square.
 PLACEHOLDER = re.compile(
     r"""
     \$?\{\{?[^{}\s][^{}\n]*\}?\}                    # {name}, {{name}}, ${name}
-  | %\(\w+\)[a-z] | %[-+0\#]*\d*(?:\.\d+)?[sdifgx]\b  # %s, %05.2f, %(name)s
+  | %\(\w+\)[a-z] | %[-+0\#]{0,3}\d{0,3}(?:\.\d{1,3})?[sdifgx]\b  # %s, %05.2f, %(name)s
   | https?://[^\s<>"']*[^\s<>"'.,;:!?)\]] | www\.[^\s<>"']*[^\s<>"'.,;:!?)\]]
-  | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                    # an e-mail address
+  | (?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+                    # an e-mail address
   | `[^`\n]+`                                       # code
     """,
     re.VERBOSE,
 )
 # A tag, a comment, or all of an element whose content is not prose.
 MARKUP = re.compile(
-    r"<!--.*?-->|<(script|style|code|pre|textarea)\b[^<>]*>.*?</\1\s*>|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE
+    r"""
+    <!--(?:(?!<!--).)*?-->
+  | <(script|style|code|pre|textarea)\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>
+  | </?[a-zA-Z!][^<>]*>
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 
 
@@ -256,7 +262,7 @@ def _short(sentence: str, longest: int) -> Iterator[str]:
 def _trimmed(piece: str) -> Iterator[Part]:
     """Yield a piece without the space around it, and that space by itself; without letters, nothing to translate."""
     inner = piece.strip()
-    words = PLACEHOLDER.sub(" ", inner)
+    words = PLACEHOLDER.sub(" ", html.unescape(inner))  # an entity alone, &nbsp;, has no letters either
     if not any(character.isalpha() for character in words):
         yield from [Part(piece, False)] if piece else []
         return

@@ -293,21 +293,6 @@ export function alternatives(explanation) {
 
 // Step by step -----------------------------------------------------------------------------------------------------
 
-const FORMULAS = {
-  embedding: "E[x] · √d",
-  position: "PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(…)",
-  sum: "E[x] · √d + PE",
-  input: "x, or LayerNorm(x) where the model is pre-norm",
-  Q: "Q = x · W^Q",
-  K: "K = x · W^K",
-  V: "V = x · W^V",
-  scores: "Q · Kᵀ",
-  scaled: "Q · Kᵀ / √dₖ",
-  weights: "softmax(Q · Kᵀ / √dₖ)",
-  head: "softmax(Q · Kᵀ / √dₖ) · V",
-  joined: "Concat(head₁, …, headₕ)",
-  output: "Concat(head₁, …, headₕ) · W^O",
-};
 const MOST_COLUMNS = 8;
 
 // The worked example of section 3.2, one step at a time: formula, shape and the real numbers of this sentence.
@@ -345,8 +330,8 @@ export function steps(explanation, options = {}) {
     const rest = columns.length - shown;
     body.replaceChildren(
       make("h3", {}, name),
-      make("p", { class: "formula" }, FORMULAS[name] ?? ""),
-      make("p", { class: "quiet" }, `${step.is}. Shape ${step.shape.join(" × ")}${rest ? `; ${rest} more columns not shown` : ""}.`),
+      make("p", { class: "formula" }, step.is),
+      make("p", { class: "quiet" }, `Shape ${step.shape.join(" × ")}${rest ? `; ${rest} more columns not shown` : ""}.`),
       table,
     );
   }

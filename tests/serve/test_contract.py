@@ -1,0 +1,54 @@
+"""Requests made from the OpenAPI document, valid and not: no server error, nothing that the document does not say."""
+
+import threading
+import time
+
+import pytest
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+
+from heedful.serve.app import make_app
+from heedful.serve.limits import ServeConfig
+from heedful.translator import Translator
+
+schemathesis = pytest.importorskip("schemathesis", reason="it makes the requests")
+
+
+@pytest.fixture(scope="module")
+def interface():
+    server = uvicorn.Server(
+        uvicorn.Config(make_app([Translator.load("en-de")], ServeConfig(wait=0)), port=0, log_level="error")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
+    server.should_exit = True
+    thread.join(30)
+
+
+@pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
+def test_no_request_breaks_the_server(interface, mode):
+    generation_mode = schemathesis.GenerationMode[mode]
+    checks = [
+        schemathesis.checks.not_a_server_error,
+        schemathesis.specs.openapi.checks.status_code_conformance,
+        schemathesis.specs.openapi.checks.response_schema_conformance,
+    ]
+    statuses = set()
+    for found in interface.get_all_operations():
+        operation = found.ok()
+        if mode == "NEGATIVE" and operation.method == "get":
+            continue  # it takes nothing that could be wrong
+
+        @given(case=operation.as_strategy(generation_mode=generation_mode))
+        @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        def ask(case):
+            response = case.call()
+            statuses.add(response.status_code)
+            case.validate_response(response, checks=checks)
+
+        ask()
+    assert (422 if mode == "NEGATIVE" else 200) in statuses
