@@ -33,6 +33,7 @@ from heedful.text.corpus import Report
 from heedful.text.vocabulary import PAD, Vocabulary
 from heedful.training import loop
 from heedful.training.loop import Ended, Notice, Record, Saved, Step, TrainingConfig
+from heedful.training.precision import Precision, settled
 from heedful.training.state import newest_state
 from heedful.translator import Translator
 
@@ -138,6 +139,7 @@ class Run:
         rank, _ = processes()
         torch.manual_seed(self.recipe.training.seed + 1000 * rank)
         stream = self.stream()
+        self._fix_precision()
         seconds_a_step = _agreed(self._time_a_step(stream))
         self._fix_steps(seconds_a_step)
         training = self.recipe.training
@@ -231,6 +233,17 @@ class Run:
         _, *steady = time_training(self.model, optimizer, iter(stream), training, accumulate=accumulate)
         stream.restore(start)
         return sum(step.seconds for step in steady) / len(steady)  # the first paid for what is set up once
+
+    def _fix_precision(self) -> None:
+        """Turn "auto" into a precision, once, for all processes and for resuming."""
+        training = self.recipe.training
+        if training.precision != "auto":
+            return
+        narrow = _agreed(settled(training.precision, self.device) == "bfloat16")
+        precision: Precision = "bfloat16" if narrow else "float32"
+        self.recipe = replace(self.recipe, training=replace(training, precision=precision))
+        if processes()[0] == 0:
+            _write_recipe(self.folder, self.recipe)
 
     def _fix_steps(self, seconds_a_step: float) -> None:
         """Turn `minutes` into steps, once: the stored recipe has the steps, so that resuming is exact."""

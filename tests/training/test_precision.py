@@ -11,12 +11,22 @@ from heedful.training.precision import Mixed
 BATCH = batch_of([[5, 6, 7, 3], [8, 3]], [[9, 3], [10, 11, 12, 13, 3]])
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_bfloat16_is_chosen_where_the_processor_has_it(tiny_model, monkeypatch, native, expected):
+@pytest.mark.parametrize(("native", "faster"), [(True, True), (True, False), (False, True)])
+def test_bfloat16_is_chosen_where_the_processor_has_it_and_gains_by_it(tiny_model, monkeypatch, native, faster):
     monkeypatch.setattr(precision, "has_native_bfloat16", lambda _device: native)
+    monkeypatch.setattr(precision, "multiplies_bfloat16_faster", lambda _device: faster)
+    expected = torch.bfloat16 if native and faster else torch.float32
     assert next(Mixed(tiny_model(), "auto").computing.parameters()).dtype == expected
     assert next(Mixed(tiny_model(), "bfloat16").computing.parameters()).dtype == torch.bfloat16
     assert next(Mixed(tiny_model(), "float32").computing.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("faster", [torch.float32, torch.bfloat16])
+def test_what_is_faster_is_measured(monkeypatch, faster):
+    seconds = iter([[2.0, 3.0], [1.0, 9.0]] if faster == torch.bfloat16 else [[1.0, 9.0], [2.0, 3.0]])
+    monkeypatch.setattr(precision.timeit, "repeat", lambda *_a, **_k: next(seconds))
+    measured = precision.multiplies_bfloat16_faster.__wrapped__(torch.device("cpu"))
+    assert measured == (faster == torch.bfloat16)
 
 
 def test_the_learning_model_stays_in_float32_and_is_the_computing_one_there(tiny_model):

@@ -58,7 +58,7 @@ class TrainingConfig:
         0.0, "R-Drop: weight of the divergence between two passes under different dropout; 0 = one pass"
     )
     precision: Precision = setting(
-        "auto", "Compute in float32, in bfloat16 (weights stay float32), or in bfloat16 where the processor has it"
+        "auto", "Compute in float32, in bfloat16 (weights stay float32), or in which of them is faster here"
     )
     average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)")
     exponential_average: float = setting(0.0, "Decay of an exponential average to use instead; 0 = off")

@@ -6,6 +6,8 @@ section 3.1): autocast would convert weights and activations at every operation 
 """
 
 import copy
+import timeit
+from functools import cache
 from typing import Literal, cast
 
 import torch
@@ -47,5 +49,26 @@ class Mixed:
 
 def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the type to compute in on `device`."""
-    narrow = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device))
-    return torch.bfloat16 if narrow else torch.float32
+    return torch.bfloat16 if settled(precision, device) == "bfloat16" else torch.float32
+
+
+def settled(precision: Precision, device: torch.device) -> Precision:
+    """Return what "auto" means on `device`: bfloat16 where it multiplies faster than float32, else float32."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_native_bfloat16(device) and multiplies_bfloat16_faster(device) else "float32"
+
+
+@cache
+def multiplies_bfloat16_faster(device: torch.device) -> bool:
+    """Measure it, on a processor: some have the instructions, and run them at half the rate of float32's.
+
+    Their speeds differ by a factor of two or more either way, so that a busy machine does not turn the answer round.
+    """
+    if device.type != "cpu":
+        return True
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(512, 512, dtype=dtype)
+        seconds[dtype] = min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=9))  # noqa: B023 - called at once
+    return seconds[torch.bfloat16] < seconds[torch.float32]
