@@ -77,6 +77,19 @@ def describe(
         "provenance": provenance,
         "checksums": {name: files.sha256(folder / name) for name in vocabulary.files()},
     }
+    _write_manifest(folder, manifest)
+
+
+def keep_alignment(folder: Path, attention: str, agreement: float) -> None:
+    """Note in model.toml which attention aligns words, and the share of links in which it agreed."""
+    manifest = read_manifest(folder)
+    manifest["alignment"] = {"attention": attention, "agreement": round(agreement, 3)}
+    _write_manifest(folder, manifest)
+
+
+def _write_manifest(folder: Path, manifest: Table) -> None:
+    """Write model.toml with the checksum of all that stands in it."""
+    manifest["checksums"].pop("model.toml", None)
     manifest["checksums"]["model.toml"] = _digest_of_table(manifest)
     files.write_text(folder / "model.toml", tomli_w.dumps(manifest))
 

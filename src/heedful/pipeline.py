@@ -21,6 +21,7 @@ from heedful import bundle, files
 from heedful.config import from_table, read_toml, to_table
 from heedful.data.batches import Batch, BatchStream, batch_of
 from heedful.data.tokens import TokenStore, content_key, encode_corpus
+from heedful.decoding import lexicon
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_heap
@@ -36,6 +37,8 @@ from heedful.training.loop import Ended, Notice, Record, Saved, Step, TrainingCo
 from heedful.training.precision import Precision, settled
 from heedful.training.state import newest_state
 from heedful.translator import Translator
+
+LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,23 @@ class Run:
         bundle.write_weights(self.folder / bundle.WEIGHTS, weights)
         bundle.put_weights(self.model, weights, self.folder)
         scores = self._evaluate(self.model.eval(), beam=self.recipe.search.beam)[0] if self.dev else {}
+        if self.dev:
+            self._find_aligner()
         finished = Finished(self.folder, scores, time.monotonic() - self.started)
         files.write_text(self.folder / "README.md", _model_card(self.recipe, self.report, self.model, finished))
         return finished
+
+    def _find_aligner(self) -> None:
+        """Find the attention that agrees most with a lexicon of the training pairs, on the development data."""
+        count = min(len(self.store), LEXICON_PAIRS)
+        chosen = np.random.default_rng(self.recipe.data.seed).choice(len(self.store), count, replace=False)
+        sides = (self.store.take(side, np.sort(chosen)) for side in ("source", "target"))
+        learned = lexicon.learn(zip(*(np.split(ids, lengths.cumsum()[:-1]) for ids, lengths in sides), strict=True))
+        dev = self.dev[:500]
+        sources = self.words.encode_source([pair[0] for pair in dev])
+        targets = self.words.encode_target([pair[1] for pair in dev])
+        if found := Translator(self.model, self.words).agreements(sources, targets, learned):
+            bundle.keep_alignment(self.folder, *found[0])
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return the weights to translate with: an average, or, before the first checkpoint, the present ones."""

@@ -1,5 +1,6 @@
 """Text in; text, scores and alignments out."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from heedful.data.batches import batch_of
 from heedful.data.tokens import flatten, pad
 from heedful.decoding.alignment import align_words, alignment_layer, words_of_pieces
 from heedful.decoding.explanation import Explanation, Tree
+from heedful.decoding.lexicon import Lexicon
 from heedful.decoding.search import Beams, Hypothesis, SearchConfig, length_penalty, search
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
@@ -26,7 +28,7 @@ from heedful.model.ablation import without
 from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import Inference, State, Weights
-from heedful.model.recorder import Maps, recording
+from heedful.model.recorder import Maps, parse_head, recording
 from heedful.model.transformer import Transformer
 from heedful.text.capitals import is_shouted
 from heedful.text.document import NO_REPEAT, translating
@@ -57,6 +59,7 @@ class Translator:
     weights: Weights = "float32"
     capitals: bool = False
     languages: tuple[str, ...] = ()  # codes of source and target, where the model folder says them
+    aligner: str = ""  # the attention that aligns words, "cross.2" or a head of it "cross.2.1"; "" = by rule of thumb
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
@@ -68,7 +71,8 @@ class Translator:
         loaded = bundle.load(bundle.locate(folder), device)
         config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
         capitals, languages = loaded.manifest.get("capitals", False), tuple(loaded.manifest.get("languages", ()))
-        return cls(loaded.model, loaded.vocabulary, config, weights, capitals, languages)
+        aligner = loaded.manifest.get("alignment", {}).get("attention", "")
+        return cls(loaded.model, loaded.vocabulary, config, weights, capitals, languages, aligner)
 
     @property
     def device(self) -> torch.device:
@@ -123,19 +127,19 @@ class Translator:
         """
         config = replace(config or self.search, n_best=1)
         steps = translating(text, *self.languages[:1], markup=markup)
-        answers: list[list[str]] | None = None
+        answers: list[list[Output]] | None = None
         while True:
             try:
                 sentences = steps.send(answers)  # type: ignore[arg-type]
             except StopIteration as finished:
                 return cast(list[str], finished.value)[0]
-            found: dict[int, str] = {}
-            for careful in {sentence.careful for sentence in sentences}:
-                rows = [i for i, sentence in enumerate(sentences) if sentence.careful == careful]
-                search = replace(config, no_repeat_ngram=NO_REPEAT) if careful else config
-                outputs = self.translate([sentences[i].text for i in rows], search)
-                found.update((i, best.text) for i, (best, *_) in zip(rows, outputs, strict=True))
-            answers = [[found[i]] for i in range(len(sentences))]
+            found: dict[int, list[Output]] = {}
+            for kind in {(sentence.careful, sentence.align) for sentence in sentences}:
+                rows = [i for i, sentence in enumerate(sentences) if (sentence.careful, sentence.align) == kind]
+                search = replace(config, no_repeat_ngram=NO_REPEAT) if kind[0] else config
+                outputs = self.translate([sentences[i].text for i in rows], search, align=kind[1])
+                found.update(zip(rows, outputs, strict=True))
+            answers = [found[i] for i in range(len(sentences))]
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False
@@ -192,7 +196,7 @@ class Translator:
             hidden_BTD = self.model.decode(batch.target_in_BT, memory)
         log_TV = self.model.logits(hidden_BTD)[0].float().log_softmax(-1)
         pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(best.ids, "target")
-        weights_TS = alignment_weights(maps, 0)
+        weights_TS = alignment_weights(maps, 0, self.aligner)
         return Explanation(
             source=text,
             text=best.text,
@@ -205,8 +209,40 @@ class Translator:
             alignment=[] if weights_TS is None else align_words(weights_TS, *pieces),
             alternatives=[(output.text, output.score) for output in outputs],
             tree=tree.finish(best.ids, lambda ids: self.vocabulary.pieces(ids, "target")),
+            aligner=self.aligner or alignment_layer(maps) or "",
             attention={name: uses[0][0].float().cpu().numpy() for name, uses in maps.items()},
         )
+
+    @torch.inference_mode()
+    def agreements(
+        self, sources: Sequence[list[int]], targets: Sequence[list[int]], lexicon: Lexicon, *, batch: int = 64
+    ) -> list[tuple[str, float]]:
+        """Return how often each attention to the source looks most where a lexicon links, the best first.
+
+        Each head, "cross.2.1", and the mean of each layer's, "cross.2", reads these pairs of symbols, END last; what
+        counts is the share of the links that it finds. Empty for a model without attention.
+        """
+        found, links = Counter[str](), 0
+        order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), len(targets[i])))
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            pairs = [(sources[i], targets[i]) for i in chosen]
+            made = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(self.device)
+            with recording(self.model) as maps:
+                self.model.decode(made.target_in_BT, self.model.encode(made.source_BS, made.source_lengths_B))
+            known = [(row, t, s) for row, pair in enumerate(pairs) for s, t in lexicon.links(*pair)]
+            links += len(known)
+            row_L, t_L, s_L = (torch.tensor(column, device=self.device) for column in zip(*known, strict=True))
+            words_BS = (made.source_BS != PAD) & (made.source_BS != END)
+            for name, uses in maps.items():
+                if name.startswith("cross."):
+                    heads_BHTS = torch.cat([uses[0].mean(1, keepdim=True), uses[0]], dim=1)
+                    looks_LH = heads_BHTS.masked_fill(~words_BS[:, None, None], -1).argmax(-1)[row_L, :, t_L]
+                    right_H = (looks_LH == s_L[:, None]).sum(0).tolist()
+                    found.update(
+                        dict(zip([name, *(f"{name}.{h}" for h in range(len(right_H)))], right_H, strict=False))
+                    )
+        return [(name, count / max(links, 1)) for name, count in found.most_common()]
 
     def without(self, *heads: str) -> "Translator":
         """Return a translator of the same model with some heads switched off: "cross.3.1" is one, "cross.3" a layer's.
@@ -241,6 +277,9 @@ class Translator:
 
         workers = (workers or torch.get_num_threads()) if self.inference.one_thread else 1
         batches = list(_by_length(full, sources, min(batch, -(-len(full) // workers))))
+        if len(batches) <= workers and self.inference.one_thread:  # one each: none shall have all of the long ones
+            order = [i for chosen in batches for i in chosen]
+            batches = [order[first::workers] for first in range(min(workers, len(order)))]
         for chosen, found in zip(batches, _each(search, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
                 results[i] = [self._output(hypothesis, shouted[i]) for hypothesis in hypotheses]
@@ -308,17 +347,24 @@ class Translator:
             links: list[tuple[int, int]] = []
             if align:
                 pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(target, "target")
-                weights_TS = alignment_weights(maps, row)
+                weights_TS = alignment_weights(maps, row, self.aligner)
                 links = [] if weights_TS is None else align_words(weights_TS[: len(target), : len(source)], *pieces)
             score = total / length_penalty(len(target), self.search.length_penalty)
             outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), links))
         return outputs
 
 
-def alignment_weights(maps: Maps, row: int) -> Tensor | None:
-    """Return what each target piece attends to, the mean of the aligning layer's heads  [T, S]; None for nothing."""
-    layer = alignment_layer(maps)
-    return maps[layer][0][row].mean(0) if layer else None
+def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:
+    """Return what each target piece attends to in the attention that aligns words  [T, S]; None where there is none.
+
+    Of a layer ("cross.2") it is the mean of its heads.
+    """
+    aligner = aligner or alignment_layer(maps) or ""
+    if not aligner:
+        return None
+    name, head = parse_head(aligner, {name: uses[0].size(1) for name, uses in maps.items()})
+    weights_HTS = maps[name][0][row]
+    return weights_HTS.mean(0) if head is None else weights_HTS[head]
 
 
 def _each(search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:

@@ -1,6 +1,7 @@
 """Documents: joined parts give the text back, and what stands for something comes through whatever a model says."""
 
 import re
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,18 @@ def finish(text, answer, **options):
             sentences = steps.send(answers)
         except StopIteration as finished:
             return finished.value
-        answers = [[answer(sentence)] for sentence in sentences]
+        answers = [[aligned(sentence.text, answer(sentence))] for sentence in sentences]
+
+
+class Answer(NamedTuple):
+    text: str
+    alignment: list[tuple[int, int]]
+
+
+def aligned(source, target):
+    """Words in the order that they have."""
+    count = len(source.split())
+    return Answer(target, [(min(i, count - 1), i) for i in range(len(target.split()))])
 
 
 def line_ends(text):
@@ -89,6 +101,68 @@ def test_tags_and_entities_are_kept_and_code_is_not_translated():
     assert finish(html, lambda s: s.text.upper(), markup=True) == [
         "<p>CATS &amp; <b>DOGS</b></p><pre>x</pre><!-- not this -->"
     ]
+
+
+def test_a_tag_in_a_sentence_goes_with_the_words_it_stood_around():
+    asked = []
+
+    def answer(sentence):
+        asked.append(sentence)
+        return sentence.text.upper()
+
+    assert finish('See <a href="x">the &lt;new&gt; page</a> & smile.', answer, markup=True) == [
+        'SEE <a href="x">THE &lt;NEW&gt; PAGE</a> &amp; SMILE.'
+    ]
+    assert [(one.text, one.align) for one in asked] == [("See the <new> page & smile.", True)]
+
+
+def test_tags_follow_their_words_into_another_order():
+    steps = translating("I <b>often</b> see <i>cats</i>.", "en", markup=True)
+    assert steps.send(None)[0].text == "I often see cats."
+    with pytest.raises(StopIteration) as finished:
+        steps.send([[Answer("Katzen sehe ich oft.", [(3, 0), (2, 1), (0, 2), (1, 3)])]])
+    assert finished.value.value == ["<i>Katzen</i> sehe ich <b>oft</b>."]
+
+
+def test_without_an_alignment_the_texts_around_tags_are_translated_alone():
+    steps = translating("The <b>cat</b> sleeps &amp; eats.", "en", markup=True)
+    steps.send(None)
+    assert [one.text for one in steps.send([[Answer("Die Katze schläft.", [])]])] == ["The", "cat", "sleeps & eats."]
+    with pytest.raises(StopIteration) as finished:
+        steps.send([[Answer("Die", [])], [Answer("Katze", [])], [Answer("schläft & isst.", [])]])
+    assert finished.value.value == ["Die <b>Katze</b> schläft &amp; isst."]
+
+
+TAGGED = st.lists(
+    st.sampled_from(
+        ["<b>", "</b>", "<i>", "</i>", '<a href="?a&b">', "</a>", "cat", " ", ". ", "{name}", "dog ", "&amp;"]
+    ),
+    max_size=14,
+).map("".join)
+
+
+@given(TAGGED, st.lists(st.integers(0, 5), max_size=6), st.sampled_from(["", "ein zwei", "Tom x Boston y Mary"]))
+def test_no_tag_is_lost_whatever_a_model_says_and_aligns(text, looks, says):
+    steps, answers = translating(text, "en", markup=True), None
+    try:
+        while True:
+            sentences = steps.send(answers)
+            answers = [[Answer(says, list(zip(looks, range(len(looks)), strict=True)))] for _ in sentences]
+    except StopIteration as finished:
+        [found] = finished.value
+    for tag in ("<b>", "</b>", "<i>", "</i>", '<a href="?a&b">', "</a>"):
+        assert found.count(tag) >= text.count(tag)
+    assert found.count("{name}") >= text.count("{name}")
+
+
+@given(TAGGED)
+def test_what_a_model_copies_keeps_its_tags_in_their_places(text):
+    def squeezed(html):
+        return re.sub(r"\s+", "", html).replace("&", "").replace("amp;", "")
+
+    words = re.sub(r"<[^>]*>", "", text)
+    found = finish(text, lambda sentence: sentence.text, markup=True)[0]
+    assert squeezed(re.sub(r"<[^>]*>", "", found)) == squeezed(words)
 
 
 def test_a_long_sentence_is_split_not_cut():

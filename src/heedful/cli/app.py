@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "Measure a model: BLEU, chrF, TER, or error rates.",
     "attend": "Show what a model attends to while it translates a sentence.",
     "serve": "Serve models over HTTP, with a page to look inside.",
+    "align": "Find which attention head aligns words, and keep it in the model.",
     "average": "Average checkpoints into a new model.",
     "info": "Describe a model: parameters, cost, provenance.",
     "demo": "Learn to pronounce English in three minutes.",

@@ -14,7 +14,6 @@ from heedful import files
 from heedful.cli.settings import Bundle, Device, Threads, flags, given
 from heedful.cli.translate import load
 from heedful.config import from_table, merge, to_table
-from heedful.decoding.alignment import alignment_layer
 from heedful.decoding.explanation import Explanation, readable
 from heedful.decoding.search import SearchConfig
 from heedful.inspection.attention_map import draw_map
@@ -95,7 +94,7 @@ def _chosen(found: Explanation, show: str) -> tuple[str, np.ndarray | None, list
     if not found.attention:
         return "this model attends to nothing: its decoder sees one state of the encoder", None, [], []
     counts = {name: len(weights) for name, weights in found.attention.items()}
-    place, head = parse_head(show or alignment_layer(counts) or "", counts)
+    place, head = parse_head(show or found.aligner, counts)
     heads, (kind, layer) = found.attention[place], place.split(".")
     what = f"head {head}" if head is not None else f"mean of {len(heads)} heads" if len(heads) > 1 else "its one head"
     label = f"{kind} attention, layer {layer}, {what}: each row looks at the columns"

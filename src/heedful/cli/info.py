@@ -57,6 +57,9 @@ def info(
     )
     if manifest.get("languages"):
         table.add_row("languages", " to ".join(manifest["languages"]))
+    if "alignment" in manifest:
+        aligns, agrees = manifest["alignment"]["attention"], manifest["alignment"]["agreement"]
+        table.add_row("alignment", f"{aligns}, which agrees with a lexicon in {100 * agrees:.0f} % of its links")
     for key, value in manifest["provenance"].items():
         table.add_row(key, str(value))
     Console(highlight=False).print(table)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from heedful.decoding.alignment import SPACE, alignment_layer
+from heedful.decoding.alignment import SPACE
 from heedful.decoding.search import NEVER, Beams
 
 Maps = dict[str, np.ndarray]
@@ -78,13 +78,19 @@ class Explanation:
     alignment: list[tuple[int, int]]  # word by word, source and target
     alternatives: list[tuple[str, float]]  # the n best with their scores, this one first
     tree: list[Branch]
+    aligner: str  # the attention that the alignment is taken from: a layer, or one head of it
     attention: Maps = field(repr=False)
 
     @property
     def alignment_weights(self) -> np.ndarray | None:
-        """What each target piece attends to, the mean of the aligning layer's heads  [T, S]; None for nothing."""
-        layer = alignment_layer(self.attention)
-        return self.attention[layer].mean(0) if layer else None
+        """What each target piece attends to in the attention that aligns words  [T, S]; None where there is none."""
+        if not self.aligner:
+            return None
+        name, head = self.aligner, ""
+        if name not in self.attention:
+            name, _, head = name.rpartition(".")
+        weights_HTS = self.attention[name]
+        return np.asarray(weights_HTS[int(head)] if head else weights_HTS.mean(0))
 
     def axes(self, kind: str) -> tuple[list[str], list[str]]:
         """Return what stands along the rows and the columns of "encoder", "decoder" or "cross", as people read it."""

@@ -203,8 +203,7 @@ class Server:
                 sentences = steps.send(answers)
             except StopIteration as finished:
                 return list(finished.value)
-            outputs = await self.batchers[pair].translate(client, sentences, count)
-            answers = [[output.text for output in found] for found in outputs]
+            answers = await self.batchers[pair].translate(client, sentences, count)
 
     async def explain(self, wanted: ExplainRequest) -> dict[str, Any]:
         """Translate one sentence of a text, and return all that can be seen of how."""

@@ -30,10 +30,11 @@ class TooManyError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A sentence that waits, and the search that it wants."""
+    """A sentence that waits, the search that it wants, and whether words are to be aligned."""
 
     text: str
     search: SearchConfig
+    align: bool
     answer: "asyncio.Future[list[Output]]" = field(repr=False)
 
 
@@ -80,7 +81,7 @@ class Batcher:
         if self.waiting + len(sentences) > self.config.queue:
             raise TooManyError("too many sentences wait; try again soon", of_client=False)
         loop = asyncio.get_running_loop()
-        jobs = [Job(sentence.text, self._search(sentence, n_best), loop.create_future()) for sentence in sentences]
+        jobs = [Job(one.text, self._search(one, n_best), one.align, loop.create_future()) for one in sentences]
         self._waiting.setdefault(client, deque()).extend(jobs)
         self._arrived.set()
         try:
@@ -125,7 +126,7 @@ class Batcher:
 
     async def _answer(self, jobs: list[Job]) -> None:
         try:
-            outputs = await self.call(self._translate, [(job.text, job.search) for job in jobs])
+            outputs = await self.call(self._translate, [(job.text, (job.search, job.align)) for job in jobs])
         except Exception as error:  # whatever it was, those who wait must hear of it
             for job in jobs:
                 if not job.answer.done():
@@ -135,10 +136,13 @@ class Batcher:
             if not job.answer.done():
                 job.answer.set_result(found)
 
-    def _translate(self, wanted: list[tuple[str, SearchConfig]]) -> list[list[Output]]:
+    def _translate(self, wanted: list[tuple[str, tuple[SearchConfig, bool]]]) -> list[list[Output]]:
         outputs: dict[int, list[Output]] = {}
-        for search in dict.fromkeys(search for _, search in wanted):
-            rows = [i for i, (_, other) in enumerate(wanted) if other == search]
-            found = self.translator.translate([wanted[i][0] for i in rows], search, batch=self.config.batch)
-            outputs.update(zip(rows, found, strict=True))
+        for kind in dict.fromkeys(kind for _, kind in wanted):
+            rows = [i for i, (_, other) in enumerate(wanted) if other == kind]
+            search, align = kind
+            texts = [wanted[i][0] for i in rows]
+            outputs.update(
+                zip(rows, self.translator.translate(texts, search, batch=self.config.batch, align=align), strict=True)
+            )
         return [outputs[i] for i in range(len(wanted))]

@@ -8,11 +8,14 @@ through the model as a name that it copies; if a name does not come back, the te
 import html
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import accumulate, chain, zip_longest
+from typing import NamedTuple, Protocol
 
 from sentencex import segment
+
+from heedful.text.markup import INLINE, NONE, Tag, pieces, place
 
 LONGEST = 300  # characters of a sentence; a longer one is split where a clause ends
 STAND_INS = (
@@ -36,15 +39,6 @@ PLACEHOLDER = re.compile(
     """,
     re.VERBOSE,
 )
-# A tag, a comment, or all of an element whose content is not prose.
-MARKUP = re.compile(
-    r"""
-    <!--(?:(?!<!--).)*?-->
-  | <(script|style|code|pre|textarea)\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>
-  | </?[a-zA-Z!][^<>]*>
-    """,
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
 
 
 class Part(NamedTuple):
@@ -56,13 +50,31 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Sentence:
-    """What a model is asked to translate; `careful` asks for an output that does not repeat itself."""
+    """What a model is asked to translate.
+
+    `careful` asks for an output that does not repeat itself, `align` for one that says which words belong together.
+    """
 
     text: str
     careful: bool = False
+    align: bool = False
 
 
-Translating = Generator[list[Sentence], list[list[str]], list[str]]
+class Answer(Protocol):
+    """A translation; `alignment` has (source word, target word) where it was asked for."""
+
+    @property
+    def text(self) -> str:
+        """The translation."""
+        ...
+
+    @property
+    def alignment(self) -> Sequence[tuple[int, int]]:
+        """Words that belong together."""
+        ...
+
+
+Translating = Generator[list[Sentence], Sequence[Sequence[Answer]], list[str]]
 
 
 def translating(text: str, language: str = "", *, markup: bool = False, count: int = 1) -> Translating:
@@ -77,12 +89,11 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
         count: how many texts to return: the n-th has the n-th translation of every sentence, or its last
     """
     parts = list(split(text, language, markup=markup))
-    asked = {
-        i: _Asked(html.unescape(part.text) if markup else part.text) for i, part in enumerate(parts) if part.translate
-    }
+    asked = {i: _Asked(part.text, markup) for i, part in enumerate(parts) if part.translate}
     if not asked:
         return [clean(text)] * count
-    answers = dict(zip(asked, (yield [Sentence(one.masked) for one in asked.values()]), strict=True))
+    wanted = [Sentence(one.masked, align=bool(one.tags)) for one in asked.values()]
+    answers = dict(zip(asked, (yield wanted), strict=True))
     again: dict[tuple[int, int], Sentence] = {}
     found: dict[int, list[str]] = {}
     for i, one in asked.items():
@@ -90,17 +101,15 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
         kept = [answer for answer in good if answer is not None]
         if kept and good[0] is not None:
             found[i] = kept
-        elif one.placeholders:
-            again |= {(i, n): Sentence(part.text) for n, part in enumerate(one.between) if part.translate}
         else:
-            again[i, 0] = Sentence(one.masked, careful=True)
+            again |= {(i, n): sentence for n, sentence in one.second.items()}
     if again:
         second = dict(zip(again, (yield list(again.values())), strict=True))
         for i, one in asked.items():
             if i not in found:
                 found[i] = one.patched({n: answers for (j, n), answers in second.items() if i == j})
     return [
-        "".join(_chosen(found[i], n, markup) if i in found else part.text for i, part in enumerate(parts))
+        "".join(found[i][min(n, len(found[i]) - 1)] if i in found else part.text for i, part in enumerate(parts))
         for n in range(count)
     ]
 
@@ -111,15 +120,16 @@ def split(text: str, language: str = "", *, markup: bool = False, longest: int =
     >>> [part.text for part in split("- Hi, {name}! How are you?\\n\\n42", "en")]
     ['- ', 'Hi, {name}!', ' ', 'How are you?', '\\n\\n', '42']
     """
-    for piece in _tags(clean(text)) if markup else [Part(clean(text), True)]:
-        if not piece.translate:
-            yield piece
+    inline = INLINE if markup else NONE
+    for piece, prose in pieces(clean(text)) if markup else [(clean(text), True)]:
+        if not prose:
+            yield Part(piece, False)
             continue
-        for number, line in enumerate(LINE_ENDS.split(piece.text)):
+        for number, line in enumerate(LINE_ENDS.split(piece)):
             if number % 2 or not line:
-                yield from [Part(line, False)] if line else []
+                yield from _some(line)
             else:
-                yield from _sentences(line, language, longest)
+                yield from _sentences(line, language, longest, inline)
 
 
 def clean(text: str) -> str:
@@ -142,48 +152,71 @@ def repeats(text: str) -> bool:
 
 
 class _Asked:
-    """A sentence on its way through a model."""
+    """A sentence on its way through a model: placeholders as names, inline tags and entities taken out."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.placeholders: list[str] = PLACEHOLDER.findall(text)
+    def __init__(self, text: str, markup: bool) -> None:
+        self.markup = markup
+        inline = INLINE if markup else NONE
+        tags = [found[0] for found in inline.finditer(text)]
+        texts = [self._read(piece) for piece in _between(text, inline)]
+        self.text = "".join(texts)
+        self.placeholders: list[str] = [held for piece in texts for held in PLACEHOLDER.findall(piece)]
         free = [name for name in STAND_INS if name not in text]
         self.names = free[: len(self.placeholders)]
         names = iter(self.names)
-        self.masked = PLACEHOLDER.sub(lambda found: next(names, found[0]), text)
+        masked = [PLACEHOLDER.sub(lambda found: next(names, found[0]), piece) for piece in texts]
+        ends = accumulate(map(len, masked))
+        self.tags = [Tag(at, tag) for at, tag in zip(ends, tags, strict=False)]
+        self.masked = "".join(masked)
+        self.parts = list(
+            _alone(texts, tags, self._written)
+        )  # for translating what stands around tags and placeholders
         self.masked = _in_lower_case(self.masked, self.names) if is_titled(self.masked) else self.masked
 
     @property
-    def between(self) -> list[Part]:
-        """The sentence in parts, its placeholders parts of their own."""
-        parts, end = [], 0
-        for found in PLACEHOLDER.finditer(self.text):
-            parts += [*_trimmed(self.text[end : found.start()]), Part(found[0], False)]
-            end = found.end()
-        return [*parts, *_trimmed(self.text[end:])]
+    def second(self) -> dict[int, Sentence]:
+        """What to ask for if the first answer was of no use: the text on all sides alone, or the same with care."""
+        if not self.placeholders and not self.tags:
+            return {0: Sentence(self.masked, careful=True)}
+        return {n: Sentence(part.text) for n, part in enumerate(self.parts) if part.translate}
 
-    def restored(self, answer: str) -> str | None:
-        """Return the translation with its placeholders, or None if one is missing or too many, or it repeats itself."""
-        answer = one_line(answer)
-        if repeats(answer) and not repeats(self.text):
+    def restored(self, answer: Answer) -> str | None:
+        """Return the translation with placeholders and tags, or None: one is missing, or it repeats itself."""
+        text = one_line(answer.text)
+        if repeats(text) and not repeats(self.text):
             return None
-        if len(self.names) < len(self.placeholders) or any(
-            len(_whole(name).findall(answer)) != 1 for name in self.names
-        ):
+        if len(self.names) < len(self.placeholders) or any(len(_whole(name).findall(text)) != 1 for name in self.names):
             return None
-        held = dict(zip(self.names, self.placeholders, strict=True))
-        restored = _any_of(self.names).sub(lambda name: held[name[0]], answer) if held else answer
-        return restored if Counter(PLACEHOLDER.findall(restored)) == Counter(self.placeholders) else None
+        if Counter(PLACEHOLDER.findall(self._with_placeholders(text, plain=True))) != Counter(self.placeholders):
+            return None
+        if not self.tags:
+            return self._with_placeholders(self._written(text))
+        if not answer.alignment:
+            return None
+        return self._with_placeholders(place(self.tags, self.masked, text, answer.alignment))
 
-    def patched(self, answers: dict[int, list[str]]) -> list[str]:
-        """Return the sentence from what was translated on the sides of its placeholders, or with more care."""
-        if not self.placeholders:
-            return [one_line(answer) for answer in answers[0]]
-        pieces = []
-        for n, part in enumerate(self.between):
-            answer = one_line(answers[n][0]) if n in answers else part.text
-            pieces.append(PLACEHOLDER.sub(" ", answer) if n in answers else answer)  # a model may invent some
-        return ["".join(pieces)]
+    def patched(self, answers: Mapping[int, Sequence[Answer]]) -> list[str]:
+        """Return the sentence from what was translated on all sides of its placeholders and tags, or with more care."""
+        if not self.placeholders and not self.tags:
+            return [self._written(one_line(answer.text)) for answer in answers[0]]
+        made = []
+        for n, part in enumerate(self.parts):
+            answer = PLACEHOLDER.sub(" ", one_line(answers[n][0].text)) if n in answers else ""  # it may invent some
+            made.append(self._written(answer) if n in answers else part.text)
+        return ["".join(made)]
+
+    def _read(self, piece: str) -> str:
+        return html.unescape(piece) if self.markup else piece
+
+    def _written(self, text: str) -> str:
+        return html.escape(text, quote=False) if self.markup else text
+
+    def _with_placeholders(self, text: str, *, plain: bool = False) -> str:
+        if not self.names:
+            return text
+        written = [held if plain else self._written(held) for held in self.placeholders]
+        held = dict(zip(self.names, written, strict=True))
+        return _any_of(self.names).sub(lambda name: held[name[0]], text)
 
 
 def is_titled(sentence: str) -> bool:
@@ -217,41 +250,64 @@ def _any_of(names: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)")
 
 
-def _chosen(answers: list[str], n: int, markup: bool) -> str:
-    answer = answers[min(n, len(answers) - 1)]
-    return html.escape(answer, quote=False) if markup else answer
-
-
-def _tags(text: str) -> Iterator[Part]:
+def _between(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    """Yield what stands before, between and after the matches of a pattern: one piece more than there are matches."""
     end = 0
-    for found in MARKUP.finditer(text):
-        yield Part(text[end : found.start()], True)
-        yield Part(found[0], False)
+    for found in pattern.finditer(text):
+        yield text[end : found.start()]
         end = found.end()
-    yield Part(text[end:], True)
+    yield text[end:]
 
 
-def _sentences(line: str, language: str, longest: int) -> Iterator[Part]:
+def _alone(texts: Sequence[str], tags: Sequence[str], written: Callable[[str], str]) -> Iterator[Part]:
+    """Yield a sentence in parts: its placeholders and tags, as they are to be written, and the texts around them."""
+    for text, tag in zip_longest(texts, tags, fillvalue=""):
+        held = [*PLACEHOLDER.findall(text), ""]
+        for piece, placeholder in zip(_between(text, PLACEHOLDER), held, strict=True):
+            for part in _trimmed(piece, NONE):
+                yield part if part.translate else Part(written(part.text), False)
+            yield from _some(written(placeholder))
+        yield from _some(tag)
+
+
+def _sentences(line: str, language: str, longest: int, inline: re.Pattern[str]) -> Iterator[Part]:
     bullet = BULLET.match(line)
     start = bullet.end() if bullet else 0
     if start:
         yield Part(line[:start], False)
     rest = line[start:]
-    sentences = list(segment(language or "en", rest)) if rest else []
-    for sentence in sentences if "".join(sentences) == rest else [rest]:
-        for piece in _short(sentence, longest):
-            yield from _trimmed(piece)
+    plain = inline.sub("", rest)
+    sentences = list(segment(language or "en", plain)) if plain else []
+    lengths = map(len, sentences if "".join(sentences) == plain else [plain])
+    for sentence in _cut(rest, lengths, inline):
+        for piece in _short(sentence, longest, inline):
+            yield from _trimmed(piece, inline)
 
 
-def _short(sentence: str, longest: int) -> Iterator[str]:
-    """Cut at the last end of a clause that fits, else at the last space, else anywhere but within a placeholder."""
+def _cut(text: str, lengths: Iterable[int], inline: re.Pattern[str]) -> Iterator[str]:
+    """Cut a text into pieces of so many characters, inline tags not counted; closing tags stay with what they close."""
+    tags = list(inline.finditer(text))
+    begin = end = 0
+    for length in lengths:
+        left, end = length, begin
+        while tags and (tags[0].start() - end < left or (tags[0].start() - end == left and tags[0][0][1] == "/")):
+            left -= tags[0].start() - end
+            end = tags.pop(0).end()
+        end += left
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
+
+
+def _short(sentence: str, longest: int, inline: re.Pattern[str]) -> Iterator[str]:
+    """Cut at the last end of a clause that fits, else at the last space, else anywhere but within what stays whole."""
     while len(sentence) > longest:
         head = sentence[:longest]
         ends = [found.end() for found in re.finditer(r"[,;:\u2013\u2014)]\s", head)] or [
             found.end() for found in re.finditer(r"\s", head)
         ]
         at = max(ends, default=longest)
-        for found in PLACEHOLDER.finditer(sentence):
+        for found in chain(inline.finditer(sentence), PLACEHOLDER.finditer(sentence)):
             if found.start() < at < found.end():
                 at = found.start() or found.end()
         yield sentence[:at]
@@ -259,13 +315,34 @@ def _short(sentence: str, longest: int) -> Iterator[str]:
     yield sentence
 
 
-def _trimmed(piece: str) -> Iterator[Part]:
+def _trimmed(piece: str, inline: re.Pattern[str]) -> Iterator[Part]:
     """Yield a piece without the space around it, and that space by itself; without letters, nothing to translate."""
     inner = piece.strip()
-    words = PLACEHOLDER.sub(" ", html.unescape(inner))  # an entity alone, &nbsp;, has no letters either
+    words = PLACEHOLDER.sub(" ", html.unescape(inline.sub(" ", inner)))  # an entity alone, &nbsp;, has no letters
     if not any(character.isalpha() for character in words):
-        yield from [Part(piece, False)] if piece else []
+        yield from _some(piece)
         return
     start = piece.index(inner)
-    around = Part(piece[:start], False), Part(inner, True), Part(piece[start + len(inner) :], False)
-    yield from (part for part in around if part.text)
+    end = start + len(inner)
+    if whole := _wrapped(inner, inline):  # tags around all of it stay where they are
+        opening, closing = whole
+        yield from _some(piece[:start] + inner[:opening])
+        yield from _trimmed(inner[opening:closing], inline)
+        yield from _some(inner[closing:] + piece[end:])
+        return
+    yield from _some(piece[:start])
+    yield Part(inner, True)
+    yield from _some(piece[end:])
+
+
+def _wrapped(text: str, inline: re.Pattern[str]) -> tuple[int, int] | None:
+    """Return where the content of a text begins and ends if the first of its tags goes with the last, around it all."""
+    tags = list(inline.finditer(text))
+    if len(tags) != 2 or tags[0].start() or tags[1].end() != len(text):
+        return None
+    opens, closes = tags[0][0][1] != "/", tags[1][0][1] == "/"
+    return (tags[0].end(), tags[1].start()) if opens and closes and tags[0][1] == tags[1][1] else None
+
+
+def _some(text: str) -> list[Part]:
+    return [Part(text, False)] if text else []

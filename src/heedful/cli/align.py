@@ -1,0 +1,47 @@
+"""`heedful align`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from heedful import bundle as bundles
+from heedful.cli.settings import Bundle, Device, Threads
+from heedful.cli.translate import load
+from heedful.decoding import lexicon
+from heedful.errors import HeedfulError
+from heedful.text.corpus import Corpus, read_pairs
+
+SHOWN = 5
+
+
+def align(
+    bundle: Bundle,
+    /,
+    *,
+    source: Annotated[Path, Parameter(help="Sentences that it was trained on, or other ones like them")],
+    target: Annotated[Path, Parameter(help="Their translations, line by line")],
+    pairs: Annotated[int, Parameter(help="Learn the lexicon from so many of them")] = 20_000,
+    tested: Annotated[int, Parameter(help="Measure agreement on so many of them")] = 500,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Find the attention that aligns words, by how often it agrees with a lexicon, and keep its name in the model.
+
+    The lexicon (IBM model 1) is learned from the pairs alone. Training does the same at its end, where it has
+    development data.
+    """
+    translator = load(bundle, device, threads, "float32")
+    words = translator.vocabulary
+    read = [pair for pair in read_pairs(Corpus(source, target)) if pair.source and pair.target][:pairs]
+    if not read:
+        raise HeedfulError(f"{source}: no pairs in it; give sentences and their translations")
+    sources = words.encode_source([pair.source or "" for pair in read])
+    targets = words.encode_target([pair.target or "" for pair in read])
+    learned = lexicon.learn(zip(sources, targets, strict=True))
+    found = translator.agreements(sources[:tested], targets[:tested], learned)
+    if not found:
+        raise HeedfulError(f"{bundle}: this model has no attention to the source, so nothing in it aligns words")
+    for name, share in found[:SHOWN]:
+        print(f"{name:12s} agrees in {100 * share:.1f} % of the links")
+    bundles.keep_alignment(bundle, *found[0])

@@ -1,0 +1,144 @@
+"""Tags in a text: some stand between what is translated, others go with the words that they stand around.
+
+<b>, <a href> and the like belong to words. The sentence is translated without them, and each word of the translation
+gets the tags of the word that it is aligned with; so they are always nested well, and none is lost.
+"""
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+# A tag, a comment, or all of an element whose content is not prose.
+MARKUP = re.compile(
+    r"""
+    <!--(?:(?!<!--).)*?-->
+  | <(script|style|code|pre|textarea)\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>
+  | </?[a-zA-Z!][^<>]*>
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+INLINE = re.compile(
+    r"</?(abbr|a|bdi|big|b|cite|del|dfn|em|font|ins|i|mark|q|small|span|strong|sub|sup|s|u|var)(?:\s[^<>\r\n]*)?>",
+    re.IGNORECASE,
+)
+MARKS = re.compile(r"[.,:!?…]+$")
+NONE = re.compile(r"(?!)")  # the inline tags of a text without markup
+
+
+class Tag(NamedTuple):
+    """A tag, and where it stood in the text that is left without tags."""
+
+    at: int
+    text: str
+
+
+class Span(NamedTuple):
+    """An element around some words, [first, last)."""
+
+    first: int
+    last: int
+    opening: str
+    closing: str
+    marks: bool  # whether its own last character is a mark such as a full stop
+
+
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Cut a text at the tags that end a sentence; yield each piece and whether it is prose, inline tags in it."""
+    end = 0
+    for found in MARKUP.finditer(text):
+        if INLINE.fullmatch(found[0]):
+            continue
+        yield text[end : found.start()], True
+        yield found[0], False
+        end = found.end()
+    yield text[end:], True
+
+
+def place(tags: Sequence[Tag], source: str, target: str, links: Iterable[tuple[int, int]]) -> str:
+    """Return `target`, escaped, with the tags of `source` around the words that are aligned with theirs.
+
+    Args:
+        tags: those that stood in the source, in order
+        source, target: a sentence without tags and its translation
+        links: (source word, target word), words being what spaces separate
+
+    >>> place([Tag(4, "<b>"), Tag(7, "</b>")], "The cat sleeps.", "Es schläft die Katze.", [(2, 1), (0, 2), (1, 3)])
+    'Es schläft die <b>Katze</b>.'
+    """
+    spans, alone = _spans(tags, source)
+    looks = {t: s for s, t in links}
+    words = re.split(r"(\s+)", target)  # words and the spaces between them
+    made: list[str] = []
+    now: list[Span] = []  # the elements that are open, the outermost first
+    lost = list(spans)
+    for number, word in enumerate(words[::2]):
+        source_word = looks.get(number)
+        # a word that is aligned with nothing stands where its neighbour before it does
+        wanted = now if source_word is None else [span for span in spans if span.first <= source_word < span.last]
+        same = _common(now, wanted)
+        _close(made, now[same:])
+        made += words[2 * number - 1 : 2 * number]
+        made += [tag for first, tag in alone if first == source_word]
+        alone = [one for one in alone if one[0] != source_word]
+        made += [span.opening for span in wanted[same:]]
+        made.append(html.escape(word, quote=False))
+        lost = [span for span in lost if span not in wanted]
+        now = wanted
+    _close(made, now)
+    made += [span.opening + span.closing for span in lost]  # no word is aligned with theirs; nothing is dropped
+    return "".join([*made, *(tag for _, tag in alone)])
+
+
+def _close(made: list[str], spans: Sequence[Span]) -> None:
+    """Close elements after the last word, before a mark behind it that was not theirs."""
+    marks = MARKS.search(made[-1]) if made and spans and not any(span.marks for span in spans) else None
+    if marks:
+        made[-1:] = [made[-1][: marks.start()], *(span.closing for span in reversed(spans)), marks[0]]
+    else:
+        made += [span.closing for span in reversed(spans)]
+
+
+def _spans(tags: Sequence[Tag], source: str) -> tuple[list[Span], list[tuple[int, str]]]:
+    """Pair opening tags with their closing ones; return these, and the rest with the word that each stands before."""
+    spans: list[tuple[int, Span]] = []
+    alone: list[tuple[int, int, str]] = []
+    waiting: list[tuple[int, Tag]] = []
+    for number, tag in enumerate(tags):
+        if not tag.text.startswith("</"):
+            waiting.append((number, tag))
+            continue
+        own = next((i for i in reversed(range(len(waiting))) if _name(waiting[i][1]) == _name(tag)), None)
+        if own is None:
+            alone.append((number, _words_before(source, tag.at), tag.text))
+            continue
+        opened, opening = waiting[own]
+        alone += [(n, _word_at(source, left.at), left.text) for n, left in waiting[own + 1 :]]
+        del waiting[own:]
+        first, last = _word_at(source, opening.at), _words_before(source, tag.at)
+        marks = bool(MARKS.search(source[opening.at : tag.at]))
+        spans.append((opened, Span(first, last, opening.text, tag.text, marks)))
+    alone += [(n, _word_at(source, left.at), left.text) for n, left in waiting]
+    return [span for _, span in sorted(spans)], [(first, text) for _, first, text in sorted(alone)]
+
+
+def _common(one: Sequence[Span], other: Sequence[Span]) -> int:
+    """Return how many elements both have in common, from the outermost on."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a is not b), min(len(one), len(other)))
+
+
+def _name(tag: Tag) -> str:
+    found = INLINE.match(tag.text)
+    return found[1].lower() if found else ""
+
+
+def _words_before(source: str, at: int) -> int:
+    """Return how many words begin before a place."""
+    return len(source[:at].split())
+
+
+def _word_at(source: str, at: int) -> int:
+    """Return the number of the word at a place, or of the next one."""
+    within = 0 < at < len(source) and not source[at - 1].isspace() and not source[at].isspace()
+    return _words_before(source, at) - within

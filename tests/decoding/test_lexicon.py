@@ -1,0 +1,60 @@
+import random
+
+import pytest
+import torch
+
+from heedful.data.batches import batch_of
+from heedful.decoding import lexicon
+from heedful.model.recorder import recording
+from heedful.text.vocabulary import END
+from heedful.translator import Translator
+
+WORDS = range(4, 17)
+
+
+def pairs(count, seed=1):
+    """Sentences whose target says the same in another order: symbol n becomes n + 20."""
+    chance = random.Random(seed)
+    made = []
+    for _ in range(count):
+        source = chance.sample(WORDS, chance.randint(2, 7))
+        target = [symbol + 20 for symbol in chance.sample(source, len(source))]
+        made.append(([*source, END], [*target, END]))
+    return made
+
+
+def test_what_stands_together_is_linked_whatever_the_order():
+    learned = lexicon.learn(pairs(211))
+    for source, target in pairs(50, seed=2):
+        expected = [(source.index(symbol - 20), t) for t, symbol in enumerate(target[:-1])]
+        assert learned.links(source, target) == expected
+
+
+def test_what_was_never_seen_is_not_linked_and_the_end_never():
+    learned = lexicon.learn(pairs(97))
+    assert learned.links([4, 5, END], [99, END]) == []
+    assert learned.links([END], [24, END]) == []
+
+
+def test_probabilities_of_a_source_symbol_add_up_to_one():
+    learned = lexicon.learn(pairs(53))
+    for word in WORDS:
+        total = sum(p for (source, _), p in learned.probabilities.items() if source == word)
+        assert total == pytest.approx(1.0)
+
+
+def test_agreement_is_the_share_of_links_that_a_head_looks_at(tiny_model, toy_vocabulary):
+    model = tiny_model(source_size=53, target_size=53)
+    translator, learned, tested = Translator(model, toy_vocabulary), lexicon.learn(pairs(97)), pairs(11, seed=3)
+    found = translator.agreements(*map(list, zip(*tested, strict=True)), learned, batch=4)
+    assert {name for name, _ in found} == {f"cross.{i}{h}" for i in range(3) for h in ("", ".0", ".1")}
+    assert [share for _, share in found] == sorted((share for _, share in found), reverse=True)
+    right = links = 0
+    for source, target in tested:
+        batch = batch_of([source], [target])
+        with torch.inference_mode(), recording(model) as maps:
+            model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
+        looks = maps["cross.1"][0][0, 1, :, :-1].argmax(-1).tolist()
+        right += sum(looks[t] == s for s, t in learned.links(source, target))
+        links += len(learned.links(source, target))
+    assert dict(found)["cross.1.1"] == pytest.approx(right / links)
