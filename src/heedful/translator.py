@@ -63,7 +63,7 @@ class Translator:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
-        """Load a model folder, or one in the box by its name; `weights` "bfloat16" is faster, a little less exact.
+        """Load a model folder, or one in the box by its name; `weights` "bfloat16" and "int8" are faster, less exact.
 
         Raises:
             HeedfulError: a file is missing, truncated or altered.
@@ -90,6 +90,8 @@ class Translator:
             return cast(Inference, self.model)  # steps by itself, by the same calls
         if can_compile(self.model, self.weights):
             return cast(Inference, CompiledInference(self.model, self.weights))  # its twin: the same calls
+        if self.weights == "int8":
+            raise HeedfulError("int8 weights need a C++ compiler and a processor with AVX512-VNNI: leave --weights out")
         return Inference(self.model, self.weights)
 
     def translate(

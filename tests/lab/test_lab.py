@@ -4,43 +4,58 @@ import copy
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from heedful.errors import HeedfulError
 from heedful.inspection.cost import parameters
 from heedful.lab import EXPERIMENTS
+from heedful.lab.corpora import VARIABLE
 from heedful.lab.experiment import find, read_results, run_and_keep
+from heedful.lab.heads import _describe
 from heedful.lab.long_range import FAMILIES
+from heedful.lab.parallelism import _bytes, _memory
 from heedful.lab.positions import _shift
 from heedful.lab.report import write_report
-from heedful.lab.scaling import _jacobian_norm
+from heedful.lab.scaling import _jacobian_norm, _sigmoid_slope, _softmax_slope
 from heedful.lab.toy import FIRST, copying, learn, right
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer, sinusoids
 
 pytest.importorskip("matplotlib")
+LEAST = {"vocabulary": 300, "steps": 1, "layers": 1, "tokens": 256, "repeats": 1}
 SHORT = {  # the least that each can do
     "residuals": {"layers": 12, "sequences": 32, "repeats": 1},
     "attention-steps": {},
     "scaling": {"queries": 300, "steps": 3, "repeats": 1},
-    "heads": {"sentences": 1},
-    "encoder-decoder": {"steps": 2, "repeats": 1, "longest": 5},
+    "heads": {"sentences": 1, "heads": (1, 2), "steps": 2, "repeats": 1},
+    "encoder-decoder": {"steps": 2, "repeats": 1, "longest": 5, "numbers": 2},
     "positions": {"steps": 2, "repeats": 1, "tested": (2, 16, 18)},
-    "parallelism": {"lengths": (8, 16, 32), "widths": (8, 16, 32), "width": 16, "tokens": 64, "repeats": 1},
-    "long-range": {"steps": 2, "repeats": 2, "longest": 6, "tested": (3, 6)},
+    "parallelism": {
+        **{"lengths": (8, 16, 32), "widths": (8, 16, 32), "width": 16, "tokens": 64, "repeats": 1},
+        **{"sentences": (4, 8, 16), "chains": (4, 8, 16)},
+    },
+    "long-range": {"steps": 2, "repeats": 2, "longest": 6, "tested": (3, 6), "paths": (2, 4, 8)},
+    "sentence-length": {**LEAST, "development": 2, "bounds": (1, 5, 100)},
+    "data-size": {"sizes": (30,), "changed_at": 30, **LEAST, "tested": 4},
+    "table2": {**LEAST, "steps": 2, "scored": 2, "development": 4},
+    "table3": {**LEAST, "d_model": 16, "pairs": 60, "development": 4, "rows": "D"},
+    "table4": {"trees": 60, "steps": 1, "layers": 1, "tokens": 256, "sentences": 2, "tested": ((2, 6), (17, 18))},
 }
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, toy_corpora):
     """Run every experiment as shortly as can be, once."""
     place = tmp_path_factory.mktemp("lab")
     with pytest.MonkeyPatch.context() as patch:
         for name, changes in SHORT.items():
             experiment = find(name)
             patch.setattr(experiment, "QUICK", replace(experiment.QUICK, **changes))
+            patch.setenv(VARIABLE, str(toy_corpora))
             list(run_and_keep(name, True, place))
     write_report(place)
     return place
@@ -83,7 +98,14 @@ CONTRARY = {  # data that do not bear the claim out
     "encoder-decoder": lambda data: [run["memory"].update({"as it is": 0.5}) for run in data["tasks"]["copy"]],
     "positions": lambda data: data["right"].update(none=data["right"]["sinusoidal"]),
     "parallelism": lambda data: data["by_length"].update(recurrent=data["by_length"]["self-attention"]),
-    "long-range": lambda data: data["families"]["lstm"].update(right=[[1.0] * len(data["lengths"])] * 2),
+    "long-range": lambda data: data["families"]["lstm"]["right"].update(reverse=[[2.0] * len(data["lengths"])] * 2),
+    "sentence-length": lambda data: [run["groups"][-1].update(bleu=101.0) for run in data["families"]["lstm"]],
+    "data-size": lambda data: [run.update(bleu=-1.0) for run in data["families"]["transformer"][-1]["runs"]],
+    "table2": lambda data: [
+        point.update(flops=1e9 * point["flops"]) for run in data["families"]["transformer"] for point in run["curve"]
+    ],
+    "table3": lambda data: [row.update(data["base"][0]) for row in data["rows"].values()],
+    "table4": lambda data: [guess.update(f1=100.0) for guess in data["right_branching"]],
 }
 
 
@@ -97,16 +119,30 @@ def test_data_that_do_not_bear_the_claim_out_are_not_said_to(folder, name):
 def test_data_that_bear_a_claim_out_are_said_to(folder):
     data = copy.deepcopy(data_of(folder, "long-range"))
     for family, found in data["families"].items():
-        found["right"] = [[1.0, float(family == "transformer")]] * 2
+        found["right"] = dict.fromkeys(found["right"], [[1.0, float(family == "transformer")]] * 2)
     assert find("long-range").verdict(data).shown
+    assert "lstm-attention 0.00 and 1.00, convolution 0.00 and 1.00, lstm 1.00 and 1.00" in str(
+        find("long-range").verdict(data)
+    )
+    data["families"]["transformer"]["paths"]["target"] = data["paths"]
+    assert not find("long-range").verdict(data).shown
     data = copy.deepcopy(data_of(folder, "positions"))
-    data["right"] = {"sinusoidal": [[1, 1, 0]], "learned": [[1, 0.9, 0]], "none": [[0, 0, 0]]}
+    data["right"] = {
+        **{"sinusoidal": [[1, 1, 0]], "from 1": [[1, 1, 0]]},
+        **{"learned": [[1, 0.9, 0]], "none": [[0, 0, 0]]},
+    }
     assert find("positions").verdict(data).shown
     assert find("attention-steps").verdict(data_of(folder, "attention-steps")).shown
     memory = {"as it is": 1.0, "shuffled places": 1.0, "another sentence's": 0.0, "first half only": 0.3}
     one = {"errors": {"cross.0": 0.9, "cross.1": 0.1}, "memory": memory, "without": {"cross.0": 0.5, "cross.1": 0.0}}
     assert find("encoder-decoder").verdict({"tasks": {"copy": [one], "reverse": [one]}, "layers": 2}).shown
+    data = copy.deepcopy(data_of(folder, "sentence-length"))
+    for family, runs in data["families"].items():
+        for run in runs:
+            run["groups"] = [{"bleu": 30.0}, {"bleu": 29.0 if family == "transformer" else 20.0}]
+    assert find("sentence-length").verdict(data).shown
     data = {"lengths": [8, 16, 32, 64], "widths": [8, 16, 32], "width": 16, "length": 8, "tokens": 64}
+    data |= {key: data_of(folder, "parallelism")[key] for key in ("chains", "chain", "sentences", "models")}
     times = {"self-attention": [1, 4, 16, 64], "recurrent": [4, 8, 16, 32], "convolutional": [1, 2, 4, 8]}
     by_width = {kind: [1.0, 4.0, 16.0] for kind in times}
     verdict = find("parallelism").verdict({**data, "by_length": times, "alone": times, "by_width": by_width})
@@ -150,6 +186,36 @@ def test_the_norm_of_softmaxs_jacobian_is_that_of_autograd():
     scores = torch.randn(5, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda x: x.softmax(-1), scores)
     assert float(_jacobian_norm(scores.softmax(-1)[None])) == pytest.approx(float(jacobian.norm()))
+
+
+def test_the_slopes_of_sigmoid_and_softmax_are_those_of_their_formulas():
+    for x in (0.0, 1.5, 6.0):
+        p = 1 / (1 + math.exp(-x))
+        assert _sigmoid_slope(x) == pytest.approx(p * (1 - p))
+        q = math.exp(x) / (math.exp(x) + 15)
+        assert _softmax_slope(x, 16) == pytest.approx(q * (1 - q))
+
+
+def test_what_is_kept_for_the_way_back_is_counted_once_and_without_the_weights():
+    layer = torch.nn.Linear(5, 7)
+    x = torch.ones(3, 5, requires_grad=True)
+    assert _bytes((layer, lambda: layer(x).sum())) == 3 * 5 * 4
+    assert _bytes((layer, lambda: layer(x).tanh().square().sum())) == (3 * 5 + 3 * 7) * 4  # read by both, there once
+
+
+def test_the_growth_of_memory_is_told_before_and_after_attention_stops_holding_its_scores():
+    assert _memory([64, 128, 256, 512, 1024], [1, 4, 16, 8, 16]) == ["2.00", "1.00"]
+    assert _memory([64, 128], [1, 4]) == ["2.00", ""]
+
+
+def test_a_cross_head_is_told_to_look_at_the_aligned_word():
+    maps = {"cross.0": np.zeros((1, 3, 4))}
+    maps["cross.0"][0, 0, 2] = maps["cross.0"][0, 1, 0] = maps["cross.0"][0, 2, 3] = 1.0  # the end looks at the end
+    words = {"source_words": [0, 0, 1, -1], "target_words": [0, 1, -1], "alignment": [(1, 0), (0, 1)]}
+    crossed = SimpleNamespace(attention=maps, **words)
+    assert _describe([crossed], "cross.0", 0)["looks"]["aligned"] == 1.0
+    straight = SimpleNamespace(attention=maps, **{**words, "alignment": [(0, 0), (1, 1)]})
+    assert _describe([straight], "cross.0", 0)["looks"]["aligned"] == 0.0
 
 
 def test_families_that_are_compared_have_about_equally_many_parameters():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from heedful import native
+from heedful.model.compiled import CompiledInference, can_compile
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,27 @@ def fresh(monkeypatch, tmp_path):
     native._make.cache_clear()
     yield monkeypatch
     native._make.cache_clear()
+
+
+@pytest.mark.parametrize("inputs", [1, 4, 15, 16, 67, 193])
+@pytest.mark.parametrize("rows", [1, 5, 13])
+def test_products_of_8_bits_are_those_of_the_rounded_numbers(tiny_model, inputs, rows):
+    model = tiny_model(d_model=inputs, heads=1, d_k=2, d_v=2)
+    if not can_compile(model, "int8"):
+        pytest.skip("no C++ compiler here, or a processor without products of 8 bits")
+    x, weight = torch.randn(rows, inputs), model.output.weight
+    x[0] *= 100
+    found = CompiledInference(model, "int8").logits(x)
+    x_scale, scale = x.abs().amax(1, keepdim=True) / 127, weight.abs().amax(1) / 127
+    expected = ((x / x_scale).round() @ (weight / scale[:, None]).round().T) * x_scale * scale
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_of_zeros_stays_one_in_8_bits(tiny_model):
+    model = tiny_model()
+    if not can_compile(model, "int8"):
+        pytest.skip("no C++ compiler here, or a processor without products of 8 bits")
+    assert not CompiledInference(model, "int8").logits(torch.zeros(3, model.config.d_model)).any()
 
 
 @pytest.mark.parametrize("symbols", [1, 15, 16, 64, 67, 5987])

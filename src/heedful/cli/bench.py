@@ -54,7 +54,7 @@ def train(
         {"target tokens": sum(step.tokens for step in found), "steps": len(found)},
         sum(step.flops for step in found),
         run.device,
-        dtype_of(chosen.training.precision, run.device),
+        str(dtype_of(chosen.training.precision, run.device)).removeprefix("torch."),
         json_,
     )
 
@@ -93,7 +93,7 @@ def translate(
         began = time.perf_counter()
         all(translator.translate(text, config, batch=batch, workers=every))
         more[f"sentences a second, {every} threads"] = len(text) / (time.perf_counter() - began)
-    _show(phases, counted, found.flops, translator.device, getattr(torch, weights), json_, more)
+    _show(phases, counted, found.flops, translator.device, weights, json_, more)
 
 
 def _show(
@@ -101,20 +101,21 @@ def _show(
     counted: dict[str, int],
     flops: int,
     device: torch.device,
-    precision: torch.dtype,
+    precision: str,
     as_json: bool,
     more: dict[str, float] | None = None,
 ) -> None:
     seconds = sum(phases.values())
-    peak = matrix_peak(device, precision)
+    measured = "float32" if precision == "int8" else precision  # torch has no product of 8 bits to measure with
+    peak = matrix_peak(device, getattr(torch, measured))
     figures = {
         "seconds": phases,
         **{f"{name} a second": count / seconds for name, count in counted.items()},
         "GFLOP/s": flops / seconds / 1e9,
-        "matrix peak, GFLOP/s": peak / 1e9,
+        f"matrix peak in {measured}, GFLOP/s": peak / 1e9,
         "share of the peak, %": 100 * flops / seconds / peak,
         "peak memory, MB": peak_memory(device) / 1e6,
-        "precision": str(precision).removeprefix("torch."),
+        "precision": precision,
         "threads": torch.get_num_threads(),
         **(more or {}),
     }

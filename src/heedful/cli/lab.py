@@ -22,6 +22,8 @@ def list() -> None:
         quick, full = experiment.MINUTES
         console.print(f"[bold]{name}[/]  [dim]{experiment.PAPER}; {quick:g} minutes quick, {full:g} full[/]")
         console.print(f"  {experiment.QUESTION}", markup=False)
+        if experiment.NEEDS:
+            console.print(f"  reads {', '.join(experiment.NEEDS)} (--data)", style="dim")
 
 
 def run(
@@ -29,15 +31,27 @@ def run(
     /,
     *,
     quick: Annotated[bool, Parameter(help="Smaller and shorter: minutes in all", negative=())] = False,
+    data: Annotated[Path | None, Parameter(help="Folder of corpora: multi30k-en-de, tatoeba-en-de, treebank")] = None,
     out: Folder = Path("lab"),
     threads: Threads = 0,
 ) -> None:
     """Run an experiment, or all, and write the report. What is in the folder already, with the same settings, stays.
 
-    Stopped at any time, the same command goes on with the experiments that are not there yet.
+    Stopped at any time, the same command goes on with the experiments that are not there yet. Some read real text from
+    the folder of --data, or of the environment's HEEDFUL_DATA; all leaves them out if that text is not there.
     """
+    from heedful.lab import corpora
+
     console = Console(highlight=False, stderr=True)
+    if data:
+        corpora.look_in(data)
     names = [*EXPERIMENTS] if name == "all" else [name]
+    if name == "all":
+        absent = {each: corpora.missing(find(each).NEEDS) for each in names}
+        names = [each for each in names if not absent[each]]
+        for each, texts in absent.items():
+            if texts:
+                console.print(f"{each} left out: no {' and no '.join(texts)}; give --data FOLDER")
     chosen = [find(each) for each in names]
     if threads:
         import torch

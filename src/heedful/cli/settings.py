@@ -20,8 +20,10 @@ Bundle = Annotated[Path, Parameter(help="Model folder, or a model in the box: en
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
 Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores")]
 Weights = Annotated[
-    Literal["float32", "bfloat16"],
-    Parameter(help="Multiply by weights of this type: bfloat16 is faster where the processor has it, and less exact"),
+    Literal["float32", "bfloat16", "int8"],
+    Parameter(
+        help="Multiply by weights of this type: bfloat16 and int8 are faster where the processor has them, less exact"
+    ),
 ]
 
 

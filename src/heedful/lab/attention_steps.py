@@ -13,6 +13,7 @@ from heedful.translator import Translator
 QUESTION = "What does attention compute, step by step, for one sentence of one trained model?"
 PAPER = "section 3.2"
 MINUTES = (0.1, 0.1)
+NEEDS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from heedful.config import Table
 from heedful.data.batches import batch_of
 from heedful.lab.experiment import Rows, Running, Verdict
-from heedful.lab.toy import FIRST, Pairs, copying, learn, right
+from heedful.lab.toy import FIRST, NUMBER_SYMBOLS, UNALIGNED, Pairs, Task, copying, counting, in_words, learn, right
 from heedful.model.ablation import without
 from heedful.model.recorder import recording
 from heedful.model.settings import ModelConfig
@@ -18,38 +18,40 @@ from heedful.model.transformer import Memory, Transformer
 
 QUESTION = "What does the decoder get through its attention to the encoder, and does that attention align?"
 PAPER = "section 3.2.3"
-MINUTES = (1.2, 7.0)
-TASKS = {"copy": False, "reverse": True}  # name -> backwards; where each target symbol comes from is known
+MINUTES = (1.2, 8.0)
+NEEDS: tuple[str, ...] = ()
+TASKS = ("copy", "reverse", "numbers")  # where each target symbol comes from is known
 CHANGES = ("as it is", "shuffled places", "another sentence's", "first half only")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The tasks' symbols and lengths, the model's layers, and the training."""
+    """The tasks' symbols and lengths, how many numbers to write in words, the model's layers, and the training."""
 
     symbols: int = 16
     shortest: int = 4
     longest: int = 12
+    numbers: int = 4
     layers: int = 2
     steps: int = 1_000
     repeats: int = 3
 
 
-QUICK = Settings(steps=500, repeats=1)
+QUICK = Settings(steps=400, repeats=1)
 
 
 def run(settings: Settings) -> Running:
     """Train a small model on each task; compare its attention with the known alignment, and change what it sees."""
     tasks: dict[str, list[Table]] = {}
-    for name, backwards in TASKS.items():
+    for name in TASKS:
         tasks[name] = []
         for seed in range(1, settings.repeats + 1):
             yield f"{name}, seed {seed}"
-            model = _train(backwards, seed, settings)
-            pairs = copying(settings.symbols, settings.longest - 2, settings.longest - 2, backwards=backwards)(200, 77)
+            model = _train(name, seed, settings)
+            pairs = _task(name, settings, tested=True)(200, 77)
             tasks[name].append(
                 {
-                    "errors": _alignment_errors(model, pairs, backwards),
+                    "errors": _alignment_errors(model, pairs, name),
                     "memory": {change: _right_with(model, pairs, change) for change in CHANGES},
                     "without": {
                         place: float(right(without(model, [place]), pairs).float().mean())
@@ -110,9 +112,9 @@ def draw(data: Table, figure: Any) -> None:
     ]
     for panel, labels, values in groups:
         for number, (task, runs) in enumerate(data["tasks"].items()):
-            places = [place + 0.38 * (number - 0.5) for place in range(len(labels))]
+            places = [place + 0.27 * (number - 1) for place in range(len(labels))]
             every = [values(run) for run in runs]
-            panel.bar(places, [_mean(list(column)) for column in zip(*every, strict=True)], width=0.36, label=task)
+            panel.bar(places, [_mean(list(column)) for column in zip(*every, strict=True)], width=0.25, label=task)
             for one in every:
                 panel.plot(places, one, "k.", markersize=3)
         panel.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels], fontsize=7)
@@ -122,7 +124,16 @@ def draw(data: Table, figure: Any) -> None:
     right_panel.legend(frameon=False)
 
 
-def _train(backwards: bool, seed: int, settings: Settings) -> Transformer:
+def _task(name: str, settings: Settings, *, tested: bool = False) -> Task:
+    """Return the task as it is trained on, or of the one length that it is tested at."""
+    if name == "numbers":
+        return counting(settings.numbers if tested else 1, settings.numbers)
+    length = settings.longest - 2
+    shortest, longest = (length, length) if tested else (settings.shortest, settings.longest)
+    return copying(settings.symbols, shortest, longest, backwards=name == "reverse")
+
+
+def _train(name: str, seed: int, settings: Settings) -> Transformer:
     torch.manual_seed(seed)
     config = ModelConfig(
         encoder_layers=settings.layers,
@@ -133,23 +144,34 @@ def _train(backwards: bool, seed: int, settings: Settings) -> Transformer:
         dropout=0.0,
         normalization="pre",
     )
-    model = Transformer(config, FIRST + settings.symbols, FIRST + settings.symbols)
-    task = copying(settings.symbols, settings.shortest, settings.longest, backwards=backwards)
-    for _ in learn(model, task, settings.steps, 2e-3, seed=seed):
+    size = NUMBER_SYMBOLS if name == "numbers" else FIRST + settings.symbols
+    model = Transformer(config, size, size)
+    for _ in learn(model, _task(name, settings), settings.steps, 2e-3, seed=seed):
         pass
     return model.eval()
 
 
+def _sources(name: str, source: list[int]) -> list[int]:
+    """Return the place of the source that each symbol of the target stands for, UNALIGNED where it is none."""
+    if name == "numbers":
+        return [place for _, place in in_words(source[:-1])]
+    places = list(range(len(source) - 1))
+    return places[::-1] if name == "reverse" else places
+
+
 @torch.inference_mode()
-def _alignment_errors(model: Transformer, pairs: Pairs, backwards: bool) -> dict[str, float]:
+def _alignment_errors(model: Transformer, pairs: Pairs, name: str) -> dict[str, float]:
     """Return for each layer the share of target symbols whose head-averaged attention peaks at another than theirs."""
     batch = batch_of([source for source, _ in pairs], [target for _, target in pairs])
     with recording(model) as maps:
         model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
-    symbols = batch.source_BS.size(1) - 1
-    known_T = torch.arange(symbols).flip(0) if backwards else torch.arange(symbols)
-    peaks = {name: uses[0].mean(1).argmax(-1)[:, :symbols] for name, uses in maps.items() if name.startswith("cross")}
-    return {name: float((peak_BT != known_T).float().mean()) for name, peak_BT in peaks.items()}
+    known_BT = torch.full_like(batch.target_out_BT, UNALIGNED)
+    for row, (source, _) in enumerate(pairs):
+        places = torch.tensor(_sources(name, source))
+        known_BT[row, : len(places)] = places
+    aligned_BT = known_BT != UNALIGNED
+    peaks = {place: uses[0].mean(1).argmax(-1) for place, uses in maps.items() if place.startswith("cross")}
+    return {place: float((peak_BT != known_BT)[aligned_BT].float().mean()) for place, peak_BT in peaks.items()}
 
 
 def _right_with(model: Transformer, pairs: Pairs, change: str) -> float:
@@ -158,13 +180,14 @@ def _right_with(model: Transformer, pairs: Pairs, change: str) -> float:
 
     def changed(source_BS: Tensor, source_lengths_B: Tensor) -> Memory:
         if change == "first half only":
-            half = source_BS.size(1) // 2
-            return encode(source_BS[:, :half], torch.full_like(source_lengths_B, half))
+            halves_B = source_lengths_B // 2
+            return encode(source_BS[:, : int(halves_B.max())], halves_B)
         states_BSD, allowed_B11S = encode(source_BS, source_lengths_B)
-        if change == "shuffled places":
-            states_BSD = states_BSD[:, torch.randperm(states_BSD.size(1), generator=torch.Generator().manual_seed(3))]
+        if change == "shuffled places":  # and with them which of them are padding
+            order_S = torch.randperm(states_BSD.size(1), generator=torch.Generator().manual_seed(3))
+            return Memory(states_BSD[:, order_S], None if allowed_B11S is None else allowed_B11S[..., order_S])
         if change == "another sentence's":
-            states_BSD = states_BSD.roll(1, 0)
+            return Memory(states_BSD.roll(1, 0), None if allowed_B11S is None else allowed_B11S.roll(1, 0))
         return Memory(states_BSD, allowed_B11S)
 
     model.encode = changed  # type: ignore[method-assign]

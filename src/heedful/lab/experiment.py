@@ -35,6 +35,7 @@ class Experiment(Protocol):
     QUESTION: str
     PAPER: str
     MINUTES: tuple[float, float]
+    NEEDS: tuple[str, ...]
     QUICK: Any
     Settings: Callable[[], Any]
 
@@ -70,7 +71,8 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
     """Run an experiment unless its result is in `folder` already, yielding progress; keep it as NAME.json.
 
     Raises:
-        HeedfulError: there is none of this name, or nothing to draw its figure with: before the work, not after it.
+        HeedfulError: there is none of this name, nothing to draw its figure with, or not the text that it reads:
+            before the work, not after it.
     """
     experiment = find(name)
     require_matplotlib()
@@ -79,6 +81,9 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("settings") == plain:
         yield f"already in {folder}, with the same settings"
         return
+    from heedful.lab import corpora  # knows how to train, and with that torch
+
+    corpora.require(experiment.NEEDS)
     started = time.monotonic()
     data = yield from experiment.run(settings)
     result = {
@@ -86,7 +91,7 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
         "settings": plain,
         "quick": quick,
         "seconds": round(time.monotonic() - started, 1),
-        "command": f"heedful lab run {name}" + (" --quick" if quick else ""),
+        "command": f"heedful lab run {name}{' --quick' if quick else ''}{' --data FOLDER' if experiment.NEEDS else ''}",
         "data": data,
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from heedful.model.transformer import MultiHeadAttention, Transformer
 QUESTION = "Why are the scores of attention divided by the square root of d_k?"
 PAPER = "section 3.2.1"
 MINUTES = (0.5, 6.0)
+NEEDS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ def run(settings: Settings) -> Running:
         yield f"d_k {width}"
         measured.append(_measure(width, settings))
     saturation = [
-        {"x": x, "slope": float(torch.sigmoid(torch.tensor(x)) * torch.sigmoid(torch.tensor(-x)))} for x in range(9)
+        {"x": x, "sigmoid": _sigmoid_slope(x), "softmax": _softmax_slope(x, settings.keys)} for x in range(13)
     ]
     curves: dict[str, list[list[float]]] = {"scaled": [], "unscaled": []}
     for kind, found in curves.items():
         for seed in range(1, settings.repeats + 1):
             yield f"training, {kind}, seed {seed}"
             found.append(_train(kind == "scaled", settings.steps, seed))
-    return {"softmax": measured, "sigmoid": saturation, "curves": curves}
+    return {"softmax": measured, "saturation": saturation, "keys": settings.keys, "curves": curves}
 
 
 def verdict(data: Table) -> Verdict:
@@ -57,12 +58,15 @@ def verdict(data: Table) -> Verdict:
     fades = last["gradient"]["unscaled"] / first["gradient"]["unscaled"]
     keeps = last["gradient"]["scaled"] / first["gradient"]["scaled"]
     needed = {kind: [_steps_to_learn(curve) for curve in curves] for kind, curves in data["curves"].items()}
+    end = data["saturation"][-1]
     told = {kind: f"{sum(steps) / len(steps):.0f}" for kind, steps in needed.items()}
     return Verdict(
         fades < 0.2 and keeps > 0.5,
         f"from d_k {first['width']} to {last['width']} the variance of q.k grows from {first['variance']:.1f} to "
         f"{last['variance']:.0f}, as d_k does. Without the scaling softmax's gradient falls to {100 * fades:.1f} % of "
-        f"what it was, with it to {100 * keeps:.0f} %. A small model (d_k 64) halves the loss of "
+        f"what it was, with it to {100 * keeps:.0f} %. It saturates as the sigmoid does: at an input of {end['x']} a "
+        f"sigmoid's slope is {end['sigmoid']:.0e}, that of the weight of a key whose score is as far above "
+        f"{data['keys'] - 1} others {end['softmax']:.0e}; at most 0.25 both. A small model (d_k 64) halves the loss of "
         f"guessing in {told['scaled']} steps with it and {told['unscaled']} without: training "
         + ("is slower without it." if min(needed["unscaled"]) > max(needed["scaled"]) else "does not need it here."),
     )
@@ -83,15 +87,21 @@ def table(data: Table) -> Rows:
 
 
 def draw(data: Table, figure: Any) -> None:
-    """Gradient against width; the sigmoid's slope; the training curves."""
+    """Gradient against width; the slopes of the sigmoid and of softmax; the training curves."""
+    figure.set_size_inches(9.5, 3.4)
     left, middle, right = figure.subplots(1, 3)
     widths = [row["width"] for row in data["softmax"]]
     for kind, style in (("scaled", "o-"), ("unscaled", "s--")):
         left.plot(widths, [row["gradient"][kind] for row in data["softmax"]], style, label=kind)
     left.set(xscale="log", yscale="log", xlabel="d_k", ylabel="norm of softmax's Jacobian", title="softmax")
     left.legend(frameon=False)
-    middle.plot([row["x"] for row in data["sigmoid"]], [row["slope"] for row in data["sigmoid"]], "k.-")
-    middle.set(xlabel="input", ylabel="slope", title="the sigmoid saturates alike", ylim=(0, 0.27))
+    for kind, style in (("softmax", "o-"), ("sigmoid", "k.--")):
+        label = f"softmax, {data['keys']} keys" if kind == "softmax" else kind
+        middle.plot(
+            [row["x"] for row in data["saturation"]], [row[kind] for row in data["saturation"]], style, label=label
+        )
+    middle.set(xlabel="input, or score above the others", ylabel="slope", title="both saturate", ylim=(0, 0.36))
+    middle.legend(frameon=False, loc="upper right")
     for (kind, curves), style in zip(data["curves"].items(), ("-", "--"), strict=True):
         for number, curve in enumerate(curves):
             colour = "C0" if kind == "scaled" else "C1"
@@ -110,6 +120,20 @@ def _measure(width: int, settings: Settings) -> Table:
         "entropy": {kind: float(_entropy(scores.softmax(-1)).mean()) for kind, scores in kinds.items()},
         "gradient": {kind: float(_jacobian_norm(scores.softmax(-1)).mean()) for kind, scores in kinds.items()},
     }
+
+
+def _sigmoid_slope(x: float) -> float:
+    point = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    point.sigmoid().backward()  # type: ignore[no-untyped-call]
+    return float(cast(Tensor, point.grad))
+
+
+def _softmax_slope(x: float, keys: int) -> float:
+    """Return the slope of a key's weight in its score, which is `x` above that of all the others."""
+    score_M = torch.zeros(keys, dtype=torch.float64)
+    score_M[0] = x
+    score_M.requires_grad_().softmax(-1)[0].backward()  # type: ignore[no-untyped-call]
+    return float(cast(Tensor, score_M.grad)[0])
 
 
 def _entropy(p_NK: Tensor) -> Tensor:

@@ -21,12 +21,25 @@ from heedful.native import F32, I64, PTR, library
 STEPS = 64  # to begin with
 
 
+class _Kind(NamedTuple):
+    number: int  # as search.cpp knows it
+    dtype: torch.dtype
+    together: int  # inputs that stand side by side
+
+
+KINDS: dict[Weights, _Kind] = {
+    "float32": _Kind(0, torch.float32, 1),
+    "bfloat16": _Kind(1, torch.bfloat16, 2),
+    "int8": _Kind(2, torch.int8, 4),
+}
+
+
 class _Norm(ctypes.Structure):
     _fields_ = (("weight", PTR), ("bias", PTR))
 
 
 class _Product(ctypes.Structure):
-    _fields_ = (("panels", PTR), ("bias", PTR), ("inputs", I64), ("outputs", I64))
+    _fields_ = (*((name, PTR) for name in ("panels", "bias", "scales", "offsets")), ("inputs", I64), ("outputs", I64))
 
 
 class _Layer(ctypes.Structure):
@@ -49,7 +62,7 @@ class _Model(ctypes.Structure):
         ("target_table", PTR),
         *((name, I64) for name in ("encoder_layers", "decoder_layers", "d_model", "heads", "d_k", "d_v", "d_ff")),
         ("pre", I64),
-        ("bfloat16", I64),
+        ("kind", I64),
         ("source_scale", F32),
         ("target_scale", F32),
         ("epsilon", F32),
@@ -123,7 +136,7 @@ class CompiledInference:
         found = library("search")
         assert found is not None, "ask `can_compile` first"
         self._library, self._kept = found, []  # type: tuple[ctypes.CDLL, list[Any]]
-        self._bfloat16, self._panel = weights == "bfloat16", found.panel()
+        self._weights, self._panel = weights, found.panel()
         self._embeddings = model.source_embedding, model.target_embedding
         self._positions = 0, 0  # how many of the target's are known, and their address
         config = model.config
@@ -147,7 +160,7 @@ class CompiledInference:
             d_v=d_v,
             d_ff=config.d_ff,
             pre=config.normalization == "pre",
-            bfloat16=self._bfloat16,
+            kind=KINDS[weights].number,
             source_scale=model.source_embedding.scale,
             target_scale=model.target_embedding.scale,
             epsilon=cast(Residual, cast(EncoderLayer, model.encoder[0]).residuals[0]).norm.eps,
@@ -223,12 +236,17 @@ class CompiledInference:
 
     def _product(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> _Product:
         """Lay weights out in panels, as search.cpp wants them."""
-        outputs, inputs = weight_OI.shape
-        together = 2 if self._bfloat16 else 1
+        (outputs, inputs), (_, dtype, together) = weight_OI.shape, KINDS[self._weights]
         padding = (0, -inputs % together, 0, -outputs % self._panel)
-        padded_OI = functional.pad(weight_OI.to(torch.bfloat16 if self._bfloat16 else torch.float32), padding)
-        panels = padded_OI.view(-1, self._panel, padded_OI.size(1) // together, together).transpose(1, 2)
-        return _Product(self._address(panels), None if bias_O is None else self._address(bias_O), inputs, outputs)
+        padded_OI = functional.pad(weight_OI, padding)
+        scales = offsets = None
+        if dtype == torch.int8:
+            scale_O = (padded_OI.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+            padded_OI = (padded_OI / scale_O[:, None]).round()
+            scales, offsets = self._address(scale_O), self._address((-128 * padded_OI.sum(1)).int())
+        panels = padded_OI.to(dtype).view(-1, self._panel, padded_OI.size(1) // together, together).transpose(1, 2)
+        bias = None if bias_O is None else self._address(bias_O)
+        return _Product(self._address(panels), bias, scales, offsets, inputs, outputs)
 
     def _norms(self, residuals: Iterable[nn.Module]) -> Any:
         return (_Norm * 3)(*(self._norm(cast(Residual, residual).norm) for residual in residuals))
@@ -260,4 +278,4 @@ def can_compile(model: Transformer, weights: Weights) -> bool:
     if token.device.type != "cpu" or token.dtype != torch.float32:
         return False
     found = library("search")
-    return found is not None and (weights == "float32" or bool(found.has_bfloat16()))
+    return found is not None and bool(found.multiplies(KINDS[weights].number))

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, MultiHeadAttention, Residual, Transformer
 
-Weights = Literal["float32", "bfloat16"]
+Weights = Literal["float32", "bfloat16", "int8"]  # int8: compiled steps only
 ALIGNED = 16  # numbers in the widest registers
 ROOM = 64  # places for the past to begin with
 

@@ -29,7 +29,7 @@ I64, U64, F32, PTR = ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_v
 SIGNATURES: dict[Name, dict[str, list[type]]] = {
     "search": {
         "panel": [],
-        "has_bfloat16": [],
+        "multiplies": [I64],
         "encode": [PTR, PTR, PTR, PTR, I64, PTR, PTR],
         "remember": [PTR, PTR, I64, PTR],
         "step": [PTR, PTR, I64, I64, PTR, PTR, PTR, I64, PTR, PTR, PTR, I64, PTR, PTR],
@@ -71,7 +71,7 @@ def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
         return None
     for function_name, arguments in SIGNATURES[name].items():
         function = getattr(loaded, function_name)
-        function.argtypes, function.restype = arguments, I64 if not arguments else None
+        function.argtypes, function.restype = arguments, I64 if arguments in ([], [I64]) else None
     return loaded
 
 

@@ -8,21 +8,23 @@
 // - a row's result depends on that row alone, sums in one order: so the batch does not change a translation.
 //
 // Weights come in panels of PANEL columns, [columns / PANEL][inputs][PANEL], zeros behind the last column; with
-// bfloat16 weights two inputs stand side by side, [columns / PANEL][inputs / 2][PANEL][2].
+// bfloat16 weights two inputs stand side by side, [columns / PANEL][inputs / 2][PANEL][2]; with weights of 8 bits four,
+// [columns / PANEL][inputs / 4][PANEL][4], a scale for each column, and rows of activations are made 8 bits too on the way in.
 
 #include "vectors.h"
 
 constexpr int PANEL = LANES * VECTORS, ROWS = 6;  // ROWS x VECTORS sums fit into the registers
 
 struct Norm { const float *weight, *bias; };
-struct Product { const void *panels; const float *bias; int64_t inputs, outputs; };
+struct Product { const void *panels; const float *bias, *scales; const int32_t *offsets; int64_t inputs, outputs; };
+enum Kind : int64_t { FLOAT32, BFLOAT16, INT8 };
 struct Layer { Norm norms[3]; Product query, keys_values, output, cross_query, memory, cross_output, inner, outer; };
 struct Model {
     const Layer *encoder, *decoder;
     Norm encoder_norm, decoder_norm;  // weight null: none
     Product logits;
     const float *source_table, *target_table;
-    int64_t encoder_layers, decoder_layers, d_model, heads, d_k, d_v, d_ff, pre, bfloat16;
+    int64_t encoder_layers, decoder_layers, d_model, heads, d_k, d_v, d_ff, pre, kind;
     float source_scale, target_scale, epsilon;
 };
 
@@ -59,15 +61,15 @@ struct Room {  // memory that stays between calls
 
 // Products ------------------------------------------------------------------------------------------------------------
 
-struct Target { float *out; int64_t stride; const float *onto; int64_t onto_stride; bool relu; };
+struct Target { float *out; int64_t stride; const float *onto; int64_t onto_stride; bool relu; const float *row_scale; };
 
-inline void finish(vec (&sums)[VECTORS], int64_t row, int64_t column, int64_t columns, const Product &product, const Target &t) {
+inline void finish(const float *sums, int64_t row, int64_t column, int64_t columns, const Product &product, const Target &t) {
     float *out = t.out + row * t.stride + column;
     const float *bias = product.bias ? product.bias + column : nullptr;
     const float *onto = t.onto ? t.onto + row * t.onto_stride + column : nullptr;
     if (columns >= PANEL) {
         for (int v = 0; v < VECTORS; v++) {
-            vec s = sums[v];
+            vec s = load(sums + v * LANES);
             if (bias) s += load(bias + v * LANES);
             if (onto) s += load(onto + v * LANES);
             if (t.relu) s = maximum(s, vec{});
@@ -75,12 +77,17 @@ inline void finish(vec (&sums)[VECTORS], int64_t row, int64_t column, int64_t co
         }
         return;
     }
-    float all[PANEL];
-    std::memcpy(all, sums, sizeof all);
     for (int c = 0; c < columns; c++) {
-        float s = all[c] + (bias ? bias[c] : 0.0f) + (onto ? onto[c] : 0.0f);
+        float s = sums[c] + (bias ? bias[c] : 0.0f) + (onto ? onto[c] : 0.0f);
         out[c] = t.relu && s < 0 ? 0.0f : s;
     }
+}
+
+// The sums of R rows come by way of memory: where this took them from the loop that makes them, the compiler would keep them in memory
+// there too, and write them at every turn.
+template <int R>
+inline void finish_rows(const float *sums, int64_t row, int64_t column, const Product &product, const Target &t) {
+    for (int r = 0; r < R; r++) finish(sums + r * PANEL, row + r, column, product.outputs - column, product, t);
 }
 
 template <int R>
@@ -92,7 +99,10 @@ inline void rows_by_panel(const float *x, int64_t inputs, const float *panel, in
         for (int r = 0; r < R; r++)
             for (int v = 0; v < VECTORS; v++) sums[r][v] += x[r * inputs + i] * weight[v];
     }
-    for (int r = 0; r < R; r++) finish(sums[r], row + r, column, product.outputs - column, product, t);
+    float made[R * PANEL];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, sums[r][v]);
+    finish_rows<R>(made, row, column, product, t);
 }
 
 #if defined(__AVX512BF16__)
@@ -109,11 +119,10 @@ inline void rows_by_panel(const uint32_t *pairs, int64_t count, const uint32_t *
             for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, weight[v]);
         }
     }
-    for (int r = 0; r < R; r++) {
-        vec plain[VECTORS];
-        std::memcpy(plain, sums[r], sizeof plain);
-        finish(plain, row + r, column, product.outputs - column, product, t);
-    }
+    float made[R * PANEL];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, (vec)sums[r][v]);
+    finish_rows<R>(made, row, column, product, t);
 }
 
 const uint32_t *to_pairs(const float *x, int64_t n, int64_t inputs) {
@@ -128,6 +137,63 @@ const uint32_t *to_pairs(const float *x, int64_t n, int64_t inputs) {
             __m256bh narrow = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(here, from + i));
             const int64_t kept = inputs - i >= 16 ? 32 : 4 * ((inputs - i + 1) / 2);
             std::memcpy(to + i, &narrow, kept);
+        }
+    }
+    return room.data();
+}
+#endif
+
+#if defined(__AVX512VNNI__)
+struct Bytes { uint8_t four[4]; };
+
+// Four products of a byte with an 8-bit weight at a time. A byte is the row's value in 1/127 of its largest, plus 128, so that it
+// has no sign; `offsets` takes the 128 away again.
+template <int R>
+inline void rows_by_panel(const Bytes *x, int64_t count, const Bytes *panel, int64_t row, int64_t column, const Product &product, const Target &t) {
+    __m512i sums[R][VECTORS];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_si512();
+    for (int64_t i = 0; i < count; i++) {
+        __m512i weight[VECTORS];
+        for (int v = 0; v < VECTORS; v++) weight[v] = _mm512_loadu_si512(panel + i * PANEL + v * LANES);
+        for (int r = 0; r < R; r++) {
+            int32_t four;
+            std::memcpy(&four, x + r * count + i, 4);
+            const __m512i same = _mm512_set1_epi32(four);
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], same, weight[v]);
+        }
+    }
+    float made[R * PANEL];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < VECTORS; v++) _mm512_storeu_si512(made + r * PANEL + v * LANES, sums[r][v]);
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < VECTORS; v++) {
+            float *sum = made + r * PANEL + v * LANES;
+            const int64_t at = column + v * LANES;
+            const __m512i whole = _mm512_add_epi32(_mm512_loadu_si512(sum), _mm512_loadu_si512(product.offsets + at));
+            store(sum, (vec)_mm512_cvtepi32_ps(whole) * (load(product.scales + at) * t.row_scale[row + r]));
+        }
+    finish_rows<R>(made, row, column, product, t);
+}
+
+const Bytes *to_bytes(const float *x, int64_t n, int64_t inputs, std::vector<float> &scales) {
+    static thread_local std::vector<Bytes> room;
+    const int64_t count = (inputs + 3) / 4;
+    if ((int64_t)room.size() < n * count + LANES) room.resize(n * count + LANES);
+    if ((int64_t)scales.size() < n) scales.resize(n);
+    for (int64_t row = 0; row < n; row++) {
+        const float *from = x + row * inputs;
+        uint8_t *to = room[row * count].four;
+        __m512 most = _mm512_setzero_ps();
+        auto here = [&](int64_t i) { return (__mmask16)(inputs - i >= LANES ? 0xffff : (1u << (inputs - i)) - 1); };
+        for (int64_t i = 0; i < inputs; i += LANES) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(here(i), from + i)));
+        const float largest = _mm512_reduce_max_ps(most);
+        scales[row] = largest / 127.0f;
+        const __m512 steps = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+        for (int64_t i = 0; i < inputs; i += LANES) {
+            const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(here(i), from + i), steps));
+            const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128)));
+            std::memcpy(to + i, &bytes, inputs - i >= LANES ? LANES : 4 * ((inputs - i + 3) / 4));
         }
     }
     return room.data();
@@ -154,16 +220,24 @@ void by_rows(const X *x, int64_t n, int64_t inputs, const X *panels, const Produ
 // out = x W + bias + onto
 void multiply(const Model &model, const float *x, int64_t n, const Product &product, Target t) {
 #if defined(__AVX512BF16__)
-    if (model.bfloat16) {
+    if (model.kind == BFLOAT16) {
         const uint32_t *panels = static_cast<const uint32_t *>(product.panels);
         return by_rows(to_pairs(x, n, product.inputs), n, (product.inputs + 1) / 2, panels, product, t);
+    }
+#endif
+#if defined(__AVX512VNNI__)
+    if (model.kind == INT8) {
+        static thread_local std::vector<float> scales;
+        const Bytes *bytes = to_bytes(x, n, product.inputs, scales);
+        t.row_scale = scales.data();
+        return by_rows(bytes, n, (product.inputs + 3) / 4, static_cast<const Bytes *>(product.panels), product, t);
     }
 #endif
     by_rows(x, n, product.inputs, static_cast<const float *>(product.panels), product, t);
 }
 
 void multiply(const Model &model, const float *x, int64_t n, const Product &product, float *out, const float *onto = nullptr, bool relu = false) {
-    multiply(model, x, n, product, Target{out, product.outputs, onto, product.outputs, relu});
+    multiply(model, x, n, product, Target{out, product.outputs, onto, product.outputs, relu, nullptr});
 }
 
 // Layers --------------------------------------------------------------------------------------------------------------
@@ -267,12 +341,15 @@ extern "C" {
 
 int64_t panel() { return PANEL; }
 
-int64_t has_bfloat16() {
+// Whether there are products of this kind.
+int64_t multiplies(int64_t kind) {
 #if defined(__AVX512BF16__)
-    return 1;
-#else
-    return 0;
+    if (kind == BFLOAT16) return 1;
 #endif
+#if defined(__AVX512VNNI__)
+    if (kind == INT8) return 1;
+#endif
+    return kind == FLOAT32;
 }
 
 // Encode `sentences` texts whose tokens stand one after another; out: [tokens, d_model].
