@@ -38,10 +38,9 @@ class Load:
     def told(self, elapsed: float) -> str:
         """Return the line that is printed."""
         cuts = statistics.quantiles(self.seconds, n=100)
-        return (
-            f"{len(self.seconds) / elapsed:7.1f} requests/s   p50 {1000 * cuts[49]:5.0f} ms   p95 {1000 * cuts[94]:5.0f} ms"
-            f"   p99 {1000 * cuts[98]:5.0f} ms   {len(self.seconds):,} answered, {self.errors} errors, {self.wrong} wrong"
-        )
+        waits = "  ".join(f"p{share} {1000 * cuts[share - 1]:4.0f} ms" for share in (50, 95, 99))
+        outcome = f"{len(self.seconds):,} answered, {self.errors} errors, {self.wrong} wrong"
+        return f"{len(self.seconds) / elapsed:7.1f} requests/s  {waits}  {outcome}"
 
 
 @contextmanager
@@ -97,7 +96,7 @@ def throughput(options: argparse.Namespace, lines: list[str], expected: list[str
     speeds: dict[str, list[float]] = {"64": [], "1": []}
     for number in range(options.rounds):
         for batch, found in speeds.items():
-            with serving(options.bundle, "--batch", batch, *options.serve) as (address, _):
+            with serving(options.bundle, "--batch", batch, "--weights", options.weights) as (address, _):
                 warm = [iter(range(20)) for _ in range(4)]
                 asyncio.run(run(address, warm, lines, expected))
                 numbers, end = count(), time.monotonic() + options.seconds
@@ -112,7 +111,7 @@ def throughput(options: argparse.Namespace, lines: list[str], expected: list[str
 
 def memory(options: argparse.Namespace, lines: list[str], expected: list[str]) -> None:
     """Print the server's memory after a tenth of the requests, and after all."""
-    with serving(options.bundle, *options.serve) as (address, process):
+    with serving(options.bundle, "--weights", options.weights) as (address, process):
         sizes = []
         for many in (options.memory // 10, options.memory - options.memory // 10):
             numbers = iter(range(many))
@@ -134,10 +133,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=int, default=0, help="requests for the figure of memory, instead of rounds")
-    parser.add_argument("--serve", nargs="*", default=[], help="flags for heedful serve")
+    parser.add_argument("--weights", default="float32")
     options = parser.parse_args()
     lines = options.input.read_text(encoding="utf-8").splitlines()
-    translator = Translator.load(options.bundle)
+    translator = Translator.load(options.bundle, weights=options.weights)
     expected = [translator.translate_document(line) for line in lines]
     print(f"{os.cpu_count()} cores, {len(lines):,} lines, {options.clients} clients")
     (memory if options.memory else throughput)(options, lines, expected)

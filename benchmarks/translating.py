@@ -61,6 +61,7 @@ ROWS = {
 CONTESTANTS = {
     "heedful-float32": "float32",
     "heedful-bfloat16": "bfloat16",
+    "heedful-int8": "int8",
     "ctranslate2-float32": "float32",
     "ctranslate2-int8": "int8",
     "huggingface": "float32",

@@ -9,7 +9,7 @@ from ctranslate2.specs import TransformerSpec, common_spec
 from torch import nn
 
 from heedful.bundle import Bundle
-from heedful.model.transformer import MultiHeadAttention, sinusoids
+from heedful.model.transformer import MultiHeadAttention, Transformer, sinusoids
 from heedful.text.vocabulary import BEGIN, END, UNKNOWN
 
 NAME = f"CTranslate2 {ctranslate2.__version__}"

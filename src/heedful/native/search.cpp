@@ -108,20 +108,18 @@ inline void rows_by_panel(const float *x, int64_t inputs, const float *panel, in
 #if defined(__AVX512BF16__)
 template <int R>
 inline void rows_by_panel(const uint32_t *pairs, int64_t count, const uint32_t *panel, int64_t row, int64_t column, const Product &product, const Target &t) {
-    __m512 sums[R][VECTORS];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_ps();
+    vec sums[R][VECTORS] = {};
     for (int64_t i = 0; i < count; i++) {
-        __m512bh weight[VECTORS];
-        for (int v = 0; v < VECTORS; v++) weight[v] = (__m512bh)_mm512_loadu_si512(panel + i * PANEL + v * LANES);
+        ivec weight[VECTORS];
+        for (int v = 0; v < VECTORS; v++) weight[v] = load_whole(panel + i * PANEL + v * LANES);
         for (int r = 0; r < R; r++) {
-            __m512bh x = (__m512bh)_mm512_set1_epi32(pairs[r * count + i]);
-            for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, weight[v]);
+            const __m512bh x = (__m512bh)_mm512_set1_epi32(pairs[r * count + i]);
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = (vec)_mm512_dpbf16_ps((__m512)sums[r][v], x, (__m512bh)weight[v]);
         }
     }
     float made[R * PANEL];
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, (vec)sums[r][v]);
+        for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, sums[r][v]);
     finish_rows<R>(made, row, column, product, t);
 }
 
@@ -150,28 +148,26 @@ struct Bytes { uint8_t four[4]; };
 // has no sign; `offsets` takes the 128 away again.
 template <int R>
 inline void rows_by_panel(const Bytes *x, int64_t count, const Bytes *panel, int64_t row, int64_t column, const Product &product, const Target &t) {
-    __m512i sums[R][VECTORS];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_si512();
+    ivec sums[R][VECTORS] = {};  // of this type, not Intel's: arrays of that one the compiler keeps in memory
     for (int64_t i = 0; i < count; i++) {
-        __m512i weight[VECTORS];
-        for (int v = 0; v < VECTORS; v++) weight[v] = _mm512_loadu_si512(panel + i * PANEL + v * LANES);
+        ivec weight[VECTORS];
+        for (int v = 0; v < VECTORS; v++) weight[v] = load_whole(panel + i * PANEL + v * LANES);
         for (int r = 0; r < R; r++) {
             int32_t four;
             std::memcpy(&four, x + r * count + i, 4);
             const __m512i same = _mm512_set1_epi32(four);
-            for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], same, weight[v]);
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = (ivec)_mm512_dpbusd_epi32((__m512i)sums[r][v], same, (__m512i)weight[v]);
         }
     }
     float made[R * PANEL];
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < VECTORS; v++) _mm512_storeu_si512(made + r * PANEL + v * LANES, sums[r][v]);
+        for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, (vec)sums[r][v]);
     for (int r = 0; r < R; r++)
         for (int v = 0; v < VECTORS; v++) {
             float *sum = made + r * PANEL + v * LANES;
             const int64_t at = column + v * LANES;
-            const __m512i whole = _mm512_add_epi32(_mm512_loadu_si512(sum), _mm512_loadu_si512(product.offsets + at));
-            store(sum, (vec)_mm512_cvtepi32_ps(whole) * (load(product.scales + at) * t.row_scale[row + r]));
+            const vec whole = __builtin_convertvector((ivec)load(sum) + load_whole(product.offsets + at), vec);
+            store(sum, whole * (load(product.scales + at) * t.row_scale[row + r]));
         }
     finish_rows<R>(made, row, column, product, t);
 }

@@ -25,6 +25,7 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 namespace {
 
 inline vec load(const float *from) { vec v; std::memcpy(&v, from, sizeof v); return v; }
+inline ivec load_whole(const void *from) { ivec v; std::memcpy(&v, from, sizeof v); return v; }
 inline void store(float *to, vec v) { std::memcpy(to, &v, sizeof v); }
 #if defined(__AVX512F__)
 inline float sum(vec v) { return _mm512_reduce_add_ps((__m512)v); }
