@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test coverage check format docs bench
+.PHONY: demo serve test coverage check format docs bench
 
 demo: $(VENV)/demo
 	$(BIN)/heedful demo
+
+serve: $(VENV)/serve
+	$(BIN)/heedful serve --open
 
 test: check
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --durations 5
@@ -39,6 +42,12 @@ $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+$(VENV)/serve: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[serve]'
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt

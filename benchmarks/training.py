@@ -120,7 +120,8 @@ def run_one(contestant: Contestant, size: str, steps: int, folder: Path) -> None
 
 def compare(size: str, peers: list[str], options: argparse.Namespace, folder: str) -> None:
     """Run every contestant once a round, in turn, and print what they reached and the ratios."""
-    precisions = ["float32", *(["bfloat16"] if has_native_bfloat16(torch.device("cpu")) else [])]
+    native = has_native_bfloat16(torch.device("cpu"))
+    precisions = [p for p in options.precisions.split(",") if native or p != "bfloat16"]
     heaps = ["", "heap kept"] if options.heap_kept else [""]
     contestants = [Contestant("heedful", precision) for precision in precisions]
     contestants += [Contestant(peer, p, heap) for peer in peers for p in precisions for heap in heaps]
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--sizes", default="tiny,small,base")
     parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--precisions", default="float32,bfloat16")
     parser.add_argument("--heap-kept", action="store_true", help="also help the peers to keep their heap")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()

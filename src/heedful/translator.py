@@ -74,6 +74,11 @@ class Translator:
         aligner = loaded.manifest.get("alignment", {}).get("attention", "")
         return cls(loaded.model, loaded.vocabulary, config, weights, capitals, languages, aligner)
 
+    @cached_property
+    def _pools(self) -> dict[int, ThreadPoolExecutor]:
+        """Threads to translate with, by how many there are."""
+        return {}
+
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
@@ -282,13 +287,21 @@ class Translator:
         if len(batches) <= workers and self.inference.one_thread:  # one each: none shall have all of the long ones
             order = [i for chosen in batches for i in chosen]
             batches = [order[first::workers] for first in range(min(workers, len(order)))]
-        for chosen, found in zip(batches, _each(search, batches, workers), strict=True):
+        for chosen, found in zip(batches, self._each(search, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
                 results[i] = [self._output(hypothesis, shouted[i]) for hypothesis in hypotheses]
             progress(len(chosen))
         progress(len(lines) - len(full))
         outputs = [results.get(i) or [Output("", 0.0, 0.0, [])] for i in range(len(lines))]
         return self._aligned(sources, outputs, batch) if align else outputs
+
+    def _each(self, search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:
+        """Yield the results of all batches, in order, `workers` of them being worked on at a time."""
+        if min(workers, len(batches)) < 2:
+            yield from map(search, batches)
+            return
+        # compiled steps let other threads run; the same ones serve again, so that what each holds does not pile up
+        yield from self._pools.setdefault(workers, ThreadPoolExecutor(workers)).map(search, batches)
 
     def _search(
         self,
@@ -367,18 +380,6 @@ def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:
     name, head = parse_head(aligner, {name: uses[0].size(1) for name, uses in maps.items()})
     weights_HTS = maps[name][0][row]
     return weights_HTS.mean(0) if head is None else weights_HTS[head]
-
-
-def _each(search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:
-    """Yield the results of all batches, in order, `workers` of them being worked on at a time."""
-    if min(workers, len(batches)) < 2:
-        yield from map(search, batches)
-        return
-    pool = ThreadPoolExecutor(workers)  # compiled steps let other threads run
-    try:
-        yield from pool.map(search, batches)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:

@@ -91,6 +91,11 @@ def test_an_output_that_repeats_itself_is_asked_for_with_care():
     assert finish("A cat.", lambda s: "Eine Katze." if s.careful else "die die die die die") == ["Eine Katze."]
 
 
+def test_a_sentence_that_a_model_says_nothing_to_is_not_lost():
+    assert finish("Well, <b>{name}</b>.", lambda _: " ", markup=True) == ["Well, <b>{name}</b>."]
+    assert finish("Well.", lambda _: "") == ["Well."]
+
+
 @pytest.mark.parametrize("text", ["", " \n\n", "42 %", "...", "\u2028", "{name}", "https://a.org", "<p></p>", "&nbsp;"])
 def test_what_has_no_words_comes_back_as_it_is(text):
     assert finish(text, lambda _: "no", markup=True) == [text]

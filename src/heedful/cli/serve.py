@@ -1,6 +1,7 @@
 """`heedful serve`."""
 
 import socket
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ def serve(
     new_key_: Annotated[
         Path | None, Parameter(name="--new-key", help="Make an API key, add its hash to this file, print it, and end")
     ] = None,
+    open_: Annotated[bool, Parameter(name="--open", help="Open the page in a browser", negative=())] = False,
     device: Device = "cpu",
     threads: Threads = 0,
     weights: Weights = "float32",
@@ -48,6 +50,8 @@ def serve(
     listening = _listen(config)
     address = f"http://{config.host}:{listening.getsockname()[1]}"
     Console(stderr=True, highlight=False).print(f"[bold]{address}[/]  {pairs}  [dim]Ctrl-C ends[/]", soft_wrap=True)
+    if open_:
+        webbrowser.open(address)  # it waits for the answer until the server listens to it
     patience = int(config.seconds) + 1  # on SIGTERM, what is running is finished first
     settled = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience, server_header=False)
     uvicorn.Server(settled).run([listening])

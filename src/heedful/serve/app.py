@@ -244,7 +244,7 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
         for batcher in server.batchers.values():
-            await batcher.call(_warm_up, batcher.translator)
+            await batcher.call(_warm_up, batcher.translator, server.config.batch)
             batcher.start()
         server.ready = True
         yield
@@ -335,9 +335,9 @@ def _pair(translator: Translator) -> tuple[str, str]:
     return translator.languages[0], translator.languages[1]
 
 
-def _warm_up(translator: Translator) -> None:
-    """Pay for what the first translation costs before anybody waits for it."""
-    list(translator.translate(["a"]))
+def _warm_up(translator: Translator, batch: int) -> None:
+    """Pay for what a whole batch costs the first time, memory too, before anybody waits for it."""
+    list(translator.translate(["a " * 12] * batch, batch=batch))
 
 
 def _serving(file: Path) -> Callable[[], FileResponse]:

@@ -181,9 +181,9 @@ class _Asked:
         return {n: Sentence(part.text) for n, part in enumerate(self.parts) if part.translate}
 
     def restored(self, answer: Answer) -> str | None:
-        """Return the translation with placeholders and tags, or None: one is missing, or it repeats itself."""
+        """Return the translation with placeholders and tags, or None where it is of no use."""
         text = one_line(answer.text)
-        if repeats(text) and not repeats(self.text):
+        if not text.strip() or (repeats(text) and not repeats(self.text)):
             return None
         if len(self.names) < len(self.placeholders) or any(len(_whole(name).findall(text)) != 1 for name in self.names):
             return None
@@ -198,10 +198,11 @@ class _Asked:
     def patched(self, answers: Mapping[int, Sequence[Answer]]) -> list[str]:
         """Return the sentence from what was translated on all sides of its placeholders and tags, or with more care."""
         if not self.placeholders and not self.tags:
-            return [self._written(one_line(answer.text)) for answer in answers[0]]
+            return [self._written(one_line(answer.text).strip() or self.text) for answer in answers[0]]
         made = []
         for n, part in enumerate(self.parts):
             answer = PLACEHOLDER.sub(" ", one_line(answers[n][0].text)) if n in answers else ""  # it may invent some
+            answer = answer if answer.strip() else part.text  # better untranslated than lost
             made.append(self._written(answer) if n in answers else part.text)
         return ["".join(made)]
 

@@ -131,8 +131,10 @@ export function attention(explanation, options = {}) {
         grid.append(button);
       });
     });
-    const shown = Math.max(all.length - 2, 0);
-    enlarge(kind, mean(all[shown]), `${KINDS[kind]}, layer ${shown}, mean of its ${heads} heads`);
+    const [, layer, head] = kind === "cross" ? explanation.aligner.split(".") : [];
+    const shown = Number(layer ?? Math.max(all.length - 2, 0));
+    const label = head === undefined ? `mean of its ${heads} heads` : `head ${head}`;
+    enlarge(kind, head === undefined ? mean(all[shown]) : all[shown][head], `${KINDS[kind]}, layer ${shown}, ${label}`);
   }
 
   function pick(kind, layer, head, weights, button) {

@@ -4,6 +4,7 @@ import { alternatives, attention, make, positions, sentences, steps, tree } from
 
 const at = (id) => document.getElementById(id);
 const WAIT = 250; // milliseconds after the last key
+const EXAMPLES = { en: "The little dog sleeps on the old sofa.", de: "Der kleine Hund schläft auf dem alten Sofa." };
 const VIEWS = {
   Alternatives: (found) => [make("p", { class: "quiet" }, "The best outputs of the beam, with their scores."), alternatives(found)],
   Attention: (found) => [attention(found, attentionOptions)],
@@ -157,3 +158,6 @@ const languages = await (await fetch("/languages")).json();
 const names = Object.fromEntries(languages.map((language) => [language.code, language.name]));
 pairs = languages.flatMap((language) => language.targets.map((target) => [language.code, target]));
 at("pair").append(...pairs.map(([source, target]) => make("option", {}, `${names[source] ?? source} to ${names[target] ?? target}`)));
+at("text").value = EXAMPLES[pairs[0][0]] ?? "";
+at("text").select(); // whoever types writes over it
+translate();
