@@ -33,8 +33,11 @@ docs: $(VENV)/dev
 	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/dev
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[peers]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[peers,serve]'
 	$(BIN)/python benchmarks/training.py --sizes tiny
+	$(BIN)/python benchmarks/translating.py
+	$(BIN)/python benchmarks/serving.py --seconds 20 --rounds 1
+	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/growth.py
 
 # torch is named first, with its pinned version, so that pip does not look for a larger build of it.

@@ -1,7 +1,7 @@
 """Load on `heedful serve`: many clients at once, every answer compared with the one that its text has alone.
 
-    python benchmarks/serving.py BUNDLE --input test_2016_flickr.en [--clients 64] [--seconds 60] [--rounds 3]
-    python benchmarks/serving.py BUNDLE --input test_2016_flickr.en --memory 20000
+    python benchmarks/serving.py [BUNDLE] [--input test_2016_flickr.en] [--clients 64] [--seconds 60] [--rounds 3]
+    python benchmarks/serving.py [BUNDLE] [--input test_2016_flickr.en] --memory 20000
 
 Each client keeps one connection open and sends its next line as soon as it has its answer. The server is a process of
 its own, started anew for each round: once as it is, once with `--batch 1`, in turn. Server and clients share the
@@ -26,6 +26,8 @@ from urllib.parse import urlsplit
 
 from heedful.translator import Translator
 
+TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de" / "test_2016_flickr.en"
+
 
 @dataclass
 class Load:
@@ -44,9 +46,9 @@ class Load:
 
 
 @contextmanager
-def serving(bundle: Path, *flags: str) -> Iterator[tuple[str, int]]:
+def serving(bundle: str, *flags: str) -> Iterator[tuple[str, int]]:
     """Start a server of its own; give its address and its process, and end it."""
-    command = [sys.executable, "-m", "heedful", "serve", str(bundle), "--port", "0", *flags]
+    command = [sys.executable, "-m", "heedful", "serve", bundle, "--port", "0", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
         address = next(word for line in server.stderr for word in line.split() if word.startswith("http"))
@@ -127,8 +129,8 @@ def memory(options: argparse.Namespace, lines: list[str], expected: list[str]) -
 def main() -> None:
     """Translate every line alone, then put load on servers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("bundle", nargs="?", default="en-de", help="a model folder, or a model in the box")
+    parser.add_argument("--input", type=Path, default=TEXT)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,13 +1,13 @@
 """Translation speed of heedful against its peers, in turn, with the same weights on the same sentences.
 
-    python benchmarks/translating.py BUNDLE --input test_2016_flickr.en [--reference ...] [--rounds 3] [--rows ...]
+    python benchmarks/translating.py [BUNDLE] [--input test_2016_flickr.en] [--reference ...] [--rounds 3] [--rows ...]
 
 The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text. Rows: beam 4 and
 greedy at 64 sentences a batch on two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face
 with two threads); one sentence at a time on one thread; and a model of the base size (pre-norm, which all have) with
 random weights, of which every output is 30 pieces long, 32 sentences a batch. Each contestant of a round is a fresh
 process that translates some sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so
-that nobody is fast by being wrong. "best" compares with heedful in bfloat16 where the processor multiplies it.
+that nobody is fast by being wrong. Without a bundle, the model in the box.
 """
 
 import argparse
@@ -66,6 +66,7 @@ CONTESTANTS = {
     "ctranslate2-int8": "int8",
     "huggingface": "float32",
 }
+TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de" / "test_2016_flickr.en"
 PIECES = 30  # of every output of the base size
 SOURCE_PIECES = 13  # of every input to it
 
@@ -149,7 +150,7 @@ def compare(row: str, contestants: list[str], options: argparse.Namespace) -> No
             found[who].append(json.loads(ran.stdout.splitlines()[-1]))
     medians = {who: statistics.median(one["speed"] for one in each) for who, each in found.items()}
     ours = [who for who in contestants if who.startswith("heedful")]
-    print(f"\n{ROWS[row].name}: sentences a second; heedful float32 and best over each")
+    print(f"\n{ROWS[row].name}: sentences a second; heedful {', '.join(CONTESTANTS[one] for one in ours)} over each")
     for who, each in found.items():
         rounds = "  ".join(f"{one['speed']:7,.1f}" for one in each)
         bleu = f"   BLEU {each[0]['bleu']:.2f}" if each[0]["bleu"] else ""
@@ -160,8 +161,8 @@ def compare(row: str, contestants: list[str], options: argparse.Namespace) -> No
 def main() -> None:
     """Run rounds in fresh processes and print the ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("bundle", nargs="?", type=bundle.locate, default=bundle.locate("en-de"))
+    parser.add_argument("--input", type=Path, default=TEXT)
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", default=",".join(ROWS))

@@ -337,7 +337,7 @@ def _pair(translator: Translator) -> tuple[str, str]:
 
 def _warm_up(translator: Translator, batch: int) -> None:
     """Pay for what a whole batch costs the first time, memory too, before anybody waits for it."""
-    list(translator.translate(["a " * 12] * batch, batch=batch))
+    list(translator.translate(["a " * 20] * batch, batch=batch))
 
 
 def _serving(file: Path) -> Callable[[], FileResponse]:
