@@ -1,6 +1,5 @@
 """Running a recipe: from raw text to a model folder, as a generator of events."""
 
-import atexit
 import json
 import os
 import platform
@@ -15,7 +14,6 @@ from typing import IO
 import numpy as np
 import tomli_w
 import torch
-from torch import distributed
 
 from heedful import bundle, files
 from heedful.config import from_table, read_toml, to_table
@@ -35,6 +33,7 @@ from heedful.text.vocabulary import PAD, Vocabulary
 from heedful.training import loop
 from heedful.training.loop import Ended, Notice, Record, Saved, Step, TrainingConfig
 from heedful.training.precision import Precision, settled
+from heedful.training.processes import agreed, processes, wait_for_all
 from heedful.training.state import newest_state
 from heedful.translator import Translator
 
@@ -88,7 +87,7 @@ def begin(recipe: Recipe, folder: Path) -> "Run":
     if processes()[0] == 0:
         words = Vocabulary.load(recipe.start_from) if recipe.start_from else _learn_vocabulary(recipe, examined)
         _start_folder(folder, recipe, words)
-    _wait_for_all()
+    wait_for_all()
     return Run(recipe, folder, examined, started)
 
 
@@ -107,7 +106,7 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
     examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
     if processes()[0] == 0:
         _forget_unsaved(folder)
-    _wait_for_all()
+    wait_for_all()
     yield from Run(recipe, folder, examined, started).logged_events(stop)
 
 
@@ -143,7 +142,7 @@ class Run:
         torch.manual_seed(self.recipe.training.seed + 1000 * rank)
         stream = self.stream()
         self._fix_precision()
-        seconds_a_step = _agreed(self._time_a_step(stream))
+        seconds_a_step = agreed(self._time_a_step(stream))
         self._fix_steps(seconds_a_step)
         training = self.recipe.training
         yield Prepared(
@@ -213,7 +212,7 @@ class Run:
             pairs = _training_pairs(self.recipe, examined)
             encoded = encode_corpus(pairs, self.words, path, data.max_length, data.max_ratio)
             files.write_text(notes, json.dumps(encoded._asdict()))
-        _wait_for_all()
+        wait_for_all()
         counts = json.loads(notes.read_text(encoding="utf-8"))
         self.report.added = counts["kept"] + counts["too_long"] + counts["ratio"] - self.report.kept
         self.report.drop("too long", counts["too_long"])
@@ -256,7 +255,7 @@ class Run:
         training = self.recipe.training
         if training.precision != "auto":
             return
-        narrow = _agreed(settled(training.precision, self.device) == "bfloat16")
+        narrow = agreed(settled(training.precision, self.device) == "bfloat16")
         precision: Precision = "bfloat16" if narrow else "float32"
         self.recipe = replace(self.recipe, training=replace(training, precision=precision))
         if processes()[0] == 0:
@@ -401,31 +400,6 @@ def _set_threads(config: TrainingConfig) -> None:
     keep_heap()
     if config.threads:
         torch.set_num_threads(config.threads)
-
-
-def processes() -> tuple[int, int]:
-    """Return (rank, number of processes), joining the others first if torchrun started us."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        atexit.register(distributed.destroy_process_group)  # while Python still runs: its threads must not outlive it
-    if not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _wait_for_all() -> None:
-    if processes()[1] > 1:
-        distributed.barrier()
-
-
-def _agreed(value: float) -> float:
-    """Return the first process's value on all of them."""
-    values = [value]
-    if processes()[1] > 1:
-        distributed.broadcast_object_list(values)
-    return values[0]
 
 
 def _device() -> torch.device:

@@ -21,6 +21,7 @@ from heedful.training.average import average_files, update_exponential
 from heedful.training.loss import Loss, consistent_cross_entropy, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
 from heedful.training.precision import Mixed, Precision, dtype_of
+from heedful.training.processes import rank, world
 from heedful.training.schedule import Schedule, learning_rate
 from heedful.training.state import (
     Progress,
@@ -148,7 +149,7 @@ def train(
     if place := newest_state(state_folder):
         progress, random, average = load_state(place, model, optimizer)
         stream.restore(progress.data)
-        restore_random_state(random[_rank() % len(random)], device)
+        restore_random_state(random[rank() % len(random)], device)
     batches = iter(stream)
     mixed = Mixed(model, config.precision)
     started = time.monotonic() - progress.seconds
@@ -281,7 +282,7 @@ def _evaluate(
     better = progress.best is None or score > progress.best
     if better:
         progress.best, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
-        if _rank() == 0:
+        if rank() == 0:
             write_weights(state_folder / "checkpoints" / "best.safetensors", weights)
     else:
         progress.evaluations_without_gain += 1
@@ -297,7 +298,7 @@ def _assign(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 
 def _keep_checkpoint(folder: Path, step: int, weights: dict[str, Tensor], most: int) -> None:
-    if _rank() != 0:
+    if rank() != 0:
         return
     write_weights(folder / f"step-{step:08d}.safetensors", weights)
     for old in last_checkpoints(folder, 10**9)[: -max(most, 1)]:
@@ -324,19 +325,19 @@ def _save(
     device: torch.device,
 ) -> Saved:
     random = random_state(device)
-    gathered = [torch.empty_like(random) for _ in range(_world())]
-    if _world() > 1:
+    gathered = [torch.empty_like(random) for _ in range(world())]
+    if world() > 1:
         distributed.all_gather_object(gathered, random)
     else:
         gathered = [random]
     place = folder / f"step-{progress.step:08d}"
-    if _rank() == 0:
+    if rank() == 0:
         place = save_state(folder, progress, model, optimizer, torch.stack(gathered), average)
     return Saved(progress.step, place)
 
 
 def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
-    if _world() == 1:
+    if world() == 1:
         return
     # a layer that layer dropout left out here may have been present elsewhere
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
@@ -351,14 +352,6 @@ def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
     device_sums = sums.to(flat.device)
     distributed.all_reduce(device_sums)
     sums.copy_(device_sums)
-
-
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def _world() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def _diverged(step: int, stream: BatchStream, good: Path | None) -> str:

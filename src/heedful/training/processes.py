@@ -1,0 +1,41 @@
+"""The processes that train together: one, or those that torchrun started  (section 5.2)."""
+
+import atexit
+import os
+
+import torch
+from torch import distributed
+
+
+def processes() -> tuple[int, int]:
+    """Return (rank, number of processes), joining the others first if torchrun started us."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(distributed.destroy_process_group)  # while Python still runs: its threads must not outlive it
+    return rank(), world()
+
+
+def rank() -> int:
+    """Return the number of this process among those that have been joined; the first is 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """Return how many processes have been joined."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def wait_for_all() -> None:
+    """Go on when all have come here."""
+    if processes()[1] > 1:
+        distributed.barrier()
+
+
+def agreed(value: float) -> float:
+    """Return the first process's value on all of them."""
+    values = [value]
+    if processes()[1] > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
