@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain, zip_longest
 from typing import NamedTuple, Protocol
 
@@ -159,6 +160,7 @@ class _Asked:
         inline = INLINE if markup else NONE
         tags = [found[0] for found in inline.finditer(text)]
         texts = [self._read(piece) for piece in _between(text, inline)]
+        self._pieces = texts, tags
         self.text = "".join(texts)
         self.placeholders: list[str] = [held for piece in texts for held in PLACEHOLDER.findall(piece)]
         free = [name for name in STAND_INS if name not in text]
@@ -172,6 +174,11 @@ class _Asked:
             _alone(texts, tags, self._written)
         )  # for translating what stands around tags and placeholders
         self.masked = _in_lower_case(self.masked, self.names) if is_titled(self.masked) else self.masked
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The sentence in parts, for translating what stands around tags and placeholders."""
+        return list(_alone(*self._pieces, self._written))
 
     @property
     def second(self) -> dict[int, Sentence]:
