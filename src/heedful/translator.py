@@ -227,18 +227,20 @@ class Translator:
         """Return how often each attention to the source looks most where a lexicon links, the best first.
 
         Each head, "cross.2.1", and the mean of each layer's, "cross.2", reads these pairs of symbols, END last; what
-        counts is the share of the links that it finds. Empty for a model without attention.
+        counts is the share of the links that it finds. Empty where there is no attention, or no link.
         """
         found, links = Counter[str](), 0
         order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), len(targets[i])))
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             pairs = [(sources[i], targets[i]) for i in chosen]
+            known = [(row, t, s) for row, pair in enumerate(pairs) for s, t in lexicon.links(*pair)]
+            if not known:
+                continue
+            links += len(known)
             made = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(self.device)
             with recording(self.model) as maps:
                 self.model.decode(made.target_in_BT, self.model.encode(made.source_BS, made.source_lengths_B))
-            known = [(row, t, s) for row, pair in enumerate(pairs) for s, t in lexicon.links(*pair)]
-            links += len(known)
             row_L, t_L, s_L = (torch.tensor(column, device=self.device) for column in zip(*known, strict=True))
             words_BS = (made.source_BS != PAD) & (made.source_BS != END)
             for name, uses in maps.items():
@@ -249,7 +251,7 @@ class Translator:
                     found.update(
                         dict(zip([name, *(f"{name}.{h}" for h in range(len(right_H)))], right_H, strict=False))
                     )
-        return [(name, count / max(links, 1)) for name, count in found.most_common()]
+        return [(name, count / links) for name, count in found.most_common()]
 
     def without(self, *heads: str) -> "Translator":
         """Return a translator of the same model with some heads switched off: "cross.3.1" is one, "cross.3" a layer's.

@@ -5,7 +5,9 @@ import torch
 
 from heedful.data.batches import batch_of
 from heedful.decoding import lexicon
+from heedful.model.family import build_model
 from heedful.model.recorder import recording
+from heedful.model.settings import ModelConfig
 from heedful.text.vocabulary import END
 from heedful.translator import Translator
 
@@ -58,3 +60,11 @@ def test_agreement_is_the_share_of_links_that_a_head_looks_at(tiny_model, toy_vo
         right += sum(looks[t] == s for s, t in learned.links(source, target))
         links += len(learned.links(source, target))
     assert dict(found)["cross.1.1"] == pytest.approx(right / links)
+
+
+def test_without_a_link_or_an_attention_there_is_nothing_to_choose(tiny_model, toy_vocabulary):
+    model, tested = tiny_model(source_size=53, target_size=53), pairs(5, seed=3)
+    sides = list(map(list, zip(*tested, strict=True)))
+    assert Translator(model, toy_vocabulary).agreements(*sides, lexicon.learn([([5, END], [9, END])])) == []
+    lstm = build_model(ModelConfig(family="lstm", d_model=12, encoder_layers=1, decoder_layers=1), 53, 53).eval()
+    assert Translator(lstm, toy_vocabulary).agreements(*sides, lexicon.learn(tested)) == []

@@ -238,6 +238,27 @@ def test_bfloat16_is_refused_where_it_would_be_slower(trained, monkeypatch):
     assert "leave --weights out" in ran.stderr
 
 
+def test_int8_is_refused_where_it_cannot_be_had(trained, without_compiler):
+    ran = heedful("translate", trained / "model", "--weights", "int8", text="a b\n")
+    assert ran.returncode == 2
+    assert "AVX512-VNNI" in ran.stderr
+
+
+def test_align_finds_the_head_and_keeps_it(trained):
+    folder = shutil.copytree(trained / "model", trained / "aligned")
+    source, target = write_pairs(trained)
+    ran = heedful("align", folder, "--source", source, "--target", target)
+    assert ran.returncode == 0, ran.stderr
+    best = ran.stdout.split()[0]
+    assert best.startswith("cross.")
+    assert "alignment" in (told := heedful("info", folder).stdout)
+    assert best in told
+    (trained / "one").write_text("a\n")
+    ran = heedful("align", folder, "--source", trained / "one", "--target", trained / "one", "--tested", "0")
+    assert ran.returncode == 2
+    assert "too few" in ran.stderr
+
+
 def test_invalid_input_and_unwritable_places_end_calmly(trained, tmp_path):
     ran = heedful("translate", trained / "model", text=b"a b\n\xff\xfe\n")
     assert ran.returncode == 2

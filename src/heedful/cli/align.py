@@ -41,7 +41,10 @@ def align(
     learned = lexicon.learn(zip(sources, targets, strict=True))
     found = translator.agreements(sources[:tested], targets[:tested], learned)
     if not found:
-        raise HeedfulError(f"{bundle}: this model has no attention to the source, so nothing in it aligns words")
+        raise HeedfulError(
+            f"{bundle}: nothing to choose by: either the model has no attention to the source, or these "
+            f"{len(read):,} pairs are too few to learn a lexicon from; give some thousands"
+        )
     for name, share in found[:SHOWN]:
         print(f"{name:12s} agrees in {100 * share:.1f} % of the links")
     bundles.keep_alignment(bundle, *found[0])
