@@ -117,7 +117,9 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     page.on("dialog", lambda dialog: complaints.append(dialog.message))
     page.on("request", lambda request: None if request.url.startswith(address) else complaints.append(request.url))
     page.goto(address)
+    page.locator("#words .source", has_text="sofa").wait_for()  # the example that a newcomer sees
     page.locator("#text").fill("Good morning!\n\nThe little dog is sleeping. <script>alert(1)</script>")
+    page.locator("#words .source", has_text="Good").wait_for()
     page.get_by_role("button", name="The little dog").click()
     page.locator("#words .source", has_text="dog").wait_for()
     assert "\n\n" in page.locator("#translation").text_content()
