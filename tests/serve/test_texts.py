@@ -1,11 +1,14 @@
 """Ten thousand texts that nobody would write, over HTTP: an answer to each, lines and placeholders kept."""
 
 import re
+import threading
+import time
 
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
-from fastapi.testclient import TestClient
+import httpx
+import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,8 +45,16 @@ TEXTS = st.lists(
 def client():
     boxed = Translator.load("en-de")
     boxed.search = SearchConfig(beam=1, max_extra=8)
-    with TestClient(make_app([boxed])) as opened:
+    server = uvicorn.Server(uvicorn.Config(make_app([boxed]), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    with httpx.Client(base_url=address, timeout=60) as opened:
         yield opened
+    server.should_exit = True
+    thread.join(30)
 
 
 @pytest.mark.slow
