@@ -303,7 +303,9 @@ class Translator:
             yield from map(search, batches)
             return
         # compiled steps let other threads run; the same ones serve again, so that what each holds does not pile up
-        yield from self._pools.setdefault(workers, ThreadPoolExecutor(workers)).map(search, batches)
+        if workers not in self._pools:
+            self._pools[workers] = ThreadPoolExecutor(workers)
+        yield from self._pools[workers].map(search, batches)
 
     def _search(
         self,
