@@ -1,13 +1,14 @@
 """The HTTP interface: LibreTranslate's, with /explain beside it, and the page."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -140,6 +141,8 @@ class Server:
         self.seconds = prometheus.Histogram(
             "heedful_request_seconds", "Time from request to answer", ["path"], registry=self.registry
         )
+        # labels are looked up anew each time, under a lock
+        self.requests_of, self.seconds_of = cache(self.requests.labels), cache(self.seconds.labels)
         self.sizes = prometheus.Histogram(
             "heedful_batch_sentences",
             "Sentences translated together",
@@ -186,9 +189,8 @@ class Server:
         if wanted.alternatives > limits.alternatives:
             raise Refused(422, f"{wanted.alternatives} alternatives; ask for at most {limits.alternatives}")
         pair, count = self.find(wanted.source, wanted.target), 1 + wanted.alternatives
-        found = await asyncio.gather(
-            *(self._text(client, text, pair, wanted.format == "html", count) for text in texts)
-        )
+        waited = [self._text(client, text, pair, wanted.format == "html", count) for text in texts]
+        found = await asyncio.gather(*waited) if len(waited) > 1 else [await one for one in waited]
         first = [outputs[0] for outputs in found]
         rest = [list(dict.fromkeys(outputs[1:])) for outputs in found] if wanted.alternatives else None
         if isinstance(wanted.q, str):
@@ -246,6 +248,8 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
         for batcher in server.batchers.values():
             await batcher.call(_warm_up, batcher.translator, server.config.batch)
             batcher.start()
+        gc.collect()
+        gc.freeze()  # what stands now stays: looked through again and again, it took a tenth of the throughput
         server.ready = True
         yield
         server.ready = False
@@ -257,7 +261,7 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
     app.state.server = server
 
     async def answered(request: Request, path: str, kind: type[Body], work: Callable[[Body], Awaitable[T]]) -> Any:
-        with server.seconds.labels(path).time():
+        with server.seconds_of(path).time():
             try:
                 wanted = await _read(request, kind, server.config)
                 server.check_key(getattr(wanted, "api_key", ""))
@@ -268,15 +272,16 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
                 if refused.retry_after:
                     headers["retry-after"] = str(refused.retry_after)
                 result = JSONResponse({"error": refused.error}, status, headers)
-        server.requests.labels(path, status).inc()
+        server.requests_of(path, status).inc()
         return result
 
-    @app.post("/translate", response_model_exclude_none=True, responses=ERRORS, openapi_extra=_body(TranslateRequest))
-    async def translate(request: Request) -> Translated:
+    @app.post("/translate", response_model=Translated, responses=ERRORS, openapi_extra=_body(TranslateRequest))
+    async def translate(request: Request) -> Response:
         """Translate texts: paragraphs, lines, placeholders and tags are kept."""
 
-        async def work(wanted: TranslateRequest) -> Translated:
-            return await server.translate(_client(request, wanted.api_key), wanted)
+        async def work(wanted: TranslateRequest) -> Response:
+            found = await server.translate(_client(request, wanted.api_key), wanted)
+            return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
 
         return await answered(request, "/translate", TranslateRequest, work)  # type: ignore[no-any-return]
 
@@ -387,20 +392,33 @@ async def _read(request: Request, kind: type[Body], limits: ServeConfig) -> Body
 
 async def _unless_gone(request: Request, work: Awaitable[T], seconds: float) -> T:
     """Do the work, unless its client goes away first, or it takes too long."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    task = cast(asyncio.Task[Any], asyncio.current_task())
+    left = False
+
+    def leave(watcher: "asyncio.Task[None]") -> None:
+        nonlocal left
+        if not watcher.cancelled():
+            left = True
+            task.cancel()
+
+    gone = asyncio.ensure_future(_disconnected(request))
+    gone.add_done_callback(leave)
     try:
-        done, _ = await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task in done:
-            return task.result()
-        if done:
-            raise Refused(499, "the client went away")
-        raise Refused(503, f"not done after {seconds:g} seconds; send less text, or try again", retry_after=5)
+        async with asyncio.timeout(seconds):
+            return await work
+    except asyncio.CancelledError:
+        if left:
+            task.uncancel()
+            raise Refused(499, "the client went away") from None
+        raise
+    except TimeoutError:
+        reason = f"not done after {seconds:g} seconds; send less text, or try again"
+        raise Refused(503, reason, retry_after=5) from None
     except TooManyError as full:
         raise Refused(429 if full.of_client else 503, str(full), retry_after=1) from None
     except HeedfulError as error:
         raise Refused(400, str(error)) from None
     finally:
-        task.cancel()
         gone.cancel()
 
 

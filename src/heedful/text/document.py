@@ -170,9 +170,6 @@ class _Asked:
         ends = accumulate(map(len, masked))
         self.tags = [Tag(at, tag) for at, tag in zip(ends, tags, strict=False)]
         self.masked = "".join(masked)
-        self.parts = list(
-            _alone(texts, tags, self._written)
-        )  # for translating what stands around tags and placeholders
         self.masked = _in_lower_case(self.masked, self.names) if is_titled(self.masked) else self.masked
 
     @cached_property
