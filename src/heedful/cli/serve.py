@@ -1,5 +1,6 @@
 """`heedful serve`."""
 
+import gc
 import socket
 import webbrowser
 from pathlib import Path
@@ -54,6 +55,8 @@ def serve(
         webbrowser.open(address)  # it waits for the answer until the server listens to it
     patience = int(config.seconds) + 1  # on SIGTERM, what is running is finished first
     settled = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience, server_header=False)
+    gc.collect()
+    gc.freeze()  # torch and the models stay: looked through again and again, they took a tenth of the throughput
     uvicorn.Server(settled).run([listening])
 
 

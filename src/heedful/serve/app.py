@@ -1,14 +1,13 @@
 """The HTTP interface: LibreTranslate's, with /explain beside it, and the page."""
 
 import asyncio
-import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -189,8 +188,9 @@ class Server:
         if wanted.alternatives > limits.alternatives:
             raise Refused(422, f"{wanted.alternatives} alternatives; ask for at most {limits.alternatives}")
         pair, count = self.find(wanted.source, wanted.target), 1 + wanted.alternatives
-        waited = [self._text(client, text, pair, wanted.format == "html", count) for text in texts]
-        found = await asyncio.gather(*waited) if len(waited) > 1 else [await one for one in waited]
+        found = await asyncio.gather(
+            *(self._text(client, text, pair, wanted.format == "html", count) for text in texts)
+        )
         first = [outputs[0] for outputs in found]
         rest = [list(dict.fromkeys(outputs[1:])) for outputs in found] if wanted.alternatives else None
         if isinstance(wanted.q, str):
@@ -248,8 +248,6 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
         for batcher in server.batchers.values():
             await batcher.call(_warm_up, batcher.translator, server.config.batch)
             batcher.start()
-        gc.collect()
-        gc.freeze()  # what stands now stays: looked through again and again, it took a tenth of the throughput
         server.ready = True
         yield
         server.ready = False
@@ -392,33 +390,20 @@ async def _read(request: Request, kind: type[Body], limits: ServeConfig) -> Body
 
 async def _unless_gone(request: Request, work: Awaitable[T], seconds: float) -> T:
     """Do the work, unless its client goes away first, or it takes too long."""
-    task = cast(asyncio.Task[Any], asyncio.current_task())
-    left = False
-
-    def leave(watcher: "asyncio.Task[None]") -> None:
-        nonlocal left
-        if not watcher.cancelled():
-            left = True
-            task.cancel()
-
-    gone = asyncio.ensure_future(_disconnected(request))
-    gone.add_done_callback(leave)
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except asyncio.CancelledError:
-        if left:
-            task.uncancel()
-            raise Refused(499, "the client went away") from None
-        raise
-    except TimeoutError:
-        reason = f"not done after {seconds:g} seconds; send less text, or try again"
-        raise Refused(503, reason, retry_after=5) from None
+        done, _ = await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task in done:
+            return task.result()
+        if done:
+            raise Refused(499, "the client went away")
+        raise Refused(503, f"not done after {seconds:g} seconds; send less text, or try again", retry_after=5)
     except TooManyError as full:
         raise Refused(429 if full.of_client else 503, str(full), retry_after=1) from None
     except HeedfulError as error:
         raise Refused(400, str(error)) from None
     finally:
+        task.cancel()
         gone.cancel()
 
 
