@@ -18,7 +18,7 @@ from heedful.model.transformer import Memory, Transformer
 
 QUESTION = "What does the decoder get through its attention to the encoder, and does that attention align?"
 PAPER = "section 3.2.3"
-MINUTES = (1.2, 8.0)
+MINUTES = (1.2, 3.2)
 NEEDS: tuple[str, ...] = ()
 TASKS = ("copy", "reverse", "numbers")  # where each target symbol comes from is known
 CHANGES = ("as it is", "shuffled places", "another sentence's", "first half only")

@@ -16,7 +16,7 @@ from heedful.translator import Translator
 
 QUESTION = "Several heads instead of one: what does each look at, what is lost without it, and how many are best?"
 PAPER = "section 3.2.2, table 3 (A)"
-MINUTES = (2.1, 7.0)
+MINUTES = (2.1, 4.3)
 NEEDS: tuple[str, ...] = ()
 SENTENCES = (
     "Where is the station?",

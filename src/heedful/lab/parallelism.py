@@ -28,7 +28,7 @@ QUESTION = (
     "each other?"
 )
 PAPER = "section 4, table 1"
-MINUTES = (0.3, 0.7)
+MINUTES = (0.3, 0.3)
 NEEDS: tuple[str, ...] = ()
 Step = tuple[nn.Module, Callable[[], Tensor]]  # what is trained, and what computes its loss
 HELD = math.isqrt(SHORT)  # the longest sequence that attention to itself holds all scores of

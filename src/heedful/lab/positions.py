@@ -16,7 +16,7 @@ QUESTION = (
     "Sinusoids, learned positions, or none: what does each know of order, and beyond the lengths it was trained on?"
 )
 PAPER = "section 3.5, table 3 (E)"
-MINUTES = (1.7, 13.0)
+MINUTES = (1.7, 5.5)
 NEEDS: tuple[str, ...] = ()
 KINDS = ("sinusoidal", "from 1", "learned", "none")  # "from 1": sinusoids whose first position is 1, not 0
 

@@ -15,7 +15,7 @@ from heedful.model.transformer import DecoderLayer, EncoderLayer, Residual, Tran
 
 QUESTION = "What do the residual connections do: for gradients in deep stacks, and for the positions that enter below?"
 PAPER = "section 3.1"
-MINUTES = (0.1, 0.2)
+MINUTES = (0.1, 0.1)
 NEEDS: tuple[str, ...] = ()
 KINDS = {  # name -> (residual connections, layer norm)
     "pre-norm": (True, "pre"),

@@ -16,7 +16,7 @@ from heedful.model.transformer import MultiHeadAttention, Transformer
 
 QUESTION = "Why are the scores of attention divided by the square root of d_k?"
 PAPER = "section 3.2.1"
-MINUTES = (0.5, 6.0)
+MINUTES = (0.5, 1.5)
 NEEDS: tuple[str, ...] = ()
 
 
