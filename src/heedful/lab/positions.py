@@ -107,7 +107,7 @@ def draw(data: Table, figure: Any) -> None:
         right_.plot(data["lengths"], means, style, label=kind)
     right_.axvline(data["trained"], color="grey", linewidth=0.8)
     right_.set(xlabel="length (trained up to the line)", ylabel="copied right, %", ylim=(-3, 103), title="copying")
-    right_.legend(frameon=False, loc="upper right", fontsize=8)
+    right_.legend(frameon=False, loc="center left", fontsize=8)
 
 
 def _shift(table_LD: Tensor, k: int) -> Tensor:

@@ -145,7 +145,7 @@ def draw(data: Table, figure: Any) -> None:
         panel.set(xlabel="words (grey: longer than trained on)", title=title, ylim=(-3, 103))
         panel.set_xticks(places, labels)
     panels[0].set_ylabel("%")
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[2].legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="lower left")
 
 
 def _has_treebank() -> bool:
