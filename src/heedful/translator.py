@@ -96,7 +96,7 @@ class Translator:
         if can_compile(self.model, self.weights):
             return cast(Inference, CompiledInference(self.model, self.weights))  # its twin: the same calls
         if self.weights == "int8":
-            raise HeedfulError("int8 weights need a C++ compiler and a processor with AVX512-VNNI: leave --weights out")
+            raise HeedfulError("int8 weights need a C++ compiler and a processor with AVX2: leave --weights out")
         return Inference(self.model, self.weights)
 
     def translate(

@@ -24,13 +24,12 @@ STEPS = 64  # to begin with
 class _Kind(NamedTuple):
     number: int  # as search.cpp knows it
     dtype: torch.dtype
-    together: int  # inputs that stand side by side
 
 
 KINDS: dict[Weights, _Kind] = {
-    "float32": _Kind(0, torch.float32, 1),
-    "bfloat16": _Kind(1, torch.bfloat16, 2),
-    "int8": _Kind(2, torch.int8, 4),
+    "float32": _Kind(0, torch.float32),
+    "bfloat16": _Kind(1, torch.bfloat16),
+    "int8": _Kind(2, torch.int8),
 }
 
 
@@ -236,7 +235,8 @@ class CompiledInference:
 
     def _product(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> _Product:
         """Lay weights out in panels, as search.cpp wants them."""
-        (outputs, inputs), (_, dtype, together) = weight_OI.shape, KINDS[self._weights]
+        (outputs, inputs), (number, dtype) = weight_OI.shape, KINDS[self._weights]
+        together = self._library.together(number)
         padding = (0, -inputs % together, 0, -outputs % self._panel)
         padded_OI = functional.pad(weight_OI, padding)
         scales = offsets = None
@@ -278,4 +278,4 @@ def can_compile(model: Transformer, weights: Weights) -> bool:
     if token.device.type != "cpu" or token.dtype != torch.float32:
         return False
     found = library("search")
-    return found is not None and bool(found.multiplies(KINDS[weights].number))
+    return found is not None and bool(found.together(KINDS[weights].number))

@@ -29,7 +29,7 @@ I64, U64, F32, PTR = ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_v
 SIGNATURES: dict[Name, dict[str, list[type]]] = {
     "search": {
         "panel": [],
-        "multiplies": [I64],
+        "together": [I64],
         "encode": [PTR, PTR, PTR, PTR, I64, PTR, PTR],
         "remember": [PTR, PTR, I64, PTR],
         "step": [PTR, PTR, I64, I64, PTR, PTR, PTR, I64, PTR, PTR, PTR, I64, PTR, PTR],

@@ -8,8 +8,8 @@
 // - a row's result depends on that row alone, sums in one order: so the batch does not change a translation.
 //
 // Weights come in panels of PANEL columns, [columns / PANEL][inputs][PANEL], zeros behind the last column; with
-// bfloat16 weights two inputs stand side by side, [columns / PANEL][inputs / 2][PANEL][2]; with weights of 8 bits four,
-// [columns / PANEL][inputs / 4][PANEL][4], a scale for each column, and rows of activations are made 8 bits too on the way in.
+// bfloat16 weights two inputs stand side by side, [columns / PANEL][inputs / 2][PANEL][2]; with weights of 8 bits TOGETHER of
+// them, four or two, and there is a scale for each column, and rows of activations are made as coarse on the way in.
 
 #include "vectors.h"
 
@@ -141,22 +141,44 @@ const uint32_t *to_pairs(const float *x, int64_t n, int64_t inputs) {
 }
 #endif
 
+// Products of 8-bit weights, exact, by rows that are made whole numbers in 1/127 of their largest. TOGETHER inputs of a row are one Few, and as
+// many weights of each column stand side by side. Without a product of four bytes, two are widened to 16 bits: pairs of bytes would be
+// added in 16 bits, which cannot hold two products.
 #if defined(__AVX512VNNI__)
-struct Bytes { uint8_t four[4]; };
+#define TOGETHER 4
+typedef uint8_t Whole;  // 128 is added, since the processor wants no sign; `offsets` takes it away again
+#elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+#define TOGETHER 2
+typedef int16_t Whole;
+#else
+#define TOGETHER 0  // no such products
+#endif
 
-// Four products of a byte with an 8-bit weight at a time. A byte is the row's value in 1/127 of its largest, plus 128, so that it
-// has no sign; `offsets` takes the 128 away again.
+#if TOGETHER
+struct Few { Whole of[TOGETHER]; };
+struct Weights { int8_t of[TOGETHER]; };
+#if TOGETHER == 4
+inline ivec load_weights(const Weights *from) { return load_whole(from); }
+inline ivec add_products(ivec sums, ivec row, ivec weights) { return (ivec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)row, (__m512i)weights); }
+#elif defined(__AVX512BW__)
+inline ivec load_weights(const Weights *from) { return (ivec)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from))); }
+inline ivec add_products(ivec sums, ivec row, ivec weights) { return sums + (ivec)_mm512_madd_epi16((__m512i)row, (__m512i)weights); }
+#else
+inline ivec load_weights(const Weights *from) { return (ivec)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from))); }
+inline ivec add_products(ivec sums, ivec row, ivec weights) { return sums + (ivec)_mm256_madd_epi16((__m256i)row, (__m256i)weights); }
+#endif
+
 template <int R>
-inline void rows_by_panel(const Bytes *x, int64_t count, const Bytes *panel, int64_t row, int64_t column, const Product &product, const Target &t) {
+inline void rows_by_panel(const Few *x, int64_t count, const Weights *panel, int64_t row, int64_t column, const Product &product, const Target &t) {
     ivec sums[R][VECTORS] = {};  // of this type, not Intel's: arrays of that one the compiler keeps in memory
     for (int64_t i = 0; i < count; i++) {
         ivec weight[VECTORS];
-        for (int v = 0; v < VECTORS; v++) weight[v] = load_whole(panel + i * PANEL + v * LANES);
+        for (int v = 0; v < VECTORS; v++) weight[v] = load_weights(panel + i * PANEL + v * LANES);
         for (int r = 0; r < R; r++) {
-            int32_t four;
-            std::memcpy(&four, x + r * count + i, 4);
-            const __m512i same = _mm512_set1_epi32(four);
-            for (int v = 0; v < VECTORS; v++) sums[r][v] = (ivec)_mm512_dpbusd_epi32((__m512i)sums[r][v], same, (__m512i)weight[v]);
+            int32_t few;
+            std::memcpy(&few, x + r * count + i, 4);
+            const ivec same = ivec{} + few;
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = add_products(sums[r][v], same, weight[v]);
         }
     }
     float made[R * PANEL];
@@ -166,40 +188,54 @@ inline void rows_by_panel(const Bytes *x, int64_t count, const Bytes *panel, int
         for (int v = 0; v < VECTORS; v++) {
             float *sum = made + r * PANEL + v * LANES;
             const int64_t at = column + v * LANES;
-            const vec whole = __builtin_convertvector((ivec)load(sum) + load_whole(product.offsets + at), vec);
+            const vec whole = __builtin_convertvector((ivec)load(sum) + (TOGETHER == 4 ? load_whole(product.offsets + at) : ivec{}), vec);
             store(sum, whole * (load(product.scales + at) * t.row_scale[row + r]));
         }
     finish_rows<R>(made, row, column, product, t);
 }
 
-const Bytes *to_bytes(const float *x, int64_t n, int64_t inputs, std::vector<float> &scales) {
-    static thread_local std::vector<Bytes> room;
-    const int64_t count = (inputs + 3) / 4;
+// Round the whole rows to the nearest numbers, halves to even ones, and keep the scale of each.
+const Few *to_whole(const float *x, int64_t n, int64_t inputs, std::vector<float> &scales) {
+    static thread_local std::vector<Few> room;
+    const int64_t count = (inputs + TOGETHER - 1) / TOGETHER;
     if ((int64_t)room.size() < n * count + LANES) room.resize(n * count + LANES);
     if ((int64_t)scales.size() < n) scales.resize(n);
+    const float ROUND = 12582912.0f;  // 3 x 2^22: what is added to it loses its fraction
+    typedef Whole wholes __attribute__((vector_size(sizeof(Whole) * LANES)));
     for (int64_t row = 0; row < n; row++) {
         const float *from = x + row * inputs;
-        uint8_t *to = room[row * count].four;
-        __m512 most = _mm512_setzero_ps();
-        auto here = [&](int64_t i) { return (__mmask16)(inputs - i >= LANES ? 0xffff : (1u << (inputs - i)) - 1); };
-        for (int64_t i = 0; i < inputs; i += LANES) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(here(i), from + i)));
-        const float largest = _mm512_reduce_max_ps(most);
-        scales[row] = largest / 127.0f;
-        const __m512 steps = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-        for (int64_t i = 0; i < inputs; i += LANES) {
-            const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(here(i), from + i), steps));
-            const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128)));
-            std::memcpy(to + i, &bytes, inputs - i >= LANES ? LANES : 4 * ((inputs - i + 3) / 4));
+        auto part = [&](int64_t i) {
+            vec v = {};
+            std::memcpy(&v, from + i, 4 * (inputs - i));
+            return v;
+        };
+        const int64_t last = inputs - inputs % LANES;
+        vec most = part(last);
+        most = maximum(most, -most);
+        for (int64_t i = 0; i < last; i += LANES) most = maximum(most, maximum(load(from + i), -load(from + i)));
+        const float largest_one = largest(most);
+        scales[row] = largest_one / 127.0f;
+        const float steps = largest_one > 0 ? 127.0f / largest_one : 0.0f;
+        auto nearest = [&](vec v) {
+            const ivec whole = (ivec)(v * steps + ROUND) - (ivec)(vec{} + ROUND) + (TOGETHER == 4 ? 128 : 0);
+            return __builtin_convertvector(whole, wholes);
+        };
+        Whole *to = room[row * count].of;
+        for (int64_t i = 0; i < last; i += LANES) {
+            const wholes made = nearest(load(from + i));
+            std::memcpy(to + i, &made, sizeof made);
         }
+        const wholes made = nearest(part(last));
+        std::memcpy(to + last, &made, sizeof(Few) * (count - last / TOGETHER));
     }
     return room.data();
 }
 #endif
 
-template <typename X>
-void by_rows(const X *x, int64_t n, int64_t inputs, const X *panels, const Product &product, const Target &t) {
+template <typename X, typename W>
+void by_rows(const X *x, int64_t n, int64_t inputs, const W *panels, const Product &product, const Target &t) {
     for (int64_t column = 0; column < product.outputs; column += PANEL) {
-        const X *panel = panels + column * inputs;
+        const W *panel = panels + column * inputs;
         int64_t row = 0;
         for (; row + ROWS <= n; row += ROWS) rows_by_panel<ROWS>(x + row * inputs, inputs, panel, row, column, product, t);
         const X *rest = x + row * inputs;
@@ -221,12 +257,12 @@ void multiply(const Model &model, const float *x, int64_t n, const Product &prod
         return by_rows(to_pairs(x, n, product.inputs), n, (product.inputs + 1) / 2, panels, product, t);
     }
 #endif
-#if defined(__AVX512VNNI__)
+#if TOGETHER
     if (model.kind == INT8) {
         static thread_local std::vector<float> scales;
-        const Bytes *bytes = to_bytes(x, n, product.inputs, scales);
+        const Few *whole = to_whole(x, n, product.inputs, scales);
         t.row_scale = scales.data();
-        return by_rows(bytes, n, (product.inputs + 3) / 4, static_cast<const Bytes *>(product.panels), product, t);
+        return by_rows(whole, n, (product.inputs + TOGETHER - 1) / TOGETHER, static_cast<const Weights *>(product.panels), product, t);
     }
 #endif
     by_rows(x, n, product.inputs, static_cast<const float *>(product.panels), product, t);
@@ -337,14 +373,12 @@ extern "C" {
 
 int64_t panel() { return PANEL; }
 
-// Whether there are products of this kind.
-int64_t multiplies(int64_t kind) {
+// How many inputs' weights stand side by side in products of this kind; 0: there are no such products here.
+int64_t together(int64_t kind) {
 #if defined(__AVX512BF16__)
-    if (kind == BFLOAT16) return 1;
+    if (kind == BFLOAT16) return 2;
 #endif
-#if defined(__AVX512VNNI__)
-    if (kind == INT8) return 1;
-#endif
+    if (kind == INT8) return TOGETHER;
     return kind == FLOAT32;
 }
 
