@@ -194,7 +194,7 @@ inline void rows_by_panel(const Few *x, int64_t count, const Weights *panel, int
     finish_rows<R>(made, row, column, product, t);
 }
 
-// Round the whole rows to the nearest numbers, halves to even ones, and keep the scale of each.
+// Make rows whole numbers, the nearest ones, halves the even ones, and keep each row's scale.
 const Few *to_whole(const float *x, int64_t n, int64_t inputs, std::vector<float> &scales) {
     static thread_local std::vector<Few> room;
     const int64_t count = (inputs + TOGETHER - 1) / TOGETHER;
@@ -213,9 +213,9 @@ const Few *to_whole(const float *x, int64_t n, int64_t inputs, std::vector<float
         vec most = part(last);
         most = maximum(most, -most);
         for (int64_t i = 0; i < last; i += LANES) most = maximum(most, maximum(load(from + i), -load(from + i)));
-        const float largest_one = largest(most);
-        scales[row] = largest_one / 127.0f;
-        const float steps = largest_one > 0 ? 127.0f / largest_one : 0.0f;
+        const float furthest = largest(most);
+        scales[row] = furthest / 127.0f;
+        const float steps = furthest > 0 ? 127.0f / furthest : 0.0f;
         auto nearest = [&](vec v) {
             const ivec whole = (ivec)(v * steps + ROUND) - (ivec)(vec{} + ROUND) + (TOGETHER == 4 ? 128 : 0);
             return __builtin_convertvector(whole, wholes);
