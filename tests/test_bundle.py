@@ -12,6 +12,7 @@ from heedful import bundle
 from heedful.config import to_table
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
+from heedful.model.ensemble import Ensemble
 from heedful.text.vocabulary import VocabularyConfig, learn
 from heedful.translator import Translator
 
@@ -173,7 +174,7 @@ def test_a_manifest_edited_by_hand_is_refused(copy):
 def test_a_newer_format_asks_for_an_upgrade(copy):
     path = copy / "model.toml"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(f"format = {bundle.FORMAT}", f"format = {bundle.FORMAT + 1}"), encoding="utf-8")
+    path.write_text(text.replace(f"format = {bundle.FORMAT}", f"format = {bundle.ENSEMBLE + 1}"), encoding="utf-8")
     with pytest.raises(HeedfulError, match="upgrade heedful"):
         bundle.load(copy)
 
@@ -197,3 +198,26 @@ def test_a_folder_comes_before_a_model_in_the_box_of_the_same_name(tmp_path, mon
     assert bundle.locate("xx-yy") == Path("xx-yy")
     with pytest.raises(HeedfulError, match="models in the box: xx-yy"):
         bundle.load(Path("nowhere"))
+
+
+def test_an_ensemble_is_one_folder_that_translates_as_its_members_together(made, tmp_path, tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    models = [made[1].model, tiny_model(seed=2, d_model=20, source_size=size, target_size=size)]
+    write(tmp_path / "b", models[1], toy_vocabulary)
+    bundle.unite([made[0], tmp_path / "b"], tmp_path / "ab")
+    bundle.unite([tmp_path / "ab", made[0]], tmp_path / "aba")
+    for folder, members in ((tmp_path / "ab", models), (tmp_path / "aba", [*models, models[0]])):
+        shutil.copytree(folder, tmp_path / "copy", dirs_exist_ok=True)
+        loaded = Translator.load(tmp_path / "copy")
+        assert loaded.search == SEARCH
+        assert translations(loaded) == translations(Translator(Ensemble(members), toy_vocabulary, SEARCH))
+
+
+def test_models_that_do_not_belong_together_are_not_put_together(made, copy, tmp_path, tiny_model):
+    vocabulary = learn(["a cat", "a dog"] * 7, ["eine Katze", "ein Hund"] * 5, VocabularyConfig(size=277))
+    write(tmp_path / "other", tiny_model(source_size=277, target_size=277), vocabulary)
+    with pytest.raises(HeedfulError, match="vocabulary is not that of"):
+        bundle.unite([made[0], tmp_path / "other"], tmp_path / "out")
+    with pytest.raises(HeedfulError, match="exists already"):
+        bundle.unite([made[0], copy], copy)
+    assert not (tmp_path / "out").exists()

@@ -29,11 +29,12 @@ from heedful import files
 from heedful.config import Table, from_table, read_toml
 from heedful.errors import HeedfulError
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.ensemble import Ensemble
 from heedful.model.family import build_model
 from heedful.model.settings import ModelConfig
 from heedful.text.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT, ENSEMBLE = 1, 2  # an ensemble has a format of its own: older versions refuse it, and read all else
 WEIGHTS = "weights.safetensors"
 BOX = Path(__file__).with_name("models")  # the models that come with heedful
 
@@ -80,6 +81,49 @@ def describe(
     _write_manifest(folder, manifest)
 
 
+def unite(folders: Sequence[Path], out: Path) -> None:
+    """Write a bundle that translates with the mean of several ones' probabilities; search settings are the first's.
+
+    Raises:
+        HeedfulError: there is something at `out`, or the models differ in vocabulary or languages.
+    """
+    if out.exists():
+        raise HeedfulError(f"{out}: exists already; give another --out")
+    manifests = [read_manifest(folder) for folder in folders]
+    first, vocabulary = manifests[0], Vocabulary.load(folders[0])
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if Vocabulary.load(folder).files() != vocabulary.files():
+            raise HeedfulError(
+                f"{folder}: its vocabulary is not that of {folders[0]}; train both on the same text with the same "
+                f"vocabulary settings"
+            )
+        if manifest["languages"] != first["languages"]:
+            raise HeedfulError(f"{folder}: translates between other languages than {folders[0]}; leave it out")
+    tensors: dict[str, Tensor] = {}
+    members: list[Table] = []
+    for folder, manifest in zip(folders, manifests, strict=True):
+        for name, tensor in read_weights(folder / WEIGHTS).items():
+            place, own = _place(name) if manifest["format"] == ENSEMBLE else (0, name)
+            tensors[f"members.{len(members) + place}.{own}"] = tensor
+        members += _members(manifest)
+    data = dict.fromkeys(m["provenance"]["data"] for m in manifests if "data" in m["provenance"])
+    with files.replacing(out) as aside:
+        aside.mkdir()
+        vocabulary.save(aside)
+        write_weights(aside / WEIGHTS, tensors)
+        manifest: Table = {
+            "format": ENSEMBLE,
+            "family": "ensemble",
+            **{key: first[key] for key in ("languages", "capitals", "symbols", "search")},
+            "members": members,
+            "provenance": {"members": [folder.name for folder in folders]},
+            "checksums": {name: files.sha256(aside / name) for name in vocabulary.files()},
+        }
+        if data:
+            manifest["provenance"]["data"] = " ".join(data)
+        _write_manifest(aside, manifest)
+
+
 def keep_alignment(folder: Path, attention: str, agreement: float) -> None:
     """Note in model.toml which attention aligns words, and the share of links in which it agreed."""
     manifest = read_manifest(folder)
@@ -108,7 +152,7 @@ def read_manifest(folder: Path) -> Table:
     manifest = read_toml(folder / "model.toml")
     if not isinstance(manifest.get("format"), int):
         raise HeedfulError(f"{folder / 'model.toml'}: altered since it was written; copy the model folder again")
-    if manifest["format"] > FORMAT:
+    if manifest["format"] > ENSEMBLE:
         raise HeedfulError(f"{folder}: written by a newer heedful (format {manifest['format']}); upgrade heedful")
     checksums = dict(manifest.get("checksums", {}))
     own = checksums.pop("model.toml", None)
@@ -128,10 +172,26 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     """
     manifest = read_manifest(folder)
     vocabulary = Vocabulary.load(folder)
-    config = from_table(ModelConfig, manifest["model"], str(folder / "model.toml"))
-    model = build_model(config, *vocabulary.sizes)
+    models = [build_model(config, *vocabulary.sizes) for config in model_configs(folder, manifest)]
+    model = Ensemble(models) if manifest["format"] == ENSEMBLE else models[0]
     put_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return Bundle(folder, model.to(device).eval(), vocabulary, manifest)
+
+
+def model_configs(folder: Path, manifest: Table) -> list[ModelConfig]:
+    """Return the sizes of the model in `folder`: one, or one for each member of an ensemble."""
+    return [from_table(ModelConfig, table, str(folder / "model.toml")) for table in _members(manifest)]
+
+
+def _members(manifest: Table) -> list[Table]:
+    members: list[Table] = manifest["members"] if manifest["format"] == ENSEMBLE else [manifest["model"]]
+    return members
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Split the name of a parameter of an ensemble into the member's number and its own name."""
+    _, number, own = name.split(".", 2)
+    return int(number), own
 
 
 def take_weights(model: nn.Module) -> dict[str, Tensor]:

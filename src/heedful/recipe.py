@@ -95,6 +95,8 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
 def _begun(folder: Path, table: Table, where: str) -> Table:
     """Return the sizes and the vocabulary of the model in `folder`; settings of `table` must agree with them."""
     manifest = bundle.read_manifest(folder)
+    if manifest["format"] == bundle.ENSEMBLE:
+        raise HeedfulError(f"{where}: {folder} is an ensemble, which cannot be trained; start from one of its members")
     written = read_toml(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else {}
     begun: Table = {
         "model": manifest["model"],

@@ -27,6 +27,7 @@ from heedful.heap import keep_heap
 from heedful.model.ablation import without
 from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
 from heedful.model.inference import Inference, State, Weights
 from heedful.model.recorder import Maps, parse_head, recording
 from heedful.model.transformer import Transformer
@@ -89,15 +90,9 @@ class Translator:
         """The model as search uses it, with the weights that it had when this was first asked for."""
         if self.device.type == "cpu":
             keep_heap()
-        if not isinstance(self.model, Transformer):
-            if self.weights != "float32":
-                raise HeedfulError(f"{self.weights} weights are for Transformers: leave --weights out")
-            return cast(Inference, self.model)  # steps by itself, by the same calls
-        if can_compile(self.model, self.weights):
-            return cast(Inference, CompiledInference(self.model, self.weights))  # its twin: the same calls
-        if self.weights == "int8":
-            raise HeedfulError("int8 weights need a C++ compiler and a processor with AVX2: leave --weights out")
-        return Inference(self.model, self.weights)
+        if isinstance(self.model, Ensemble):
+            return cast(Inference, EnsembleInference([_engine(one, self.weights) for one in members_of(self.model)]))
+        return _engine(self.model, self.weights)
 
     def translate(
         self,
@@ -371,6 +366,19 @@ class Translator:
             score = total / length_penalty(len(target), self.search.length_penalty)
             outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), links))
         return outputs
+
+
+def _engine(model: EncoderDecoder, weights: Weights) -> Inference:
+    """Return what takes the steps of a search with this model; all engines have the same calls."""
+    if not isinstance(model, Transformer):
+        if weights != "float32":
+            raise HeedfulError(f"{weights} weights are for Transformers: leave --weights out")
+        return cast(Inference, model)  # steps by itself
+    if can_compile(model, weights):
+        return cast(Inference, CompiledInference(model, weights))
+    if weights == "int8":
+        raise HeedfulError("int8 weights need a C++ compiler and a processor with AVX2: leave --weights out")
+    return Inference(model, weights)
 
 
 def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:

@@ -134,6 +134,26 @@ def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tm
     assert "parameters" in heedful("info", tmp_path / "mean").stdout
 
 
+def test_an_ensemble_is_a_model_for_every_command_but_training(trained, tmp_path):
+    both = tmp_path / "both"
+    for arguments in (
+        ("average", trained / "model", "--last", "2", "--out", tmp_path / "mean"),
+        ("ensemble", trained / "model", tmp_path / "mean", "--out", both),
+        ("translate", both),
+        ("attend", both, "a b"),
+    ):
+        ran = heedful(*arguments, text="a b\n")
+        assert ran.returncode == 0, ran.stderr
+    described, alone = (json.loads(heedful("info", folder, "--json").stdout) for folder in (both, trained / "model"))
+    assert described["parameters"] == {part: 2 * count for part, count in alone["parameters"].items()}
+    assert "model, mean" in heedful("info", both).stdout
+    again = heedful("ensemble", trained / "model", tmp_path / "mean", "--out", both)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    refused = heedful("train", trained / "toy.toml", "--start-from", both, "--out", tmp_path / "more")
+    assert refused.returncode == 2
+    assert "start from one of its members" in refused.stderr
+
+
 def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_path):
     written = [part for name in ("html", "plot", "npz") for part in (f"--{name}", tmp_path / f"a.{name}")]
     written[3] = tmp_path / "a.svg"

@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": "Serve models over HTTP, with a page to look inside.",
     "align": "Find which attention head aligns words, and keep it in the model.",
     "average": "Average checkpoints into a new model.",
+    "ensemble": "Put models together into one: the mean of their probabilities.",
     "info": "Describe a model: parameters, cost, provenance.",
     "demo": "Learn to pronounce English in three minutes.",
     "lab list": "List the experiments on the paper's claims.",

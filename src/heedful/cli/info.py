@@ -1,15 +1,15 @@
 """`heedful info`."""
 
 import json
+from collections import Counter
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from heedful.bundle import WEIGHTS, read_manifest, read_weights
+from heedful.bundle import WEIGHTS, model_configs, read_manifest, read_weights
 from heedful.cli.settings import Bundle
-from heedful.config import from_table
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.settings import ModelConfig
 
@@ -24,10 +24,12 @@ def info(
     """Describe a model: parameters, FLOPs per token, sizes, search defaults, provenance; verifies its files."""
     manifest = read_manifest(bundle)
     read_weights(bundle / WEIGHTS)
-    config = from_table(ModelConfig, manifest["model"], str(bundle))
+    configs = model_configs(bundle, manifest)
     source, target = manifest["symbols"]["source"], manifest["symbols"]["target"]
-    counted = parameters(config, source, target)
-    flops = forward_flops(config, target, length, length)
+    counted, flops = Counter[str](), Counter[str]()
+    for config in configs:
+        counted.update(parameters(config, source, target))
+        flops.update(forward_flops(config, target, length, length))
     size = (bundle / WEIGHTS).stat().st_size
     if json_:
         described = {"parameters": counted, "flops": flops, "length": length, "bytes": size, **manifest}
@@ -36,12 +38,8 @@ def info(
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    layers = f"{config.family}, {config.encoder_layers}+{config.decoder_layers} layers, d_model {config.d_model}"
-    own = {
-        "transformer": f", d_ff {config.d_ff}, {config.heads} heads, {config.normalization}-norm",
-        "convolution": f", kernel {config.kernel}",
-    }
-    table.add_row("model", layers + own.get(config.family, ""))
+    for number, config in enumerate(configs):
+        table.add_row("model" if number == 0 else "and", _sizes(config))
     parts = ", ".join(f"{name} {count:,}" for name, count in counted.items())
     table.add_row("parameters", f"{sum(counted.values()):,} ({parts})")
     table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols")
@@ -61,5 +59,14 @@ def info(
         aligns, agrees = manifest["alignment"]["attention"], manifest["alignment"]["agreement"]
         table.add_row("alignment", f"{aligns}, which agrees with a lexicon in {100 * agrees:.0f} % of its links")
     for key, value in manifest["provenance"].items():
-        table.add_row(key, str(value))
+        table.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
     Console(highlight=False).print(table)
+
+
+def _sizes(config: ModelConfig) -> str:
+    layers = f"{config.family}, {config.encoder_layers}+{config.decoder_layers} layers, d_model {config.d_model}"
+    own = {
+        "transformer": f", d_ff {config.d_ff}, {config.heads} heads, {config.normalization}-norm",
+        "convolution": f", kernel {config.kernel}",
+    }
+    return layers + own.get(config.family, "")

@@ -14,6 +14,7 @@ from heedful.data.batches import Batch
 from heedful.decoding.search import SearchConfig
 from heedful.inspection.cost import forward_flops, search_flops
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.ensemble import members_of
 from heedful.model.inference import Encoded, Inference, State
 from heedful.text.vocabulary import PAD
 from heedful.training.loop import TrainingConfig, batch_loss, scale_and_clip
@@ -134,8 +135,9 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     symbols = translator.vocabulary.sizes[1]
     for source, best in zip(sources, outputs, strict=True):
         found.tokens += len(best[0].ids)
-        work = search_flops(translator.model.config, symbols, len(source), len(best[0].ids), config.width)
-        found.flops += sum(work.values())
+        for model in members_of(translator.model):
+            work = search_flops(model.config, symbols, len(source), len(best[0].ids), config.width)
+            found.flops += sum(work.values())
     return found
 
 

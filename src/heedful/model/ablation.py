@@ -9,7 +9,7 @@ from heedful.model.convolution import Convolution
 from heedful.model.convolution import DecoderLayer as ConvolutionLayer
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.lstm import LSTM
-from heedful.model.recorder import attentions, parse_head
+from heedful.model.recorder import attentions, parse_head, seen
 from heedful.model.transformer import MultiHeadAttention
 
 
@@ -24,17 +24,18 @@ def without(model: EncoderDecoder, names: Iterable[str]) -> EncoderDecoder:
         HeedfulError: there is no such head, with those that there are.
     """
     changed = copy.deepcopy(model)
-    found = dict(attentions(changed))
+    shown = seen(changed)
+    found = dict(attentions(shown))
     for name in names:
         place, head = parse_head(name, {key: _heads(module) for key, module in found.items()})
         attention = found[place]
         if isinstance(attention, MultiHeadAttention):
             weight_DHV = attention.output.weight.view(attention.output.out_features, attention.heads, -1)
             weight_DHV[:, slice(None) if head is None else head] = 0.0
-        elif isinstance(changed, LSTM) and changed.join is not None:
-            changed.join.weight[:, : changed.config.d_model] = 0.0
-        elif isinstance(changed, Convolution):
-            layer = changed.decoder[int(place.partition(".")[2])]
+        elif isinstance(shown, LSTM) and shown.join is not None:
+            shown.join.weight[:, : shown.config.d_model] = 0.0
+        elif isinstance(shown, Convolution):
+            layer = shown.decoder[int(place.partition(".")[2])]
             assert isinstance(layer, ConvolutionLayer)
             for parameter in layer.output.parameters():
                 parameter.zero_()

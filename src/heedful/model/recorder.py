@@ -14,6 +14,7 @@ from heedful.model import convolution, transformer
 from heedful.model.convolution import Convolution
 from heedful.model.dot_product import DotProductAttention
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.ensemble import Ensemble, members_of
 from heedful.model.lstm import LSTM
 from heedful.model.transformer import MultiHeadAttention, Transformer
 
@@ -41,8 +42,16 @@ def recording(model: EncoderDecoder) -> Iterator[Maps]:
             attention.observer = None
 
 
+def seen(model: EncoderDecoder) -> EncoderDecoder:
+    """Return the model that views show: itself, or the first member of an ensemble that has attention."""
+    if not isinstance(model, Ensemble):
+        return model
+    return next((member for member in members_of(model) if any(attentions(member))), model)
+
+
 def attentions(model: EncoderDecoder) -> Iterator[tuple[str, Attention]]:
-    """Yield each attention of a model with its name, in the order of the layers."""
+    """Yield each attention of a model with its name, in the order of the layers; of an ensemble, `seen`'s."""
+    model = seen(model)
     if isinstance(model, LSTM) and model.cross_attention is not None:
         yield "cross.0", model.cross_attention
     if isinstance(model, Transformer):
