@@ -111,7 +111,7 @@ def unite(folders: Sequence[Path], out: Path) -> None:
         aside.mkdir()
         vocabulary.save(aside)
         write_weights(aside / WEIGHTS, tensors)
-        manifest: Table = {
+        united: Table = {
             "format": ENSEMBLE,
             "family": "ensemble",
             **{key: first[key] for key in ("languages", "capitals", "symbols", "search")},
@@ -120,8 +120,8 @@ def unite(folders: Sequence[Path], out: Path) -> None:
             "checksums": {name: files.sha256(aside / name) for name in vocabulary.files()},
         }
         if data:
-            manifest["provenance"]["data"] = " ".join(data)
-        _write_manifest(aside, manifest)
+            united["provenance"]["data"] = " ".join(data)
+        _write_manifest(aside, united)
 
 
 def keep_alignment(folder: Path, attention: str, agreement: float) -> None:
