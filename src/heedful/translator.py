@@ -178,31 +178,39 @@ class Translator:
         return [results[i] for i in range(len(sources))]
 
     @torch.inference_mode()
-    def explain(self, text: str, config: SearchConfig | None = None) -> Explanation:
+    def explain(self, text: str, config: SearchConfig | None = None, *, rank: int = 1) -> Explanation:
         """Translate one text, and return all that can be seen of how: attention, probabilities, the beam's tree.
 
+        With `rank` it is not the best output that is looked into, but the second, third, ... of the beam.
+
         Raises:
-            HeedfulError: there is nothing in the text to translate.
+            HeedfulError: there is nothing in the text to translate, or the search does not find so many outputs.
         """
+        config = config or self.search
+        config = replace(config, n_best=max(config.n_best, rank))
+        if not 1 <= rank <= config.width:
+            raise HeedfulError(f"no output of rank {rank}: the beam is {config.width} wide; choose from 1, or widen it")
         shouted = self.capitals and is_shouted(text)
         [source] = self.vocabulary.encode_source([text.lower() if shouted else text])
         if len(source) < 2:
             raise HeedfulError("nothing to explain: the text is empty; give a sentence")
         tree = Tree()
-        [found] = self._search([source], config or self.search, [0], None, tree.watch)
+        [found] = self._search([source], config, [0], None, tree.watch)
+        if rank > len(found):
+            raise HeedfulError(f"no output of rank {rank}: the search found {len(found)}; choose one of them")
         outputs = [self._output(hypothesis, shouted) for hypothesis in found]
-        best = outputs[0]
-        batch = batch_of([source], [best.ids]).to(self.device)
+        chosen = outputs[rank - 1]
+        batch = batch_of([source], [chosen.ids]).to(self.device)
         with recording(self.model) as maps:
             memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
             hidden_BTD = self.model.decode(batch.target_in_BT, memory)
         log_TV = self.model.logits(hidden_BTD)[0].float().log_softmax(-1)
-        pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(best.ids, "target")
+        pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(chosen.ids, "target")
         weights_TS = alignment_weights(maps, 0, self.aligner)
         return Explanation(
             source=text,
-            text=best.text,
-            score=best.score,
+            text=chosen.text,
+            score=chosen.score,
             source_pieces=pieces[0],
             target_pieces=pieces[1],
             source_words=words_of_pieces(pieces[0]),
@@ -210,7 +218,8 @@ class Translator:
             log_probabilities=log_TV.gather(1, batch.target_out_BT[0][:, None])[:, 0].tolist(),
             alignment=[] if weights_TS is None else align_words(weights_TS, *pieces),
             alternatives=[(output.text, output.score) for output in outputs],
-            tree=tree.finish(best.ids, lambda ids: self.vocabulary.pieces(ids, "target")),
+            rank=rank,
+            tree=tree.finish(chosen.ids, lambda ids: self.vocabulary.pieces(ids, "target")),
             aligner=self.aligner or alignment_layer(maps) or "",
             attention={name: uses[0][0].float().cpu().numpy() for name, uses in maps.items()},
         )

@@ -94,6 +94,22 @@ def test_the_tree_holds_the_beam_and_the_way_to_the_best(toy_vocabulary, beam):
         assert len(alive) <= beam
 
 
+def test_every_output_of_the_beam_can_be_looked_into(toy_vocabulary):
+    made = translator(toy_vocabulary)
+    [expected] = made.translate([TEXT], SearchConfig(beam=3, n_best=3, max_extra=3))
+    seen = [made.explain(TEXT, SearchConfig(beam=3, max_extra=3), rank=rank) for rank in (1, 2, 3)]
+    assert [found.text for found in seen] == [output.text for output in expected]
+    for rank, (found, output) in enumerate(zip(seen, expected, strict=True), start=1):
+        assert found.rank == rank
+        assert found.alternatives[rank - 1] == (found.text, found.score)
+        assert sum(found.log_probabilities) == pytest.approx(output.log_probability, abs=1e-3)
+        assert [branch.piece for branch in found.tree if branch.best] == found.target_pieces
+        assert found.attention["cross.0"].shape == (4, len(output.ids), len(found.source_pieces))
+    for rank in (0, 4):
+        with pytest.raises(HeedfulError, match=f"no output of rank {rank}"):
+            made.explain(TEXT, SearchConfig(beam=3, max_extra=3), rank=rank)
+
+
 def test_an_empty_text_is_refused(toy_vocabulary):
     with pytest.raises(HeedfulError, match="nothing to explain"):
         translator(toy_vocabulary).explain("")

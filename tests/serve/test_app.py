@@ -133,6 +133,9 @@ def test_explain_has_everything_the_page_shows(serving, boxed):
     assert len(found["positions"]) == len(found["source_pieces"])
     other = client.post("/explain", json={**text, "without": ["cross.0", "cross.1"]}).json()
     assert other["text"] != found["text"]
+    second = client.post("/explain", json={**text, "rank": 2}).json()
+    assert [second["text"], second["score"]] == second["alternatives"][1]
+    assert client.post("/explain", json={**text, "rank": 99}).status_code == 400
     assert client.post("/explain", json={**text, "sentence": 2}).status_code == 400
     assert client.post("/explain", json={**text, "without": ["cross.9"]}).status_code == 400
     assert client.post("/explain", json={**text, "layer": 9}).status_code == 400

@@ -166,6 +166,9 @@ def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_pa
         assert arrays["cross.0"].shape[1:] == (len(arrays["target_pieces"]), len(arrays["source_pieces"]))
     table = json.loads(heedful("attend", trained / "model", "--json", text="a b c\n").stdout)
     assert table["source"] == "a b c"
+    two = heedful("translate", trained / "model", "--n-best", "2", "--beam", "4", text="a b c\n").stdout.splitlines()
+    second = json.loads(heedful("attend", trained / "model", "a b c", "--json", "--beam", "4", "--rank", "2").stdout)
+    assert second["text"] == two[1].split("\t")[2]
     without = json.loads(heedful("attend", trained / "model", "a b c", "--json", "--without", "cross.0").stdout)
     assert without["score"] != table["score"]
 

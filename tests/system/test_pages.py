@@ -141,6 +141,11 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
         assert page.locator(f"#view {shown}").count() > 0
     page.get_by_role("tab", name="Positions").press("ArrowRight")
     assert page.get_by_role("tab", name="Alternatives").get_attribute("aria-selected") == "true"
+    second = page.locator("#view button").nth(1)
+    text = second.inner_text()
+    second.click()
+    page.locator("#view button[aria-pressed=true]", has_text=text).wait_for()
+    assert page.locator("#words .target").inner_text().strip() == text
     page.get_by_role("tab", name="Step by step").click()
     page.get_by_role("button", name="Next").click()
     assert "step 2 of 13" in page.locator("#view").inner_text()

@@ -35,6 +35,7 @@ def attend(
     without: Annotated[
         tuple[str, ...], Parameter(help="Switch off a head, cross.3.1, or all of a layer, cross.3; repeatable")
     ] = (),
+    rank: Annotated[int, Parameter(help="Which of the beam's outputs to look into; 1 = the best")] = 1,
     html: Annotated[Path | None, Parameter(help="Write a web page: one file, all layers and heads")] = None,
     plot: Annotated[Path | None, Parameter(help="Draw all layers and heads into a picture: .png, .svg, .pdf")] = None,
     kind: Annotated[Literal["cross", "encoder", "decoder"], Parameter(help="Which attention --plot draws")] = "cross",
@@ -52,7 +53,7 @@ def attend(
     if without:
         translator = translator.without(*without)
     config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
-    found = translator.explain(text or sys.stdin.readline().rstrip("\n"), config)
+    found = translator.explain(text or sys.stdin.readline().rstrip("\n"), config, rank=rank)
     if html:
         files.write_text(html, attention_page(found))
     if plot:

@@ -24,7 +24,7 @@ class Branch:
     log_probability: float
     piece: str = ""
     ended: bool = False
-    best: bool = False  # on the way to the best output
+    best: bool = False  # on the way to the output that is explained, the best one if no other was asked for
 
 
 class Tree:
@@ -42,10 +42,10 @@ class Tree:
             if total > NEVER / 2:
                 self._add(tuple(ids), total, ended=False)
 
-    def finish(self, best: Sequence[int], pieces: Callable[[list[int]], list[str]]) -> list[Branch]:
-        """Mark the way to the best output, and name all symbols."""
-        for length in range(1, len(best) + 1):
-            self.branches[self._numbers[tuple(best[:length])]].best = True
+    def finish(self, output: Sequence[int], pieces: Callable[[list[int]], list[str]]) -> list[Branch]:
+        """Mark the way to an output, and name all symbols."""
+        for length in range(1, len(output) + 1):
+            self.branches[self._numbers[tuple(output[:length])]].best = True
         for branch, piece in zip(self.branches, pieces([branch.symbol for branch in self.branches]), strict=True):
             branch.piece = piece
         return self.branches
@@ -76,7 +76,8 @@ class Explanation:
     target_words: list[int]
     log_probabilities: list[float]  # of each target piece after those before it
     alignment: list[tuple[int, int]]  # word by word, source and target
-    alternatives: list[tuple[str, float]]  # the n best with their scores, this one first
+    alternatives: list[tuple[str, float]]  # the n best with their scores, best first
+    rank: int  # which of them this is; 1 = the best
     tree: list[Branch]
     aligner: str  # the attention that the alignment is taken from: a layer, or one head of it
     attention: Maps = field(repr=False)

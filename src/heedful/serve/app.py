@@ -81,6 +81,7 @@ class ExplainRequest(BaseModel):
     target: str = Field(description="Code of the language to write")
     sentence: int = Field(0, ge=0, description="Which sentence, from 0")
     without: list[str] = Field([], max_length=256, description='Heads switched off: "cross.1.0", or "cross.1" for all')
+    rank: int = Field(1, ge=1, description="Which of the beam's outputs is explained; 1 = the best")
     layer: int = Field(0, ge=0, description="Encoder layer of the worked example")
     head: int = Field(0, ge=0, description="Its head")
     api_key: str = Field("", description="Needed where the server was started with --keys")
@@ -224,7 +225,7 @@ class Server:
         heads = tuple(sorted(set(wanted.without)))
         translator = self.ablated(pair, heads) if heads else whole
         beam = max(whole.search.beam, 4)
-        found = translator.explain(text, replace(whole.search, beam=beam, n_best=beam, sample=False))
+        found = translator.explain(text, replace(whole.search, beam=beam, n_best=beam, sample=False), rank=wanted.rank)
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
         if isinstance(whole.model, Transformer):
             example = steps_of(whole, text, wanted.layer, wanted.head)

@@ -285,11 +285,18 @@ export function tree(explanation) {
   return make("div", { class: "wide" }, svg);
 }
 
-export function alternatives(explanation) {
+// The best outputs of the beam; with `options.choose`, a button each, that is told the output's rank.
+export function alternatives(explanation, options = {}) {
   const table = make("table", {});
-  for (const [text, score] of explanation.alternatives) {
-    table.append(make("tr", {}, make("td", {}, score.toFixed(2)), make("td", {}, text)));
-  }
+  explanation.alternatives.forEach(([text, score], i) => {
+    const shown = i + 1 === explanation.rank;
+    let what = shown ? make("b", {}, text) : text;
+    if (options.choose) {
+      what = make("button", { type: "button", "aria-pressed": String(shown) }, text);
+      what.addEventListener("click", () => options.choose(i + 1));
+    }
+    table.append(make("tr", {}, make("td", {}, score.toFixed(2)), make("td", {}, what)));
+  });
   return table;
 }
 

@@ -6,7 +6,10 @@ const at = (id) => document.getElementById(id);
 const WAIT = 250; // milliseconds after the last key
 const EXAMPLES = { en: "The little dog sleeps on the old sofa.", de: "Der kleine Hund schläft auf dem alten Sofa." };
 const VIEWS = {
-  Alternatives: (found) => [make("p", { class: "quiet" }, "The best outputs of the beam, with their scores."), alternatives(found)],
+  Alternatives: (found) => [
+    make("p", { class: "quiet" }, "The best outputs of the beam, with their scores. Choose one to look into it in all views."),
+    alternatives(found, { choose }),
+  ],
   Attention: (found) => [attention(found, attentionOptions)],
   "Step by step": (found) => [steps(found, stepOptions)],
   Beam: (found) => [
@@ -22,6 +25,7 @@ const attentionOptions = { switched: toggle };
 const stepOptions = {};
 let pairs = [];
 let sentence = 0;
+let rank = 1; // which of the beam's outputs is looked into
 let without = new Set();
 let view = "Attention";
 let found;
@@ -73,13 +77,14 @@ async function explain(wanted, signal) {
     at("inside").hidden = true;
     return;
   }
-  const body = { ...wanted, sentence, without: [...without] };
+  const body = { ...wanted, sentence, rank, without: [...without] };
   try {
     found = await ask("/explain", body, signal);
   } catch (error) {
-    if (!sentence || error.name === "AbortError") throw error;
-    sentence = 0; // the text has become shorter
-    found = await ask("/explain", { ...body, sentence }, signal);
+    if ((!sentence && rank === 1) || error.name === "AbortError") throw error;
+    sentence = 0; // the text has become shorter, or the beam's outputs fewer
+    rank = 1;
+    found = await ask("/explain", { ...body, sentence, rank }, signal);
   }
   at("inside").hidden = false;
   at("sentences").hidden = found.sentences.length < 2;
@@ -95,8 +100,13 @@ async function explain(wanted, signal) {
 
 function sentenceButton(text, number) {
   const button = make("button", { type: "button", "aria-pressed": String(number === found.sentence) }, text);
-  button.addEventListener("click", () => { sentence = number; translate(); });
+  button.addEventListener("click", () => { sentence = number; rank = 1; translate(); });
   return button;
+}
+
+function choose(number) {
+  rank = number;
+  translate();
 }
 
 function toggle(name) {
@@ -138,6 +148,7 @@ function makeTabs() {
 
 at("text").addEventListener("input", () => {
   clearTimeout(timer);
+  rank = 1;
   timer = setTimeout(translate, WAIT);
 });
 at("key").addEventListener("change", translate);
@@ -145,6 +156,7 @@ at("key-field").addEventListener("submit", (event) => event.preventDefault());
 at("pair").addEventListener("change", () => {
   without.clear();
   sentence = 0;
+  rank = 1;
   translate();
 });
 at("copy").addEventListener("click", async () => {
