@@ -50,8 +50,8 @@ void softmax(float *x, int64_t n) {  // with room for a whole vector behind x[n 
         store(x + i, e);
         s += e;
     }
-    float scale = 1.0f / sum(s);
-    for (int64_t i = 0; i < n; i++) x[i] *= scale;
+    const vec scale = vec{} + 1.0f / sum(s);
+    for (int64_t i = 0; i < n; i += LANES) store(x + i, load(x + i) * scale);
 }
 
 struct Room {  // memory that stays between calls
@@ -456,10 +456,13 @@ void logits(const Model *m, const float *hidden, int64_t n, float *out) { multip
 // log(sum(exp(x))) of each row [n, symbols].
 void log_sum_exp(const float *x, int64_t n, int64_t symbols, float *out) {
     for (int64_t row = 0; row < n; row++, x += symbols) {
-        vec m = vec{} - std::numeric_limits<float>::max(), s = {};
+        const vec least = vec{} - std::numeric_limits<float>::max();
+        vec m[4] = {least, least, least, least}, s = {};  // four, so that none waits for the one before it
         int64_t i = 0;
-        for (; i + LANES <= symbols; i += LANES) m = maximum(m, load(x + i));
-        float most = largest(m), total = 0;
+        for (; i + 4 * LANES <= symbols; i += 4 * LANES)
+            for (int v = 0; v < 4; v++) m[v] = maximum(m[v], load(x + i + v * LANES));
+        for (; i + LANES <= symbols; i += LANES) m[0] = maximum(m[0], load(x + i));
+        float most = largest(maximum(maximum(m[0], m[1]), maximum(m[2], m[3]))), total = 0;
         for (int64_t j = i; j < symbols; j++) most = x[j] > most ? x[j] : most;
         for (int64_t j = 0; j < i; j += LANES) s += exponential(load(x + j) - most);
         for (; i < symbols; i++) total += std::exp(x[i] - most);
@@ -492,10 +495,7 @@ void successors(float *x, const float *live, const float *log_sums, int64_t sent
             int64_t v = 0;
             for (; v + 4 * LANES <= symbols; v += 4 * LANES) {
                 vec m = maximum(maximum(load(x + v), load(x + v + LANES)), maximum(load(x + v + 2 * LANES), load(x + v + 3 * LANES)));
-                ivec better = (m + more) > totals[count - 1];
-                bool any = false;
-                for (int i = 0; i < LANES; i++) any |= better[i] != 0;
-                if (any) for (int64_t j = v; j < v + 4 * LANES; j++) offer(j);
+                if (largest(m) + more > totals[count - 1]) for (int64_t j = v; j < v + 4 * LANES; j++) offer(j);
             }
             for (; v < symbols; v++) offer(v);
         }

@@ -31,8 +31,18 @@ inline void store(float *to, vec v) { std::memcpy(to, &v, sizeof v); }
 inline float sum(vec v) { return _mm512_reduce_add_ps((__m512)v); }
 inline float largest(vec v) { return _mm512_reduce_max_ps((__m512)v); }
 #else
-inline float sum(vec v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
-inline float largest(vec v) { float m = v[0]; for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m; return m; }
+// By halves: one number after another would wait for each sum.
+typedef float quad __attribute__((vector_size(16)));
+template <typename Join>
+inline float fold(vec v, Join join) {
+    quad parts[LANES / 4];
+    std::memcpy(parts, &v, sizeof v);
+    for (int i = 1; i < LANES / 4; i++) parts[0] = join(parts[0], parts[i]);
+    const quad two = join(parts[0], quad{parts[0][2], parts[0][3], parts[0][2], parts[0][3]});
+    return join(two, quad{two[1], two[1], two[1], two[1]})[0];
+}
+inline float sum(vec v) { return fold(v, [](quad a, quad b) { return a + b; }); }
+inline float largest(vec v) { return fold(v, [](quad a, quad b) { return a > b ? a : b; }); }
 #endif
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }
 
