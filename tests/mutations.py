@@ -42,6 +42,13 @@ MUTATIONS = {
         "own.data(), position + 1, heads",
         "own.data(), position + (position == 0), heads",
     ),
+    "the whole search without patience": (
+        "native/beam.h",
+        "if (rules.patience > 0) stays",
+        "if (rules.patience > 9) stays",
+    ),
+    "the whole search ends any of those found": ("native/beam.h", "c < rules.beam && total", "total"),
+    "the whole search reads another's past": ("native/beam.h", "tokens[t][came[t]]", "tokens[t][b * width]"),
     "compiled attention's gradient without the softmax's own": (
         "native/training.cpp",
         "(load(back + i) - mean) * load(weight + i)",

@@ -335,6 +335,7 @@ class Translator:
                 keys=keys,
                 device=self.device,
                 observe=observe,
+                whole=getattr(self.inference, "search", None),  # of compiled steps alone
             )
 
     def _step(self, token_N: Tensor, state: State) -> tuple[Tensor, State]:

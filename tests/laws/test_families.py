@@ -222,6 +222,7 @@ def test_each_family_learns_and_narrow_copies_compute_nearly_the_same(settings):
     model = make(settings, dtype=torch.float32, dropout=0.1).train()
     batch = batch_of([[5, 6, 7, 3], [8, 3]], [[9, 3], [10, 11, 12, 13, 3]])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    torch.manual_seed(3)  # of dropout: else what other tests drew would decide
     losses = []
     for _ in range(40):
         loss = batch_loss(model, batch, 0.0).smoothed

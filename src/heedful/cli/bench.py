@@ -74,7 +74,8 @@ def translate(
 ) -> None:
     """Show where a translation's time goes. All search settings of `heedful translate` are flags here too.
 
-    Compiled steps are taken apart with one thread; then all threads translate the same lines once more.
+    Compiled steps are taken apart with one thread. In use such a search is one call that Python does not interrupt;
+    so the same lines are translated as a whole once more, by one thread and by all.
     """
     translator = load(bundle, device, threads, weights)
     config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
@@ -89,10 +90,11 @@ def translate(
     phases = {name: getattr(found, name) for name in ("text", "encode", "step", "select", "search")}
     counted = {"sentences": found.sentences, "target tokens": found.tokens}
     more: dict[str, float] = {}
-    if compiled and every > 1:
+    for workers in sorted({1, every}) if compiled else ():
         began = time.perf_counter()
-        all(translator.translate(text, config, batch=batch, workers=every))
-        more[f"sentences a second, {every} threads"] = len(text) / (time.perf_counter() - began)
+        all(translator.translate(text, config, batch=batch, workers=workers))
+        threads_used = "1 thread" if workers == 1 else f"{workers} threads"
+        more[f"sentences a second as a whole, {threads_used}"] = len(text) / (time.perf_counter() - began)
     _show(phases, counted, found.flops, translator.device, weights, json_, more)
 
 

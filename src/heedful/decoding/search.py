@@ -132,6 +132,7 @@ def search(
     keys: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     observe: Callable[[Beams], None] | None = None,
+    whole: Callable[..., list[list[tuple[list[int], float]]] | None] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return for each sentence its `n_best` outputs, best first.
 
@@ -147,11 +148,29 @@ def search(
         keys: a number for each sentence that its random draws depend on, so that they do not depend on the batch
         device: where the step function computes
         observe: called after each step with all hypotheses, before any sentence leaves
+        whole: a search that the engine does by itself, by the same rules, in place of steps; what is drawn, watched,
+            begun by a prefix or not to be repeated is searched by steps all the same
     """
     config.check()
     sentences, width = len(source_lengths_B), config.width
     extra = [len(prefix) for prefix in prefixes] if prefixes else [0] * sentences
     limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
+    if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
+        found = whole(
+            state,
+            limits,
+            forbidden,
+            beam=config.beam,
+            n_best=config.n_best,
+            min_length=config.min_length,
+            length_penalty=config.length_penalty,
+            patience=config.patience,
+            begin=begin,
+            end=end,
+            never=NEVER,
+        )
+        if found is not None:
+            return [[_hypothesis(ids, total, config) for ids, total in own[: config.n_best]] for own in found]
     beams = Beams(
         sentence_B=np.arange(sentences),
         limit_B=np.array(limits, dtype=np.int64),
@@ -380,13 +399,17 @@ def _finish(beams: Beams, row: int, column: int, total: float, rules: _Rules) ->
     config = rules.config
     ids = [*beams.live_BWT[row, column, 1:].tolist(), rules.end]
     finished = beams.finished[beams.sentence_B[row]]
-    finished.append(Hypothesis(ids, total, total / length_penalty(len(ids), config.length_penalty)))
+    finished.append(_hypothesis(ids, total, config))
     finished.sort(key=lambda hypothesis: -hypothesis.score)
     del finished[config.width :]
     beams.ended_B[row] += 1
     beams.any_ended = True
     if len(finished) >= config.n_best:
         beams.to_beat_B[row] = finished[config.n_best - 1].score
+
+
+def _hypothesis(ids: list[int], total: float, config: SearchConfig) -> Hypothesis:
+    return Hypothesis(ids, total, total / length_penalty(len(ids), config.length_penalty))
 
 
 def _retire(beams: Beams, rules: _Rules) -> np.ndarray | None:

@@ -5,7 +5,7 @@
 """
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from heedful.model.inference import Weights, keys_values_weight, query_weight
 from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
-from heedful.native import F32, I64, PTR, library
+from heedful.native import F32, F64, I64, PTR, library
 
 STEPS = 64  # to begin with
 
@@ -65,6 +65,15 @@ class _Model(ctypes.Structure):
         ("source_scale", F32),
         ("target_scale", F32),
         ("epsilon", F32),
+    )
+
+
+class _Rules(ctypes.Structure):
+    _fields_ = (
+        ("forbidden", PTR),
+        *((name, I64) for name in ("forbidden_count", "beam", "n_best", "min_length", "begin", "end")),
+        *((name, F64) for name in ("length_penalty", "patience")),
+        ("never", F32),
     )
 
 
@@ -211,6 +220,48 @@ class CompiledInference:
         logits_NV = torch.empty(len(hidden_ND), self._symbols)
         self._library.logits(self._self, hidden_ND.data_ptr(), len(hidden_ND), logits_NV.data_ptr())
         return logits_NV
+
+    def search(
+        self, state: State, limits: Sequence[int], forbidden: Sequence[int], **rules: int | float
+    ) -> list[list[tuple[list[int], float]]] | None:
+        """Return the outputs of each sentence, best first, as symbols and log-probability; one call for a whole search.
+
+        It is the search of decoding/search.py, which calls this, and says what the rules are; equal by test.
+        None where there are not as many learned positions as an output may be long.
+
+        Args:
+            state: of the sentences, before the first step
+            limits: longest output of each sentence
+            forbidden: symbols that never stand in an output
+            rules: beam, n_best, min_length, begin, end, length_penalty, patience, never
+        """
+        longest, sentences, beam = max(limits, default=0), len(limits), int(rules["beam"])
+        target = self._embeddings[1]
+        if target.learned is not None and longest > target.learned.num_embeddings - target.first:
+            return None
+        forbidden_F, limit_B = np.array(forbidden, dtype=np.int64), np.array(limits, dtype=np.int64)
+        ids_BWT = np.empty((sentences, beam, longest), dtype=np.int64)
+        length_BW = np.empty((sentences, beam), dtype=np.int64)
+        total_BW = np.empty((sentences, beam), dtype=np.float32)
+        asked = _Rules(forbidden_F.ctypes.data, len(forbidden_F), **rules)
+        self._library.search(
+            self._self,
+            ctypes.byref(asked),
+            state.memory.data_ptr(),
+            state.offset_B.ctypes.data,
+            sentences,
+            limit_B.ctypes.data,
+            longest,
+            self._target_positions(longest),
+            ids_BWT.ctypes.data,
+            length_BW.ctypes.data,
+            total_BW.ctypes.data,
+        )
+        found = zip(ids_BWT, length_BW.tolist(), total_BW.tolist(), strict=True)
+        return [
+            [(ids_WT[w, :length].tolist(), totals[w]) for w, length in enumerate(lengths) if length]
+            for ids_WT, lengths, totals in found
+        ]
 
     def _target_positions(self, length: int) -> int:
         """Return the address of the first `length` positions, or of more: asked for at every step, made seldom."""

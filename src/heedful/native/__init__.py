@@ -25,7 +25,7 @@ OPTIONS = ("-O2", "-fpeel-loops", "-std=c++17", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 Name = Literal["search", "training"]
 _making = threading.Lock()
-I64, U64, F32, PTR = ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_void_p
+I64, U64, F32, F64, PTR = ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_double, ctypes.c_void_p
 SIGNATURES: dict[Name, dict[str, list[type]]] = {
     "search": {
         "panel": [],
@@ -36,6 +36,7 @@ SIGNATURES: dict[Name, dict[str, list[type]]] = {
         "logits": [PTR, PTR, I64, PTR],
         "log_sum_exp": [PTR, I64, I64, PTR],
         "successors": [PTR, PTR, PTR, I64, I64, I64, PTR, I64, F32, I64, PTR, PTR, PTR],
+        "search": [PTR, PTR, PTR, PTR, I64, PTR, I64, PTR, PTR, PTR, PTR],
     },
     "training": {
         "lanes": [],
@@ -109,7 +110,9 @@ def _compile(compiler: str, name: Name, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         object_, made = Path(folder) / "object.o", Path(folder) / path.name
         compile_it = (*OPTIONS, processor, *threads, "-c", str(FOLDER / f"{name}.cpp"), "-o", str(object_))
-        for arguments in (compile_it, ("-shared", str(object_), "-o", str(made))):
+        # else the C library would be asked first for what the source calls its own: glibc has a `step` too
+        own = () if platform.system() == "Darwin" else ("-Wl,-Bsymbolic",)
+        for arguments in (compile_it, ("-shared", *own, str(object_), "-o", str(made))):
             subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=300)
         made.replace(path)
 

@@ -503,3 +503,5 @@ void successors(float *x, const float *live, const float *log_sums, int64_t sent
 }
 
 }
+
+#include "beam.h"

@@ -1,0 +1,78 @@
+"""The search that is one call finds what decoding/search.py finds step by step with the same compiled steps."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from heedful.decoding.search import SearchConfig, search
+from heedful.model.compiled import CompiledInference, can_compile
+
+BEGIN, END, SYMBOLS = 2, 3, 29
+LENGTHS = [9, 4, 7, 1, 6]
+CONFIGS = {
+    "greedy": SearchConfig(beam=1),
+    "paper": SearchConfig(),
+    "all that a beam holds": SearchConfig(beam=5, n_best=5),
+    "more than there are symbols": SearchConfig(beam=31, n_best=7, max_extra=2),
+    "patient": SearchConfig(beam=3, n_best=2, patience=2.5),
+    "until no other can win": SearchConfig(beam=3, n_best=2, patience=0.0, length_penalty=1.3),
+    "without a penalty": SearchConfig(beam=4, n_best=3, length_penalty=0.0),
+    "short": SearchConfig(beam=4, n_best=4, max_extra=-2),
+    "not too short": SearchConfig(beam=4, n_best=4, min_length=6, max_extra=1),
+    "of one length": SearchConfig(beam=4, n_best=2, min_length=20, max_extra=5),
+}
+
+
+@pytest.fixture(scope="module", params=[1, 3, 300], name="made")
+def _made(request, tiny_model):
+    """Models that end at once, sometimes, and hardly ever."""
+    model = tiny_model(seed=request.param, positions="learned")
+    with torch.no_grad():
+        model.output.weight.mul_(4)
+        model.output.weight[END] *= {1: 2.0, 3: 1.0, 300: 0.1}[request.param]
+    if not can_compile(model, "float32"):
+        pytest.skip("no C++ compiler here")
+    return CompiledInference(model)
+
+
+def found(inference, lengths, config, whole):
+    torch.manual_seed(7)
+    text = torch.randint(4, SYMBOLS, (len(LENGTHS), max(LENGTHS)))[: len(lengths)]
+    state = inference.start(inference.encode(text, torch.tensor(lengths)))
+
+    def step(token, state):
+        hidden, state = inference.step(token, state)
+        return inference.logits(hidden), state
+
+    calls = partial(search, step, state, lengths, config, begin=BEGIN, end=END, forbidden=(0, 1, BEGIN))
+    return calls(whole=inference.search if whole else None)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_both_searches_find_the_same_outputs_with_the_same_scores(made, name):
+    by_steps, at_once = (found(made, LENGTHS, CONFIGS[name], whole) for whole in (False, True))
+    for steps, once in zip(by_steps, at_once, strict=True):
+        assert [hypothesis.ids for hypothesis in once] == [hypothesis.ids for hypothesis in steps]
+        assert [h.score for h in once] == pytest.approx([h.score for h in steps], abs=1e-5)
+        assert [h.log_probability for h in once] == pytest.approx([h.log_probability for h in steps], abs=1e-4)
+
+
+def test_it_takes_the_place_of_steps_and_the_rest_of_a_batch_changes_nothing(made, monkeypatch):
+    together = found(made, LENGTHS, SearchConfig(beam=3, n_best=3), whole=True)
+    monkeypatch.setattr(made, "step", None)
+    assert found(made, LENGTHS[:1], SearchConfig(beam=3, n_best=3), whole=True) == together[:1]
+
+
+@pytest.mark.parametrize("change", [{"sample": True}, {"no_repeat_ngram": 2}])
+def test_what_it_cannot_do_is_done_by_steps(made, change):
+    config = SearchConfig(beam=3, n_best=2, **change)
+    assert found(made, LENGTHS, config, whole=True) == found(made, LENGTHS, config, whole=False)
+
+
+def test_where_learned_positions_end_it_leaves_the_search_to_steps(made):
+    state = made.start(made.encode(torch.randint(4, SYMBOLS, (1, 3)), torch.tensor([3])))
+    rules = {"beam": 2, "n_best": 1, "min_length": 0, "begin": BEGIN, "end": END}
+    more = {"length_penalty": 0.6, "patience": 1.0, "never": -1e9}
+    assert made.search(state, [98], (0,), **rules, **more) is None
+    assert made.search(state, [97], (0,), **rules, **more) is not None
