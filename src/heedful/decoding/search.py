@@ -157,8 +157,8 @@ def search(
     limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
     if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
         names = ("beam", "n_best", "min_length", "length_penalty", "patience")
-        rules = {name: getattr(config, name) for name in names}
-        found = whole(state, limits, forbidden, **rules, begin=begin, end=end, never=NEVER)
+        asked = {name: getattr(config, name) for name in names}
+        found = whole(state, limits, forbidden, **asked, begin=begin, end=end, never=NEVER)
         if found is not None:
             return [[_hypothesis(ids, total, config) for ids, total in own[: config.n_best]] for own in found]
     beams = Beams(
