@@ -118,6 +118,7 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     page.on("request", lambda request: None if request.url.startswith(address) else complaints.append(request.url))
     page.goto(address)
     page.locator("#words .source", has_text="sofa").wait_for()  # the example that a newcomer sees
+    assert page.locator("#pair").inner_text().strip() == "English to German"
     page.locator("#text").fill("Good morning!\n\nThe little dog is sleeping. <script>alert(1)</script>")
     page.locator("#words .source", has_text="Good").wait_for()
     page.get_by_role("button", name="The little dog").click()

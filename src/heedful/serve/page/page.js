@@ -168,8 +168,10 @@ at("copy").addEventListener("click", async () => {
 makeTabs();
 const languages = await (await fetch("/languages")).json();
 const names = Object.fromEntries(languages.map((language) => [language.code, language.name]));
+const inEnglish = new Intl.DisplayNames("en", { type: "language" });
+const nameOf = (code) => names[code] ?? (/^[a-z]{2,3}$/.test(code) ? inEnglish.of(code) : code); // targets alone have no name there
 pairs = languages.flatMap((language) => language.targets.map((target) => [language.code, target]));
-at("pair").append(...pairs.map(([source, target]) => make("option", {}, `${names[source] ?? source} to ${names[target] ?? target}`)));
+at("pair").append(...pairs.map(([source, target]) => make("option", {}, `${nameOf(source)} to ${nameOf(target)}`)));
 at("text").value = EXAMPLES[pairs[0][0]] ?? "";
 at("text").select(); // whoever types writes over it
 translate();
