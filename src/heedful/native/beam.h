@@ -33,8 +33,8 @@ inline double penalty(int64_t length, double alpha) { return std::pow((5.0 + len
 
 // Put an output among those of its sentence, behind those as good; return the score that others have to beat.
 double finish(std::vector<Output> &outputs, Output output, const Rules &rules) {
-    auto worse = [](const Output &a, const Output &b) { return a.score > b.score; };
-    outputs.insert(std::upper_bound(outputs.begin(), outputs.end(), output, worse), std::move(output));
+    auto better = [](const Output &a, const Output &b) { return a.score > b.score; };
+    outputs.insert(std::upper_bound(outputs.begin(), outputs.end(), output, better), std::move(output));
     if ((int64_t)outputs.size() > rules.beam) outputs.pop_back();
     const bool enough = (int64_t)outputs.size() >= rules.n_best;
     return enough ? outputs[rules.n_best - 1].score : -std::numeric_limits<double>::infinity();
