@@ -51,7 +51,13 @@ def serving(bundle: str, *flags: str) -> Iterator[tuple[str, int]]:
     command = [sys.executable, "-m", "heedful", "serve", bundle, "--port", "0", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
-        address = next(word for line in server.stderr for word in line.split() if word.startswith("http"))
+        said = []
+        for line in server.stderr:
+            said.append(line)
+            if address := next((word for word in line.split() if word.startswith("http")), ""):
+                break
+        else:
+            raise SystemExit(f"the server did not start: {''.join(said).strip()}")
         try:
             yield address, server.pid
         finally:
