@@ -44,8 +44,8 @@ MUTATIONS = {
     ),
     "the whole search without patience": (
         "native/beam.h",
-        "if (rules.patience > 0) stays",
-        "if (rules.patience > 9) stays",
+        "return rules.patience <= 0 ||",
+        "return rules.patience <= 9 ||",
     ),
     "the whole search ends any of those found": ("native/beam.h", "c < rules.beam && total", "total"),
     "the whole search reads another's past": ("native/beam.h", "tokens[t][came[t]]", "tokens[t][b * width]"),

@@ -134,13 +134,17 @@ def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tm
     assert "parameters" in heedful("info", tmp_path / "mean").stdout
 
 
-def test_an_ensemble_is_a_model_for_every_command_but_training(trained, tmp_path):
+def test_an_ensemble_is_a_model_for_every_command_but_those_of_training(trained, tmp_path):
     both = tmp_path / "both"
+    (trained / "a.txt").write_text("a b\nb c a\n")
     for arguments in (
         ("average", trained / "model", "--last", "2", "--out", tmp_path / "mean"),
         ("ensemble", trained / "model", tmp_path / "mean", "--out", both),
         ("translate", both),
         ("attend", both, "a b"),
+        ("score", both, "--source", trained / "a.txt", "--target", trained / "a.txt"),
+        ("evaluate", both, "--source", trained / "a.txt", "--reference", trained / "a.txt"),
+        ("bench", "translate", both, "--input", trained / "a.txt"),
     ):
         ran = heedful(*arguments, text="a b\n")
         assert ran.returncode == 0, ran.stderr

@@ -40,6 +40,26 @@ double finish(std::vector<Output> &outputs, Output output, const Rules &rules) {
     return enough ? outputs[rules.n_best - 1].score : -std::numeric_limits<double>::infinity();
 }
 
+// Forbid what the lengths forbid: an output ends at its limit, at the price of its end symbol, and not before it is long enough.
+void keep_to_lengths(const Beams &beams, const Rules &rules, const int64_t *limits, int64_t length, float *logits, int64_t symbols) {
+    for (size_t row = 0; row < beams.sentence.size(); row++, logits += symbols) {
+        const float price = logits[rules.end];
+        if (limits[beams.sentence[row]] == length) {
+            std::fill(logits, logits + symbols, rules.never);
+            logits[rules.end] = price;
+        } else if (length <= rules.min_length) {
+            logits[rules.end] = rules.never;
+        }
+    }
+}
+
+// Whether a sentence is searched further, by the best log-probability of what lives of it: `_retire` of decoding/search.py.
+bool stays(const Rules &rules, int64_t length, int64_t limit, float best, int64_t ended, double to_beat) {
+    if (length >= limit || best <= rules.never / 2) return false;
+    if (best / penalty(limit, rules.length_penalty) <= to_beat) return false;
+    return rules.patience <= 0 || ended < std::max(rules.patience * rules.beam, (double)rules.n_best);
+}
+
 }  // namespace
 
 extern "C" {
@@ -65,7 +85,6 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
     beams.came.resize(sentences * longest);
     beams.ended.assign(sentences, 0);
     beams.to_beat.assign(sentences, -std::numeric_limits<double>::infinity());
-    bool any_ended = false;
     for (int64_t position = 0; beams.sentences(); position++) {
         const int64_t count = beams.sentences(), width = beams.width, n = count * width, length = position + 1;
         auto limit = [&](int64_t b) { return limits[beams.sentence[b * width]]; };
@@ -83,15 +102,7 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
         for (int64_t b = 0; b < count; b++) shortest = std::min(shortest, limit(b));
         if (length <= rules.min_length || length >= shortest) {
             log_sum_exp(out, n, symbols, sums = sums_room(n));
-            for (int64_t row = 0; row < n; row++) {
-                float *own = out + row * symbols, price = own[rules.end];
-                if (limit(row / width) == length) {  // here it ends, at the price of its end symbol
-                    std::fill(own, own + symbols, rules.never);
-                    own[rules.end] = price;
-                } else if (length <= rules.min_length) {
-                    own[rules.end] = rules.never;
-                }
-            }
+            keep_to_lengths(beams, rules, limits, length, out, symbols);
         }
         const int64_t found = std::min(2 * rules.beam, width * symbols), next_width = std::min(rules.beam, found);
         float *total = total_room(count * found);
@@ -116,18 +127,11 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
                     output.ids.push_back(rules.end);
                     beams.to_beat[b] = finish(outputs[sentence], std::move(output), rules);
                     beams.ended[b]++;
-                    any_ended = true;
                 }
             }
             for (int64_t c = 0; c < found && (int64_t)living.size() < next_width; c++)  // rows are kept even for what cannot go on
                 if (symbol[c] == rules.end) living.emplace_back(c, 2 * rules.never);
-            if (any_ended || length >= shortest) {
-                const float best = std::max_element(living.begin(), living.end(), [](auto &x, auto &y) { return x.second < y.second; })->second;
-                bool stays = length < limit(b) && best > rules.never / 2;
-                stays = stays && best / penalty(limit(b), rules.length_penalty) > beams.to_beat[b];
-                if (rules.patience > 0) stays = stays && beams.ended[b] < std::max(rules.patience * rules.beam, (double)rules.n_best);
-                if (!stays) continue;
-            }
+            if (!stays(rules, length, limit(b), living[0].second, beams.ended[b], beams.to_beat[b])) continue;  // the first is the best
             for (auto [c, log_probability] : living) {
                 const int32_t *came = beams.came.data() + (b * width + parent[c]) * longest;
                 next.sentence.push_back(sentence);
