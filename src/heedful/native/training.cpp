@@ -91,11 +91,34 @@ void write(Matrix from, T *to, int64_t stride) {
         each_vector(from.columns, [&](int64_t i, int64_t n) { store_some(to + r * stride + i, load(from.data + r * from.stride + i), n); });
 }
 
+// Rows a and b, D apart, exchange what is not on the diagonal of 2 x 2 blocks of D x D numbers.
+template <int D, int... J>
+inline void exchange(vec &a, vec &b, std::integer_sequence<int, J...>) {
+#if defined(__clang__)
+    const vec upper = __builtin_shufflevector(a, b, (J & D ? LANES + J - D : J)...);
+    b = __builtin_shufflevector(a, b, (J & D ? LANES + J : J + D)...);
+#else
+    const vec upper = __builtin_shuffle(a, b, ivec{(J & D ? LANES + J - D : J)...});
+    b = __builtin_shuffle(a, b, ivec{(J & D ? LANES + J : J + D)...});
+#endif
+    a = upper;
+}
+
+template <int D>
+inline void transpose_square(vec *rows) {  // of LANES x LANES numbers, by halves, quarters and so on
+    for (int r = 0; r < LANES; r++)
+        if (!(r & D)) exchange<D>(rows[r], rows[r + D], std::make_integer_sequence<int, LANES>{});
+    if constexpr (D > 1) transpose_square<D / 2>(rows);
+}
+
 void transpose(Matrix from, Matrix to) {
-    for (int64_t c = 0; c < from.columns; c++) {
-        for (int64_t r = 0; r < from.rows; r++) to.data[c * to.stride + r] = from.data[r * from.stride + c];
-        for (int64_t r = from.rows; r < to.stride; r++) to.data[c * to.stride + r] = 0;
-    }
+    for (int64_t r = 0; r < from.rows; r += LANES)
+        for (int64_t c = 0; c < from.columns; c += LANES) {
+            vec rows[LANES];
+            for (int i = 0; i < LANES; i++) rows[i] = r + i < from.rows ? load(from.data + (r + i) * from.stride + c) : vec{};
+            transpose_square<LANES / 2>(rows);
+            for (int i = 0; i < LANES && c + i < from.columns; i++) store(to.data + (c + i) * to.stride + r, rows[i]);
+        }
 }
 
 // out = a b, where a's element (r, i) stands at a[r * row + i * inner]: so a may be a transposed matrix.
@@ -177,21 +200,34 @@ T *of_head(const View &view, int64_t sentence, int64_t head) {
 }
 
 template <typename Use>
-void each_head(const Sizes &n, Use use) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n.sentences * n.heads; i++) use(i / n.heads, i % n.heads);
+void each_head(const Sizes &n, Use use) {  // use(sentence, head, whether this thread had another sentence before)
+#pragma omp parallel
+    {
+        int64_t before = -1;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < n.sentences * n.heads; i++) {
+            const int64_t sentence = i / n.heads;
+            use(sentence, i % n.heads, sentence != before);
+            before = sentence;
+        }
+    }
 }
 
 int64_t room_for(const Sizes &n) {
     const int64_t k = padded(n.d_k), v = padded(n.d_v), l = padded(n.positions), m = padded(n.attended);
-    return 4 * (l + m) * (k + v) + l * m + m;
+    return 4 * (l + m) * (k + v) + 2 * l * m + l * LANES;
 }
 
 template <typename T>
 void attend(const Sizes &n, const View &query, const View &key, const View &value, const Mask &mask, float scale, float *weights, const View &out) {
-    each_head(n, [&](int64_t s, int64_t h) {
+    each_head(n, [&](int64_t s, int64_t h, bool new_sentence) {
         static thread_local Room room;
         room.reserve(room_for(n));
+        Matrix hidden = room.matrix(mask.position ? n.positions : 1, n.attended), any = room.matrix(hidden.rows, 1);
+        for (int64_t l = 0; new_sentence && l < hidden.rows; l++) {  // the same for all heads
+            const uint8_t *allowed = mask.data ? mask.data + s * mask.sentence + l * mask.position : nullptr;
+            any.data[l * any.stride] = look_up(allowed, mask.attended, n.attended, hidden.data + l * hidden.stride);
+        }
         Matrix q = room.matrix(n.positions, n.d_k), k = room.matrix(n.attended, n.d_k), k_t = room.matrix(n.d_k, n.attended);
         Matrix v = room.matrix(n.attended, n.d_v), o = room.matrix(n.positions, n.d_v);
         Matrix w{weights + (s * n.heads + h) * n.positions * padded(n.attended), n.positions, n.attended, padded(n.attended)};
@@ -200,13 +236,10 @@ void attend(const Sizes &n, const View &query, const View &key, const View &valu
         read(of_head<T>(value, s, h), value.position, 1.0f, v);
         transpose(k, k_t);
         multiply(as_it_is(q), k_t, w);
-        const uint8_t *allowed = mask.data ? mask.data + s * mask.sentence : nullptr;
-        Matrix hidden = room.matrix(1, n.attended);
-        bool any = true;
         for (int64_t l = 0; l < n.positions; l++) {
-            if (l == 0 || mask.position) any = look_up(allowed ? allowed + l * mask.position : nullptr, mask.attended, n.attended, hidden.data);
-            if (!any) std::memset(w.data + l * w.stride, 0, w.stride * sizeof(float));  // uniform weights, never NaN
-            softmax(w.data + l * w.stride, hidden.data, w.stride);
+            const int64_t row = mask.position ? l : 0;
+            if (!any.data[row * any.stride]) std::memset(w.data + l * w.stride, 0, w.stride * sizeof(float));  // uniform weights, never NaN
+            softmax(w.data + l * w.stride, hidden.data + row * hidden.stride, w.stride);
         }
         multiply(as_it_is(w), v, o);
         write(o, of_head<T>(out, s, h), out.position);
@@ -217,7 +250,7 @@ void attend(const Sizes &n, const View &query, const View &key, const View &valu
 template <typename T>
 void attend_back(const Sizes &n, const View &query, const View &key, const View &value, const float *weights, float scale, const View &gradient,
                  const View &query_gradient, const View &key_gradient, const View &value_gradient) {
-    each_head(n, [&](int64_t s, int64_t h) {
+    each_head(n, [&](int64_t s, int64_t h, bool) {
         static thread_local Room room;
         room.reserve(room_for(n));
         Matrix q = room.matrix(n.positions, n.d_k), k = room.matrix(n.attended, n.d_k), v = room.matrix(n.attended, n.d_v), v_t = room.matrix(n.d_v, n.attended);

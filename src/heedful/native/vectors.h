@@ -46,12 +46,12 @@ inline float largest(vec v) { return fold(v, [](quad a, quad b) { return a > b ?
 #endif
 inline vec maximum(vec a, vec b) { return a > b ? a : b; }
 
-// e^x for -87 <= x <= 88, below that e^-87: 2^n times a polynomial in the rest (Cephes' coefficients).
+// e^x for -86 <= x <= 88, below that e^-86: a polynomial in what is left of x (Cephes' coefficients), times 2^n.
 inline vec exponential(vec x) {
-    x = x < -87.0f ? vec{} - 87.0f : x;  // so that what is not a number stays so
-    vec n = x * 1.44269504f;
-    ivec whole = __builtin_convertvector(n + (n < 0 ? vec{} - 0.5f : vec{} + 0.5f), ivec);
-    vec r = x - __builtin_convertvector(whole, vec) * 0.693359375f + __builtin_convertvector(whole, vec) * 2.12194440e-4f;
+    constexpr float WHOLE = 12582912.0f;  // 1.5 * 2^23: added, it rounds to a whole number, which then stands in the last bits
+    x = x < -86.0f ? vec{} - 86.0f : x;  // so that what is not a number stays so
+    const vec shifted = x * 1.44269504f + WHOLE, n = shifted - WHOLE;
+    const vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = vec{} + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -59,10 +59,12 @@ inline vec exponential(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    ivec bits = (whole + 127) << 23;
-    vec scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
+    ivec power, bits;
+    std::memcpy(&power, &shifted, sizeof power);
+    std::memcpy(&bits, &p, sizeof bits);
+    bits += power << 23;  // onto the exponent
+    std::memcpy(&p, &bits, sizeof p);
+    return p;
 }
 
 }  // namespace
