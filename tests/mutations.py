@@ -54,6 +54,12 @@ MUTATIONS = {
         "(load(back + i) - mean) * load(weight + i)",
         "load(back + i) * load(weight + i)",
     ),
+    "compiled attention with another sentence's mask": (
+        "native/training.cpp",
+        "sentence != before",
+        "before < 0",
+    ),
+    "layer normalization's gradient without the deviation's own": ("native/training.cpp", "- z * mean_product", ""),
     "compiled dropout drops others on the way back": (
         "model/dropout.py",
         "_drop(gradient, None, ctx.seed",

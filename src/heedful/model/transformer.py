@@ -18,6 +18,7 @@ from heedful.errors import HeedfulError
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.fused_attention import can_fuse, fused_attention
+from heedful.model.layer_norm import LayerNorm
 from heedful.model.settings import ModelConfig
 
 # Above this many scores per head, scaled_dot_product_attention wins on a CPU: it never holds the whole matrix.
@@ -171,7 +172,7 @@ class Residual(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = LayerNorm(config.d_model)
         self.dropout = Dropout(config.dropout)
         self.pre = config.normalization == "pre"
 
@@ -256,8 +257,8 @@ class Transformer(EncoderDecoder):
         self.encoder = _stack(lambda: EncoderLayer(config), config.encoder_layers, config.tied_layers)
         self.decoder = _stack(lambda: DecoderLayer(config), config.decoder_layers, config.tied_layers)
         pre = config.normalization == "pre"  # the residual stream of pre-norm leaves each stack unnormalised
-        self.encoder_norm = nn.LayerNorm(config.d_model) if pre else nn.Identity()
-        self.decoder_norm = nn.LayerNorm(config.d_model) if pre else nn.Identity()
+        self.encoder_norm = LayerNorm(config.d_model) if pre else nn.Identity()
+        self.decoder_norm = LayerNorm(config.d_model) if pre else nn.Identity()
         self.output = nn.Linear(config.d_model, target_size, bias=False)
         self._initialise()
         if config.share != "none":

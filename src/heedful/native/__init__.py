@@ -43,6 +43,8 @@ SIGNATURES: dict[Name, dict[str, list[type]]] = {
         "attention": [I64, PTR, PTR, PTR, PTR, PTR, F32, PTR, PTR],
         "attention_backward": [I64, PTR, PTR, PTR, PTR, PTR, F32, PTR, PTR, PTR, PTR],
         "dropout": [I64, PTR, PTR, I64, U64, I64, PTR],
+        "layer_norm": [I64, PTR, PTR, PTR, I64, I64, F32, PTR, PTR],
+        "layer_norm_backward": [I64, PTR, PTR, PTR, I64, I64, PTR, PTR, PTR, PTR],
         "softmax_in_place": [I64, PTR, I64, I64],
         "accumulate": [PTR, PTR, I64],
     },

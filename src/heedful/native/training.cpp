@@ -1,7 +1,9 @@
-// Parts of training that torch takes many passes over memory for: attention between short sequences, dropout, and the
-// softmax of the loss. Each is one pass here. Threads are those of torch's own OpenMP: see native/__init__.py.
+// Parts of training that torch takes many passes over memory for: attention between short sequences, dropout, layer
+// normalization, and the softmax of the loss. Each is one pass here. Threads are those of torch's own OpenMP: see native/__init__.py.
 //
 // Tensors are float32 or bfloat16; sums and everything between a function's input and output are float32.
+
+#include <algorithm>
 
 #include "vectors.h"
 
@@ -312,6 +314,68 @@ void drop(const T *x, const T *onto, int64_t size, uint64_t seed, int64_t thresh
     }
 }
 
+// Layer normalization -------------------------------------------------------------------------------------------------
+
+struct Statistics { float mean, scale; };  // of a row: scale is 1 / sqrt(variance + epsilon)
+
+template <typename T>
+void normalize_rows(const T *x, const T *weight, const T *bias, int64_t rows, int64_t width, float epsilon, Statistics *found, T *out) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const T *row = x + r * width;
+        vec total = {}, squares = {};
+        each_vector(width, [&](int64_t i, int64_t n) { total += load_some(row + i, n); });
+        const float mean = sum(total) / width;
+        each_vector(width, [&](int64_t i, int64_t n) {
+            vec apart = load_some(row + i, n) - mean;
+            for (int64_t j = n; j < LANES; j++) apart[j] = 0;
+            squares += apart * apart;
+        });
+        const float scale = 1 / std::sqrt(sum(squares) / width + epsilon);
+        each_vector(width, [&](int64_t i, int64_t n) {
+            store_some(out + r * width + i, (load_some(row + i, n) - mean) * scale * load_some(weight + i, n) + load_some(bias + i, n), n);
+        });
+        found[r] = {mean, scale};
+    }
+}
+
+constexpr int64_t ROWS = 128;  // whose gradients of weight and bias are summed together: the same sums whatever the number of threads
+
+// With z the normalized row and g the gradient of z: dx = scale (g - mean(g) - z mean(g z)).
+template <typename T>
+void normalize_rows_back(const T *x, const T *weight, const T *gradient, int64_t rows, int64_t width, const Statistics *found,
+                         T *x_gradient, T *weight_gradient, T *bias_gradient) {
+    const int64_t blocks = (rows + ROWS - 1) / ROWS, stride = padded(width);
+    std::vector<float> sums(2 * blocks * stride);
+#pragma omp parallel for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        float *to_weight = sums.data() + 2 * b * stride, *to_bias = to_weight + stride;
+        for (int64_t r = b * ROWS; r < std::min(rows, (b + 1) * ROWS); r++) {
+            const T *row = x + r * width, *back = gradient + r * width;
+            const auto [mean, scale] = found[r];
+            vec gradients = {}, products = {};
+            each_vector(width, [&](int64_t i, int64_t n) {
+                const vec z = (load_some(row + i, n) - mean) * scale, g = load_some(back + i, n), to_z = g * load_some(weight + i, n);
+                store(to_weight + i, load(to_weight + i) + g * z);
+                store(to_bias + i, load(to_bias + i) + g);
+                gradients += to_z;
+                products += to_z * z;
+            });
+            const float mean_gradient = sum(gradients) / width, mean_product = sum(products) / width;
+            each_vector(width, [&](int64_t i, int64_t n) {
+                const vec z = (load_some(row + i, n) - mean) * scale, to_z = load_some(back + i, n) * load_some(weight + i, n);
+                store_some(x_gradient + r * width + i, scale * (to_z - mean_gradient - z * mean_product), n);
+            });
+        }
+    }
+    for (int64_t b = 1; b < blocks; b++)
+        for (int64_t i = 0; i < 2 * stride; i += LANES) store(sums.data() + i, load(sums.data() + i) + load(sums.data() + 2 * b * stride + i));
+    each_vector(width, [&](int64_t i, int64_t n) {
+        store_some(weight_gradient + i, load(sums.data() + i), n);
+        store_some(bias_gradient + i, load(sums.data() + stride + i), n);
+    });
+}
+
 // Loss ----------------------------------------------------------------------------------------------------------------
 
 template <typename T>
@@ -364,6 +428,24 @@ void attention_backward(int64_t narrow, const Sizes *n, const View *query, const
 void dropout(int64_t narrow, const void *x, const void *onto, int64_t size, uint64_t seed, int64_t threshold, void *out) {
     if (narrow) drop(static_cast<const bfloat16 *>(x), static_cast<const bfloat16 *>(onto), size, seed, threshold, static_cast<bfloat16 *>(out));
     else drop(static_cast<const float *>(x), static_cast<const float *>(onto), size, seed, threshold, static_cast<float *>(out));
+}
+
+// out = (x - mean) / sqrt(variance + epsilon) weight + bias, in each row.
+void layer_norm(int64_t narrow, const void *x, const void *weight, const void *bias, int64_t rows, int64_t width, float epsilon, Statistics *found, void *out) {
+    auto run = [&](auto type) {
+        using T = decltype(type);
+        normalize_rows((const T *)x, (const T *)weight, (const T *)bias, rows, width, epsilon, found, (T *)out);
+    };
+    narrow ? run(bfloat16{}) : run(float{});
+}
+
+void layer_norm_backward(int64_t narrow, const void *x, const void *weight, const void *gradient, int64_t rows, int64_t width, const Statistics *found,
+                         void *x_gradient, void *weight_gradient, void *bias_gradient) {
+    auto run = [&](auto type) {
+        using T = decltype(type);
+        normalize_rows_back((const T *)x, (const T *)weight, (const T *)gradient, rows, width, found, (T *)x_gradient, (T *)weight_gradient, (T *)bias_gradient);
+    };
+    narrow ? run(bfloat16{}) : run(float{});
 }
 
 // Softmax of each row, in place.
