@@ -2,12 +2,13 @@
 
     python benchmarks/translating.py [BUNDLE] [--input test_2016_flickr.en] [--reference ...] [--rounds 3] [--rows ...]
 
-The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text. Rows: beam 4 and
-greedy at 64 sentences a batch on two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face
-with two threads); one sentence at a time on one thread; and a model of the base size (pre-norm, which all have) with
-random weights, of which every output is 30 pieces long, 32 sentences a batch. Each contestant of a round is a fresh
-process that translates some sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so
-that nobody is fast by being wrong. Without a bundle, the model in the box.
+The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text; one that is not
+installed is left out (fairseq is hard to: peers/fairseq_engine.py). Rows: beam 4 and greedy at 64 sentences a batch on
+two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face and fairseq with two threads);
+one sentence at a time on one thread; and a model of the base size (pre-norm, which all have) with random weights, of
+which every output is 30 pieces long, 32 sentences a batch. Each contestant of a round is a fresh process that
+translates some sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so that nobody
+is fast by being wrong. Without a bundle, the model in the box.
 """
 
 import argparse
@@ -65,7 +66,9 @@ CONTESTANTS = {
     "ctranslate2-float32": "float32",
     "ctranslate2-int8": "int8",
     "huggingface": "float32",
+    "fairseq": "float32",
 }
+PEERS = {"ctranslate2": "ctranslate2_engine", "huggingface": "m2m100", "fairseq": "fairseq_engine"}
 TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de" / "test_2016_flickr.en"
 PIECES = 30  # of every output of the base size
 SOURCE_PIECES = 13  # of every input to it
@@ -94,11 +97,11 @@ def make(who: str, folder: Path, row: Row) -> Translate:
             return [found[0].text for each in requests for found in translator.translate(each, search, batch=row.batch)]
 
         return ours
-    if who == "huggingface":
-        peer = importlib.import_module("peers.m2m100")
+    name = who.removesuffix(f"-{kind}")
+    peer = importlib.import_module(f"peers.{PEERS[name]}")
+    if name != "ctranslate2":
         engine = peer.convert(loaded)
     else:
-        peer = importlib.import_module("peers.ctranslate2_engine")
         with tempfile.TemporaryDirectory() as place:
             peer.convert(loaded, Path(place) / "model", quantization=None if kind == "float32" else kind)
             engine = peer.load(Path(place) / "model", kind, row.threads)
@@ -158,6 +161,16 @@ def compare(row: str, contestants: list[str], options: argparse.Namespace) -> No
         print(f"  {who:20s} {rounds}   median {medians[who]:7,.1f}{bleu}{ratios}", flush=True)
 
 
+def is_installed(name: str) -> bool:
+    """Return whether a peer is here, and print its name and version, or what is missing."""
+    try:
+        print(f"  {importlib.import_module(f'peers.{PEERS[name]}').NAME}")
+    except ImportError as missing:
+        print(f"  {name}: left out, {missing}")
+        return False
+    return True
+
+
 def main() -> None:
     """Run rounds in fresh processes and print the ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -174,10 +187,10 @@ def main() -> None:
         run_one(who, ROWS[row], options)
         return
     print(f"{os.cpu_count()} cores, torch {torch.__version__}")
-    for name in ("ctranslate2_engine", "m2m100"):
-        print(f"  {importlib.import_module(f'peers.{name}').NAME}")
     native = has_native_bfloat16(torch.device("cpu"))
-    contestants = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
+    wanted = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
+    absent = [name for name in PEERS if any(who.startswith(name) for who in wanted) and not is_installed(name)]
+    contestants = [who for who in wanted if not who.startswith(tuple(absent))]
     for row in options.rows.split(","):
         compare(row, contestants, options)
 

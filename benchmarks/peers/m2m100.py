@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from heedful.bundle import Bundle
 from heedful.model.transformer import sinusoids
@@ -14,47 +14,59 @@ from peers.marian import settings
 NAME = f"Hugging Face M2M100 {transformers.__version__}"
 
 
+NAMES = {  # of what a layer is made of, here and there: theirs are fairseq's
+    "self_attention.query": "self_attn.q_proj",
+    "self_attention.key": "self_attn.k_proj",
+    "self_attention.value": "self_attn.v_proj",
+    "self_attention.output": "self_attn.out_proj",
+    "cross_attention.query": "encoder_attn.q_proj",
+    "cross_attention.key": "encoder_attn.k_proj",
+    "cross_attention.value": "encoder_attn.v_proj",
+    "cross_attention.output": "encoder_attn.out_proj",
+    "feed_forward.inner": "fc1",
+    "feed_forward.outer": "fc2",
+    "residuals.0.norm": "self_attn_layer_norm",
+}
+NORMS = {
+    "encoder": {"residuals.1.norm": "final_layer_norm"},
+    "decoder": {"residuals.1.norm": "encoder_attn_layer_norm", "residuals.2.norm": "final_layer_norm"},
+}
+
+
+def renamed(ours: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of both stacks by the names that fairseq and, after it, Hugging Face give them."""
+    weights = {}
+    for name, tensor in ours.state_dict().items():
+        stack, _, rest = name.partition(".")
+        if stack in NORMS:
+            layer, _, part = rest.partition(".")
+            module, _, kind = part.rpartition(".")
+            weights[f"{stack}.layers.{layer}.{(NAMES | NORMS[stack])[module]}.{kind}"] = tensor
+        elif stack in ("encoder_norm", "decoder_norm"):
+            weights[f"{stack.removesuffix('_norm')}.layer_norm.{rest}"] = tensor
+    return weights
+
+
+def take(theirs: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a model weights; the biases that it has and ours has not become zero."""
+    names = {name for name in theirs.state_dict() if name.endswith("bias")} - set(weights)
+    zero = {name: torch.zeros_like(theirs.state_dict()[name]) for name in names}
+    missing, unexpected = theirs.load_state_dict(weights | zero, strict=False)
+    if unexpected or [name for name in missing if "embed_positions" not in name]:
+        raise SystemExit(f"{type(theirs).__name__} has other weights than expected: {missing} {unexpected}")
+
+
 def convert(bundle: Bundle) -> Any:
-    """Return the same model as one of Hugging Face's; the biases that it has and ours has not are zero."""
+    """Return the same model as one of Hugging Face's."""
     ours, config = bundle.model, bundle.model.config
     sizes = settings(config, bundle.vocabulary.sizes[1])
     theirs = transformers.M2M100ForConditionalGeneration(
         transformers.M2M100Config(**sizes, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
     ).eval()
-    weights: dict[str, Tensor] = {
-        name: torch.zeros_like(tensor) for name, tensor in theirs.state_dict().items() if name.endswith("bias")
-    }
+    weights = {f"model.{name}": tensor for name, tensor in renamed(ours).items()}
     for name in ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
         weights[f"{name}.weight"] = ours.output.weight.detach()
-    names = {
-        "self_attention.query": "self_attn.q_proj",
-        "self_attention.key": "self_attn.k_proj",
-        "self_attention.value": "self_attn.v_proj",
-        "self_attention.output": "self_attn.out_proj",
-        "cross_attention.query": "encoder_attn.q_proj",
-        "cross_attention.key": "encoder_attn.k_proj",
-        "cross_attention.value": "encoder_attn.v_proj",
-        "cross_attention.output": "encoder_attn.out_proj",
-        "feed_forward.inner": "fc1",
-        "feed_forward.outer": "fc2",
-        "residuals.0.norm": "self_attn_layer_norm",
-    }
-    norms = {
-        "encoder": {"residuals.1.norm": "final_layer_norm"},
-        "decoder": {"residuals.1.norm": "encoder_attn_layer_norm", "residuals.2.norm": "final_layer_norm"},
-    }
-    for name, tensor in ours.state_dict().items():
-        stack, _, rest = name.partition(".")
-        if stack in norms:
-            layer, _, part = rest.partition(".")
-            module, _, kind = part.rpartition(".")
-            translated = (names | norms[stack])[module]
-            weights[f"model.{stack}.layers.{layer}.{translated}.{kind}"] = tensor
-        elif stack in ("encoder_norm", "decoder_norm"):
-            weights[f"model.{stack.removesuffix('_norm')}.layer_norm.{rest}"] = tensor
-    missing, unexpected = theirs.load_state_dict(weights, strict=False)
-    if unexpected or [name for name in missing if "embed_positions" not in name]:
-        raise SystemExit(f"M2M100 has other weights than expected: {missing} {unexpected}")
+    take(theirs, weights)
     for stack in (theirs.model.encoder, theirs.model.decoder):  # its first position stands after the padding's
         places = stack.embed_positions
         places.weights[PAD + 1 :] = sinusoids(len(places.weights) - PAD - 1, config.d_model, config.first_position)

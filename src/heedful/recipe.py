@@ -41,6 +41,12 @@ _LAPTOP = {  # what small models on small data are trained with, instead of the 
         "evaluate_every": 500,
     },
 }
+_TINY = {"encoder_layers": 4, "decoder_layers": 4, "d_model": 128, "d_ff": 256, "heads": 4, "dropout": 0.3}
+_WITH_MUON = {
+    "vocabulary": {"size": 6000},
+    "training": {"optimizer": "muon", "decay": 0.9, "average": 10, "evaluate_every": 0},
+    "search": {"length_penalty": 1.2},
+}
 PRESETS: dict[str, Table] = {
     "paper-base": {
         "vocabulary": {"size": 37_000},
@@ -61,18 +67,24 @@ PRESETS: dict[str, Table] = {
         },
     ),
     # The sizes with published Multi30k scores (Wu et al. 2021).
-    "tiny": merge(
+    "tiny": merge(_LAPTOP, {"model": _TINY, "training": {"rate": 3e-3}}),
+    # The most that was learned in minutes: docs/decisions/0013-fast-and-best.md.
+    "fast": merge(
         _LAPTOP,
+        _WITH_MUON,
         {
-            "model": {
-                "encoder_layers": 4,
-                "decoder_layers": 4,
-                "d_model": 128,
-                "d_ff": 256,
-                "heads": 4,
-                "dropout": 0.3,
-            },
-            "training": {"rate": 3e-3},
+            "model": merge(_TINY, {"dropout": 0.2, "normalization": "pre"}),
+            "training": {"steps": 2500, "rate": 8e-3, "matrix_rate": 1.0, "warmup": 150, "checkpoint_every": 40},
+        },
+    ),
+    # The most that was learned in an hour of each core, from 29,000 pairs.
+    "best": merge(
+        _LAPTOP,
+        _WITH_MUON,
+        {
+            "model": merge(_TINY, {"d_model": 192, "d_ff": 768, "normalization": "pre"}),
+            "batches": {"tokens": 2048},
+            "training": {"steps": 9500, "rate": 4e-3, "matrix_rate": 1.5, "warmup": 300, "checkpoint_every": 200},
         },
     ),
 }
