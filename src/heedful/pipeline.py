@@ -22,7 +22,7 @@ from heedful.data.tokens import TokenStore, content_key, encode_corpus
 from heedful.decoding import lexicon
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
-from heedful.heap import keep_heap
+from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import time_training
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.family import build_model
@@ -398,6 +398,7 @@ def _collapse(outputs: list[str]) -> Iterator[str]:
 
 def _set_threads(config: TrainingConfig) -> None:
     keep_heap()
+    keep_products()
     if config.threads:
         torch.set_num_threads(config.threads)
 

@@ -46,20 +46,30 @@ def plan_epoch(
 
     Pairs are ordered by target length, then by source length: up and down in turn, so that the source lengths
     do not jump where one target length ends and the next begins. Ties are broken at random.
+
+    Batches have their numbers of pairs from a short list: oneDNN compiles a product for each shape, which on some
+    processors takes longer than the product (docs/performance.md).
     """
     target_N, source_N = target_lengths_N.astype(np.int64), source_lengths_N.astype(np.int64)
     snake_N = np.where(target_N % 2 == 0, source_N, -source_N)
     order = np.lexsort((generator.random(len(target_N)), snake_N, target_N))
     batches, start, width = [], 0, 0
-    longer = np.maximum(source_N, target_N)[order]
-    for position, length in enumerate(longer.tolist()):
+    longer_N = np.maximum(source_N, target_N)[order]
+    for position, length in enumerate(longer_N.tolist()):
         width = max(width, length)
         if width * (position - start + 1) > tokens and position > start:
-            batches.append(order[start:position])
-            start, width = position, length
+            end = start + _common(position - start)
+            batches.append(order[start:end])
+            start, width = end, int(longer_N[end : position + 1].max())
     if len(order) > start:
         batches.append(order[start:])
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _common(rows: int) -> int:
+    """Round down to a number with four binary digits and zeros after them."""
+    step = 1 << max(rows.bit_length() - 4, 0)
+    return rows // step * step
 
 
 def collate(source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray]) -> Batch:
