@@ -20,7 +20,7 @@ from heedful.training.loop import TrainingConfig
 class Recipe:
     """Everything that a training run needs to know."""
 
-    preset: str = setting("small", "Sizes and settings to start from: paper-base, paper-big, small, tiny")
+    preset: str = setting("small", "Sizes and settings to start from: paper-base, paper-big, small, tiny, fast, best")
     start_from: Path | None = setting(None, "Model folder to begin with: its sizes, vocabulary and weights")
     data: DataConfig = DataConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()

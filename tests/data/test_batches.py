@@ -89,6 +89,16 @@ def test_the_last_batch_is_not_lost_when_the_budget_is_met_exactly():
     assert sorted(map(len, batches)) == [3, 5, 5]
 
 
+def test_batches_have_few_shapes_so_that_no_product_is_compiled_for_one_of_them_alone():
+    lengths_N = np.random.default_rng(3).integers(5, 41, 20_011)
+    batches = plan_epoch(lengths_N, lengths_N, 4001, np.random.default_rng(5))
+    rows = np.array([len(batch) for batch in batches])
+    lowest_digit, binary_digits = rows & -rows, np.array([int(row).bit_length() for row in rows])
+    assert (lowest_digit.astype(float) < 2.0 ** (binary_digits - 4)).sum() <= 1  # the last one is what is left
+    tokens = [lengths_N[batch].max() * len(batch) for batch in batches]
+    assert np.mean(tokens) > 0.9 * 4001  # and they are not much smaller for it
+
+
 def test_the_target_in_is_the_target_out_moved_right_behind_begin():
     lines = [[7, 11, END], [13, END], [5, 6, 17, 19, END]]
     batch = batch_of([[23, END]] * 3, lines)
