@@ -1,4 +1,4 @@
-"""Hugging Face's M2M100, Marian's pre-norm sibling, with the weights of a heedful model."""
+"""Hugging Face's M2M100, Marian's pre-norm sibling: trained anew, or with the weights of a heedful model."""
 
 from typing import Any
 
@@ -7,9 +7,10 @@ import transformers
 from torch import Tensor, nn
 
 from heedful.bundle import Bundle
+from heedful.model.settings import ModelConfig
 from heedful.model.transformer import sinusoids
 from heedful.text.vocabulary import PAD
-from peers.marian import settings
+from peers import marian
 
 NAME = f"Hugging Face M2M100 {transformers.__version__}"
 
@@ -56,13 +57,26 @@ def take(theirs: nn.Module, weights: dict[str, Tensor]) -> None:
         raise SystemExit(f"{type(theirs).__name__} has other weights than expected: {missing} {unexpected}")
 
 
+def make(config: ModelConfig, symbols: int) -> Any:
+    """Return a new model of the same sizes."""
+    sizes = marian.settings(config, symbols)
+    return transformers.M2M100ForConditionalGeneration(
+        transformers.M2M100Config(**sizes, attention_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
+    )
+
+
+class Peer(marian.Peer):
+    """M2M100 with label smoothing, which its users add."""
+
+    def __init__(self, config: ModelConfig, symbols: int) -> None:
+        nn.Module.__init__(self)
+        self.model = make(config, symbols)
+
+
 def convert(bundle: Bundle) -> Any:
     """Return the same model as one of Hugging Face's."""
     ours, config = bundle.model, bundle.model.config
-    sizes = settings(config, bundle.vocabulary.sizes[1])
-    theirs = transformers.M2M100ForConditionalGeneration(
-        transformers.M2M100Config(**sizes, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
-    ).eval()
+    theirs = make(config, bundle.vocabulary.sizes[1]).eval()
     weights = {f"model.{name}": tensor for name, tensor in renamed(ours).items()}
     for name in ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
         weights[f"{name}.weight"] = ours.output.weight.detach()
