@@ -4,9 +4,10 @@
 
 The peer is Hugging Face's M2M100, the pre-norm sibling of Marian, in the recipe's own sizes, on the recipe's own
 batches, with label smoothing and Adam as its users have them: the learning rate rises for 4 % of the time, then falls
-linearly to zero at the end of it. The time is that of training alone, by the clock; bfloat16 is autocast's. The
-development set is translated at the end with the recipe's search, and with --test FOLDER/test.en FOLDER/test.de
-another text too. `heedful train RECIPE` beside it, with as many threads, is what to compare with.
+linearly to zero at the end of it. The time is that of training alone, by the clock; bfloat16 is autocast's; it keeps
+the heap and compiled products as heedful does. The development set is translated at the end with the recipe's search,
+and with --test FOLDER/test.en FOLDER/test.de another text too. `heedful train RECIPE` beside it, with as many threads,
+is what to compare with.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from heedful.text.vocabulary import END, PAD
 from peers import m2m100
 
 WARMUP = 0.04  # of the time
+SMOOTHING = 0.1  # of peers/marian.py
 
 
 def train(run: Run, minutes: float, rate: float, precision: str) -> m2m100.Peer:
@@ -79,15 +81,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--test", type=Path, nargs=2)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
     options = parser.parse_args()
-    print(
-        f"{m2m100.NAME}, torch {torch.__version__}, {torch.get_num_threads()} threads, rate {options.rate:g}",
-        flush=True,
-    )
     recipe = build(read_toml(options.recipe), {"data": {"folder": str(options.data)}}, where=str(options.recipe))
+    if recipe.training.consistency or recipe.batches.accumulate > 1 or recipe.training.label_smoothing != SMOOTHING:
+        raise SystemExit(
+            f"{options.recipe}: the peer knows no R-Drop, no accumulation, and label smoothing {SMOOTHING}"
+        )
     with TemporaryDirectory() as folder:
         run = begin(recipe, Path(folder))
+        threads = torch.get_num_threads()
+        print(f"{m2m100.NAME}, torch {torch.__version__}, {threads} threads, rate {options.rate:g}", flush=True)
         peer = train(run, options.minutes, options.rate, options.precision)
         print("development:", score(peer, run, [pair[0] for pair in run.dev], [pair[1] for pair in run.dev]))
         if options.test:

@@ -30,7 +30,7 @@ from torch import nn
 from heedful.config import from_table
 from heedful.data.batches import Batch, BatchConfig, BatchStream
 from heedful.data.tokens import TokenStore, encode_corpus
-from heedful.heap import keep_heap
+from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import matrix_peak, time_training
 from heedful.model.inference import has_native_bfloat16
 from heedful.model.settings import ModelConfig
@@ -82,6 +82,7 @@ def time_peer(who: str, config: ModelConfig, symbols: int, batches: list[Batch],
 def time_heedful(config: ModelConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
     """Return target tokens a second of heedful's training step, and its share of the matrix peak."""
     keep_heap()
+    keep_products()
     model, settings = Transformer(config, symbols, symbols), from_table(TrainingConfig, {"precision": precision}, "")
     found = time_training(model, make_optimizer(model, settings), iter(batches), settings, steps=len(batches))[WARMUP:]
     seconds = sum(step.seconds for step in found)

@@ -89,6 +89,12 @@ def test_the_last_batch_is_not_lost_when_the_budget_is_met_exactly():
     assert sorted(map(len, batches)) == [3, 5, 5]
 
 
+def test_a_long_pair_behind_short_ones_does_not_exceed_the_tokens_with_those_left_over():
+    lengths_N = np.array([2] * 17 + [31])
+    batches = plan_epoch(lengths_N, lengths_N, 61, np.random.default_rng(2))
+    assert sorted(map(len, batches)) == [1, 1, 16]
+
+
 def test_batches_have_few_shapes_so_that_no_product_is_compiled_for_one_of_them_alone():
     lengths_N = np.random.default_rng(3).integers(5, 41, 20_011)
     batches = plan_epoch(lengths_N, lengths_N, 4001, np.random.default_rng(5))

@@ -64,3 +64,20 @@ def test_rows_that_do_not_lie_together_are_normalized_too():
 def test_what_is_not_a_number_stays_so():
     _, norm, _ = case((2, 8), torch.float32)
     assert norm(torch.tensor([[1.0] * 8, [float("nan")] * 8])).isnan().any(1).tolist() == [False, True]
+
+
+def test_what_the_compiled_code_is_not_made_for_is_left_to_torch():
+    x, norm, _ = case((0, 8), torch.float32)
+    gradients = torch.autograd.grad(norm(x).sum(), [x, norm.weight, norm.bias])
+    assert [gradient.shape for gradient in gradients] == [(0, 8), (8,), (8,)]
+    assert not any(gradient.any() for gradient in gradients)
+    with pytest.raises(RuntimeError, match="normalized_shape"):
+        norm(torch.ones(3, 16))
+    for other, shape in (
+        (LayerNorm((2, 4)), (3, 2, 4)),
+        (LayerNorm(8, bias=False), (3, 8)),
+        (LayerNorm(8).double(), (3, 8)),
+    ):
+        x = torch.randn(shape, dtype=other.weight.dtype)
+        expected = nn.functional.layer_norm(x, other.normalized_shape, other.weight, other.bias)
+        assert torch.equal(other(x), expected)

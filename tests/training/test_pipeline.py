@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -8,13 +9,34 @@ from heedful import Translator, build, resume, run
 from heedful.bundle import read_weights
 from heedful.config import merge, read_toml
 from heedful.errors import HeedfulError
+from heedful.heap import keep_products
 from heedful.pipeline import Finished, Prepared, _collapse
+from heedful.recipe import PRESETS
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
 
 
 def toy(folder, **training):
     return settings(*write_pairs(folder), **training)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_trains_whatever_it_leaves_to_be_said(preset, tmp_path):
+    small = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "d_ff": 32, "heads": 2}
+    source, target = write_pairs(tmp_path)
+    table = merge(settings(source, target, steps=2, checkpoint_every=1), {"preset": preset, "model": small})
+    *_, finished = run(build(table), tmp_path / "model")
+    assert isinstance(finished, Finished)
+
+
+def test_compiled_products_are_kept_unless_the_environment_says_how_many(monkeypatch):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    keep_products()
+    assert os.environ[name] == "7"
+    monkeypatch.delenv(name)
+    keep_products()
+    assert int(os.environ[name]) > 1024
 
 
 def test_a_model_that_says_the_same_whatever_it_is_given_is_noticed():

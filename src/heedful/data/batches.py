@@ -57,7 +57,7 @@ def plan_epoch(
     longer_N = np.maximum(source_N, target_N)[order]
     for position, length in enumerate(longer_N.tolist()):
         width = max(width, length)
-        if width * (position - start + 1) > tokens and position > start:
+        while width * (position - start + 1) > tokens and position > start:
             end = start + _common(position - start)
             batches.append(order[start:end])
             start, width = end, int(longer_N[end : position + 1].max())

@@ -352,7 +352,7 @@ void normalize_rows_back(const T *x, const T *weight, const T *gradient, int64_t
         float *to_weight = sums.data() + 2 * b * stride, *to_bias = to_weight + stride;
         for (int64_t r = b * ROWS; r < std::min(rows, (b + 1) * ROWS); r++) {
             const T *row = x + r * width, *back = gradient + r * width;
-            const auto [mean, scale] = found[r];
+            const float mean = found[r].mean, scale = found[r].scale;
             vec gradients = {}, products = {};
             each_vector(width, [&](int64_t i, int64_t n) {
                 const vec z = (load_some(row + i, n) - mean) * scale, g = load_some(back + i, n), to_z = g * load_some(weight + i, n);

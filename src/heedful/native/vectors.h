@@ -49,7 +49,7 @@ inline vec maximum(vec a, vec b) { return a > b ? a : b; }
 // e^x for -86 <= x <= 88, below that e^-86: a polynomial in what is left of x (Cephes' coefficients), times 2^n.
 inline vec exponential(vec x) {
     constexpr float WHOLE = 12582912.0f;  // 1.5 * 2^23: added, it rounds to a whole number, which then stands in the last bits
-    x = x < -86.0f ? vec{} - 86.0f : x;  // so that what is not a number stays so
+    x = x < -86.0f ? vec{} - 86.0f : x;  // written so that what is not a number stays so, as processors make it (low bits zero)
     const vec shifted = x * 1.44269504f + WHOLE, n = shifted - WHOLE;
     const vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = vec{} + 1.9875691500e-4f;
