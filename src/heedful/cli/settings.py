@@ -39,7 +39,7 @@ def flags(settings: type[Any], defaults: Any = None, prefix: str = "") -> type[A
         expected, default = types[field.name], getattr(defaults, field.name)
         if dataclasses.is_dataclass(expected):
             nested = flags(expected, default, f"{prefix}{field.name}.")  # type: ignore[arg-type]
-            group = Annotated[nested | None, Parameter()]
+            group = Annotated[nested | None, Parameter()]  # type: ignore[valid-type] # a class made just now
             fields.append((field.name, group, None))
             continue
         parameter = Parameter(

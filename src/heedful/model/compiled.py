@@ -177,7 +177,7 @@ class CompiledInference:
         self._numbers = len(decoder) * config.heads * (d_k + d_v)
         self._d_model, self._symbols = config.d_model, model.output.out_features
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Encoded:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> Encoded:
         """Encode source sentences, padded on the right."""
         position_S = torch.arange(source_BS.size(1), dtype=torch.int32)
         here_BS = position_S < source_lengths_B[:, None]
@@ -204,7 +204,7 @@ class CompiledInference:
         self._library.remember(self._self, states_XD.data_ptr(), len(states_XD), memory.data_ptr())
         return State(memory, offset_B, len(offset_B) - 1)
 
-    def step(self, token_N: Int[Tensor, "N"], state: State) -> tuple[Float[Tensor, "N D"], State]:
+    def step(self, token_N: Int[Tensor, " N"], state: State) -> tuple[Float[Tensor, "N D"], State]:
         """Return the hidden state after one more token of each hypothesis: equal to `Transformer.decode`'s, by test."""
         rows, position = token_N.size(0), len(state.past)
         if not position and rows != state.rows:  # several hypotheses of each sentence begin together

@@ -131,7 +131,7 @@ class Convolution(EncoderDecoder):
         else:
             self.output.weight = target.weight
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> ConvolutionMemory:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> ConvolutionMemory:
         """Encode source sentences, padded on the right."""
         kernel, allowed_B11S = self.config.kernel, lengths_to_mask(source_lengths_B, source_BS.size(1))
         embedded_BSD = self.source_embedding(source_BS)
@@ -162,7 +162,9 @@ class Convolution(EncoderDecoder):
         past = memory.states_BSD.new_zeros(sentences, self.config.kernel - 1, d)
         return ConvolutionState(memory, [past] * len(self.decoder))
 
-    def step(self, token_N: Int[Tensor, "N"], state: ConvolutionState) -> tuple[Float[Tensor, "N D"], ConvolutionState]:
+    def step(
+        self, token_N: Int[Tensor, " N"], state: ConvolutionState
+    ) -> tuple[Float[Tensor, "N D"], ConvolutionState]:
         """Return the hidden state after one more token of each hypothesis: equal to `decode`'s, by test.
 
         Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.

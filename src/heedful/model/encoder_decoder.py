@@ -20,7 +20,7 @@ class EncoderDecoder(nn.Module):
     config: ModelConfig
     output: nn.Linear
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Any:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> Any:
         """Encode source sentences, padded on the right."""
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ class Ensemble(EncoderDecoder):
         self.members = nn.ModuleList(members)
         self._widths = [member.output.in_features for member in members]
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> list[Any]:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> list[Any]:
         """Encode source sentences, padded on the right, once for each member."""
         return [member.encode(source_BS, source_lengths_B) for member in members_of(self)]
 
@@ -53,7 +53,7 @@ class EnsembleInference:
         self._engines = engines
         self.one_thread = all(engine.one_thread for engine in engines)
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> list[Any]:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> list[Any]:
         """Encode source sentences, padded on the right, once for each engine."""
         return [engine.encode(source_BS, source_lengths_B) for engine in self._engines]
 
@@ -61,7 +61,7 @@ class EnsembleInference:
         """Return the state before the first step."""
         return States(engine.start(own) for engine, own in zip(self._engines, encoded, strict=True))
 
-    def step(self, token_N: Int[Tensor, "N"], state: States) -> tuple[list[Tensor], States]:
+    def step(self, token_N: Int[Tensor, " N"], state: States) -> tuple[list[Tensor], States]:
         """Return the engines' hidden states after one more token of each hypothesis."""
         found = [engine.step(token_N, own) for engine, own in zip(self._engines, state, strict=True)]
         return [hidden for hidden, _ in found], States(own for _, own in found)

@@ -137,7 +137,7 @@ class Inference:
         self.output = Product(model.output.weight, weights)
         self.heads = model.config.heads
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Encoded:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> Encoded:
         """Encode source sentences, padded on the right."""
         sentences, length = source_BS.shape
         x_ND = self.source_embedding(source_BS).flatten(0, 1)
@@ -154,7 +154,7 @@ class Inference:
         memory = [layer.cross_attention.keys_values(states_ND, sentences) for layer in self.decoder]
         return State(sentences, memory, mask_G1M, [], states_ND)
 
-    def step(self, token_N: Int[Tensor, "N"], state: State) -> tuple[Float[Tensor, "N D"], State]:
+    def step(self, token_N: Int[Tensor, " N"], state: State) -> tuple[Float[Tensor, "N D"], State]:
         """Return the hidden state after one more token of each hypothesis: equal to `Transformer.decode`'s, by test.
 
         Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.

@@ -117,7 +117,7 @@ class LSTM(EncoderDecoder):
         if config.share != "none":
             self.output.weight = self.target_embedding.weight
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> LSTMMemory:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> LSTMMemory:
         """Encode source sentences, padded on the right."""
         if self.cross_attention is None:
             source_BS = _backwards(source_BS, source_lengths_B)
@@ -133,7 +133,7 @@ class LSTM(EncoderDecoder):
         """Return the state before the first step."""
         return LSTMState(memory, memory.last)
 
-    def step(self, token_N: Int[Tensor, "N"], state: LSTMState) -> tuple[Float[Tensor, "N D"], LSTMState]:
+    def step(self, token_N: Int[Tensor, " N"], state: LSTMState) -> tuple[Float[Tensor, "N D"], LSTMState]:
         """Return the hidden state after one more token of each hypothesis: equal to `decode`'s, by test.
 
         Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.

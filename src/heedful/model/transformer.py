@@ -264,7 +264,7 @@ class Transformer(EncoderDecoder):
         if config.share != "none":
             self.output.weight = target.weight
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, "B"]) -> Memory:
+    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> Memory:
         """Encode source sentences, padded on the right."""
         allowed_B11S = lengths_to_mask(source_lengths_B, source_BS.size(1))
         x_BSD = self.source_embedding(source_BS)

@@ -29,7 +29,7 @@ class Loss(NamedTuple):
 def smoothed_cross_entropy(
     hidden_ND: Float[Tensor, "N D"],
     weight_VD: Float[Tensor, "V D"],
-    target_N: Int[Tensor, "N"],
+    target_N: Int[Tensor, " N"],
     smoothing: float,
 ) -> Loss:
     """Return the loss of projecting `hidden_ND` with `weight_VD`, summed over tokens.
@@ -45,7 +45,7 @@ def consistent_cross_entropy(
     first_ND: Float[Tensor, "N D"],
     second_ND: Float[Tensor, "N D"],
     weight_VD: Float[Tensor, "V D"],
-    target_N: Int[Tensor, "N"],
+    target_N: Int[Tensor, " N"],
     smoothing: float,
     consistency: float,
 ) -> Loss:
