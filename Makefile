@@ -35,6 +35,7 @@ docs: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[peers,serve]'
 	$(BIN)/python benchmarks/training.py --sizes tiny
+	$(BIN)/python benchmarks/training.py --sizes small,base --precisions auto
 	$(BIN)/python benchmarks/translating.py
 	$(BIN)/python benchmarks/serving.py --seconds 20 --rounds 1
 	$(BIN)/python benchmarks/recording.py

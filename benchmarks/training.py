@@ -1,14 +1,15 @@
 """Training speed of heedful against its peers, in turn, on the same batches.
 
-    python benchmarks/training.py [--sizes tiny,small,base] [--peers ...] [--rounds 3] [--steps 12] [--data FOLDER]
+    python benchmarks/training.py [--sizes tiny,small,base] [--peers ...] [--rounds 3] [--steps N] [--data FOLDER]
 
 All train the same sizes (post-norm where the peer has it, ReLU, shared embeddings, label smoothing 0.1, Adam) on the
 same Multi30k batches (joint BPE of 10,000; 4,096 tokens with padding, about 3,700 target tokens). A peer is trained as
 its users do it: the plain loop with full logits and cross_entropy, in float32 and, where the processor multiplies
-bfloat16 in hardware, under autocast too; its best precision counts. With --heap-kept, peers run once more with the
-setting of glibc's heap that heedful makes for itself. Each contestant of a round is a fresh process. The matrix peak is
-measured in every process of heedful, and its share is counted from FLOPs without padding. A peer that is not installed
-(pip install -c constraints.txt -e '.[peers]') is named and left out.
+bfloat16 in hardware, under autocast too; its best precision counts. `--precisions auto` times everybody in the one
+precision in which this processor multiplies faster: the larger sizes take long. With --heap-kept, peers run once more
+with the setting of glibc's heap that heedful makes for itself. Each contestant of a round is a fresh process. The
+matrix peak is measured in every process of heedful, and its share is counted from FLOPs without padding. A peer that is
+not installed (pip install -c constraints.txt -e '.[peers]') is named and left out.
 """
 
 import argparse
@@ -39,9 +40,18 @@ from heedful.recipe import PRESETS
 from heedful.text.corpus import Corpus, read_pairs
 from heedful.text.vocabulary import PAD, Vocabulary, VocabularyConfig, learn
 from heedful.training.loop import TrainingConfig, make_optimizer
+from heedful.training.precision import settled
 
-WARMUP = 3  # steps that are not timed
-SIZES = {"tiny": "tiny", "small": "small", "base": "paper-base"}
+
+class Size(NamedTuple):
+    """A model, how many steps it is given untimed, and how many timed ones, unless --steps says otherwise."""
+
+    preset: str
+    warmup: int
+    steps: int
+
+
+SIZES = {"tiny": Size("tiny", 3, 12), "small": Size("small", 1, 4), "base": Size("paper-base", 1, 2)}
 PEERS = ("torch_transformer", "marian", "xtransformers")
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de"
 
@@ -57,7 +67,7 @@ class Contestant(NamedTuple):
         return f"{self.who:18s} {self.precision:9s} {self.heap:9s}"
 
 
-def time_peer(who: str, config: ModelConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
+def time_peer(who: str, config: ModelConfig, symbols: int, batches: list[Batch], warmup: int, precision: str) -> Any:
     """Return target tokens a second of a plain loop."""
     model: nn.Module = importlib.import_module(f"peers.{who}").Peer(config, symbols)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9)
@@ -70,21 +80,21 @@ def time_peer(who: str, config: ModelConfig, symbols: int, batches: list[Batch],
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    for batch in batches[:WARMUP]:
+    for batch in batches[:warmup]:
         step(batch)
     began, tokens = time.perf_counter(), 0
-    for batch in batches[WARMUP:]:
+    for batch in batches[warmup:]:
         step(batch)
         tokens += int((batch.target_out_BT != PAD).sum())
     return {"speed": tokens / (time.perf_counter() - began)}
 
 
-def time_heedful(config: ModelConfig, symbols: int, batches: list[Batch], precision: str) -> Any:
+def time_heedful(config: ModelConfig, symbols: int, batches: list[Batch], warmup: int, precision: str) -> Any:
     """Return target tokens a second of heedful's training step, and its share of the matrix peak."""
     keep_heap()
     keep_products()
     model, settings = Transformer(config, symbols, symbols), from_table(TrainingConfig, {"precision": precision}, "")
-    found = time_training(model, make_optimizer(model, settings), iter(batches), settings, steps=len(batches))[WARMUP:]
+    found = time_training(model, make_optimizer(model, settings), iter(batches), settings, steps=len(batches))[warmup:]
     seconds = sum(step.seconds for step in found)
     peak = matrix_peak(torch.device("cpu"), getattr(torch, precision))
     return {
@@ -110,19 +120,21 @@ def load_batches(folder: Path, count: int) -> tuple[list[Batch], int]:
 
 def run_one(contestant: Contestant, size: str, steps: int, folder: Path) -> None:
     """Time one contestant in this process and print what it reached as JSON."""
-    model: dict[str, Any] = PRESETS[SIZES[size]].get("model", {})
+    preset, warmup, default_steps = SIZES[size]
+    model: dict[str, Any] = PRESETS[preset].get("model", {})
     config = from_table(ModelConfig, {**model, "normalization": "post"}, "benchmark")
     torch.manual_seed(1)
-    batches, symbols = load_batches(folder, steps + WARMUP)
-    arguments = config, symbols, batches, contestant.precision
+    batches, symbols = load_batches(folder, warmup + (steps or default_steps))
+    arguments = config, symbols, batches, warmup, contestant.precision
     ours = contestant.who == "heedful"
     print(json.dumps(time_heedful(*arguments) if ours else time_peer(contestant.who, *arguments)))
 
 
 def compare(size: str, peers: list[str], options: argparse.Namespace, folder: str) -> None:
     """Run every contestant once a round, in turn, and print what they reached and the ratios."""
-    native = has_native_bfloat16(torch.device("cpu"))
-    precisions = [p for p in options.precisions.split(",") if native or p != "bfloat16"]
+    processor = torch.device("cpu")
+    native = has_native_bfloat16(processor)
+    precisions = [settled(p, processor) for p in options.precisions.split(",") if native or p != "bfloat16"]
     heaps = ["", "heap kept"] if options.heap_kept else [""]
     contestants = [Contestant("heedful", precision) for precision in precisions]
     contestants += [Contestant(peer, p, heap) for peer in peers for p in precisions for heap in heaps]
@@ -162,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=0, help="timed steps of a round (default: by size)")
     parser.add_argument("--sizes", default="tiny,small,base")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--precisions", default="float32,bfloat16")

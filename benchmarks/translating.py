@@ -6,9 +6,9 @@ The peers get the bundle's weights, converted, and its subwords; everybody is ti
 installed is left out (fairseq is hard to: peers/fairseq_engine.py). Rows: beam 4 and greedy at 64 sentences a batch on
 two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face and fairseq with two threads);
 one sentence at a time on one thread; and a model of the base size (pre-norm, which all have) with random weights, of
-which every output is 30 pieces long, 32 sentences a batch. Each contestant of a round is a fresh process that
-translates some sentences first, untimed. Sentences a second; with a reference, BLEU of each is shown, so that nobody
-is fast by being wrong. Without a bundle, the model in the box.
+which every output is 30 pieces long, 32 sentences a batch. Each contestant of a row is a process of its own, which
+translates some sentences first, untimed, and then waits for its turn in each round. Sentences a second; with a
+reference, BLEU of each is shown, so that nobody is fast by being wrong. Without a bundle, the model in the box.
 """
 
 import argparse
@@ -127,30 +127,54 @@ def read(row: Row, options: argparse.Namespace) -> list[str]:
 
 
 def run_one(who: str, row: Row, options: argparse.Namespace) -> None:
-    """Time one contestant in this process; print sentences a second and, with a reference, BLEU."""
+    """Say that this process is ready; then for every line that arrives, time one round and print what was reached."""
     lines = read(row, options)
     translate = make(who, options.bundle, row)
     translate(lines[: 64 if row.batch > 1 else 9])
-    began = time.perf_counter()
-    outputs = translate(lines)
-    seconds = time.perf_counter() - began
-    score = 0.0
-    if options.reference and not row.base:
-        references = options.reference.read_text(encoding="utf-8").splitlines()[: row.lines]
-        score = bleu_and_chrf(outputs, references)["bleu"]
-    print(json.dumps({"speed": len(lines) / seconds, "bleu": score}))
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        outputs = translate(lines)
+        seconds = time.perf_counter() - began
+        score = 0.0
+        if options.reference and not row.base:
+            references = options.reference.read_text(encoding="utf-8").splitlines()[: row.lines]
+            score = bleu_and_chrf(outputs, references)["bleu"]
+        print(json.dumps({"speed": len(lines) / seconds, "bleu": score}), flush=True)
+
+
+def start(who: str, row: str, options: argparse.Namespace) -> subprocess.Popen[str]:
+    """Return a contestant's process, when it is ready."""
+    command = [sys.executable, __file__, str(options.bundle), "--input", str(options.input), "--one", who, row]
+    command += ["--reference", str(options.reference)] if options.reference else []
+    threads = {"OMP_NUM_THREADS": str(ROWS[row].threads if "ctranslate2" not in who else 1)}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | threads)
+    hear(process, "ready")
+    return process
+
+
+def hear(process: subprocess.Popen[str], beginning: str) -> str:
+    """Return a contestant's next line that begins so; its libraries may print others."""
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return line
+    sys.exit(f"a contestant ended early: {process.args!r}")
 
 
 def compare(row: str, contestants: list[str], options: argparse.Namespace) -> None:
     """Run every contestant once a round, in turn, and print what they reached and the ratios."""
+    processes = {who: start(who, row, options) for who in contestants}
     found: dict[str, list[dict[str, float]]] = {who: [] for who in contestants}
     for _ in range(options.rounds):
-        for who in contestants:
-            command = [sys.executable, __file__, str(options.bundle), "--input", str(options.input), "--one", who, row]
-            command += ["--reference", str(options.reference)] if options.reference else []
-            threads = {"OMP_NUM_THREADS": str(ROWS[row].threads if "ctranslate2" not in who else 1)}
-            ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | threads)
-            found[who].append(json.loads(ran.stdout.splitlines()[-1]))
+        for who, process in processes.items():
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+            found[who].append(json.loads(hear(process, "{")))
+    for process in processes.values():
+        process.communicate()
     medians = {who: statistics.median(one["speed"] for one in each) for who, each in found.items()}
     ours = [who for who in contestants if who.startswith("heedful")]
     print(f"\n{ROWS[row].name}: sentences a second; heedful {', '.join(CONTESTANTS[one] for one in ours)} over each")
@@ -172,7 +196,7 @@ def is_installed(name: str) -> bool:
 
 
 def main() -> None:
-    """Run rounds in fresh processes and print the ratios."""
+    """Run the rows and print the ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", nargs="?", type=bundle.locate, default=bundle.locate("en-de"))
     parser.add_argument("--input", type=Path, default=TEXT)
