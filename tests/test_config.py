@@ -14,6 +14,8 @@ from heedful.errors import HeedfulError
 @dataclass(frozen=True)
 class Oven:
     degrees: float = setting(180.0, "Heat")
+    humidity: float = setting(0.2, "Share of the steam", least=0, most=1)
+    trays: int = setting(2, "What it holds", least=1)
     fan: bool = setting(False, "Whether the fan turns")
 
 
@@ -105,6 +107,15 @@ def test_a_value_of_the_wrong_type_names_key_expectation_and_value(key, value, e
 def test_a_wrong_type_in_a_nested_table_names_the_whole_way_to_it():
     with pytest.raises(HeedfulError, match=r"^here: oven: fan: expected true or false, found 1"):
         from_table(Kitchen, {"oven": {"fan": 1}}, "here")
+
+
+@pytest.mark.parametrize(
+    ("oven", "expected"),
+    [({"humidity": 1.5}, "humidity 1.5 must be between 0 and 1"), ({"trays": 0}, "trays 0 must be at least 1")],
+)
+def test_a_value_out_of_its_range_is_named_with_the_range(oven, expected):
+    with pytest.raises(HeedfulError, match=f"^here: oven: {expected}$"):
+        from_table(Kitchen, {"oven": oven}, "here")
 
 
 def test_a_choice_outside_the_offered_ones_lists_them():

@@ -41,6 +41,15 @@ def test_the_old_content_stands_until_the_block_ends(tmp_path):
     assert everything_in(tmp_path) == ["text"]
 
 
+def test_a_link_stays_a_link_and_what_it_points_to_is_replaced(tmp_path):
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to("old")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "old").read_text() == "new"
+    assert everything_in(tmp_path) == ["link", "old"]
+
+
 def test_folders_above_the_file_are_made(tmp_path):
     write_text(tmp_path / "a" / "b" / "text", "new")
     assert everything_in(tmp_path) == ["a", "a/b", "a/b/text"]

@@ -159,3 +159,6 @@ def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translat
     shouted, plain = ([outputs[0] for outputs in each.translate(lines)] for each in (loud, translator))
     assert (shouted[0].text, shouted[0].ids) == (plain[1].text.upper(), plain[1].ids)
     assert shouted[1:] == plain[1:]  # one word alone is an abbreviation
+    [scored] = loud.score(lines[:1], [shouted[0].text])
+    [of_plain] = translator.score(lines[1:2], [plain[1].text])
+    assert (scored.text, scored.score) == (of_plain.text.upper(), of_plain.score)

@@ -18,16 +18,19 @@ Table = dict[str, Any]
 Settings = TypeVar("Settings")
 
 
-def setting(default: Any, help: str, flag: str | None = None) -> Any:
-    """Declare a field of a settings class: its default, one line of help, and a short flag if it has one."""
-    return dataclasses.field(default=default, metadata={"help": help, "flag": flag})
+def setting(
+    default: Any, help: str, flag: str | None = None, *, least: float | None = None, most: float | None = None
+) -> Any:
+    """Declare a field of a settings class: its default, one line of help, a short flag if it has one, and its range."""
+    return dataclasses.field(default=default, metadata={"help": help, "flag": flag, "least": least, "most": most})
 
 
 def from_table(settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
     """Build `settings` from a table, nested tables included; fields that the table lacks keep their defaults.
 
     Raises:
-        HeedfulError: an unknown key (with the nearest known one) or a value of the wrong type; `where` names the place.
+        HeedfulError: an unknown key (with the nearest known one), a value of the wrong type or out of its range;
+            `where` names the place.
     """
     types = get_type_hints(settings)
     values = {}
@@ -36,7 +39,22 @@ def from_table(settings: type[Settings], table: Mapping[str, Any], where: str) -
         if name not in types:
             raise HeedfulError(f"{where}: unknown setting '{key}'{_nearest(name, types)}")
         values[name] = _convert(types[name], value, f"{where}: {key}")
-    return settings(**values)
+    made = settings(**values)
+    check_ranges(made, where)
+    return made
+
+
+def check_ranges(settings: Any, where: str) -> None:
+    """Refuse a value that is out of its field's range.
+
+    Raises:
+        HeedfulError: with the setting and its range; `where` names the place.
+    """
+    for field in dataclasses.fields(settings):
+        value, least, most = getattr(settings, field.name), field.metadata.get("least"), field.metadata.get("most")
+        if (least is not None and value < least) or (most is not None and value > most):
+            wanted = f"between {least} and {most}" if most is not None else f"at least {least}"
+            raise HeedfulError(f"{where}: {field.name} {value} must be {wanted}")
 
 
 def to_table(settings: Any) -> Table:

@@ -19,8 +19,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and takes the place of `path`.
 
     On an exception nothing of the old file is touched and the new one is removed. A folder may be written in
-    place of a file, provided that `path` does not exist yet.
+    place of a file, provided that `path` does not exist yet. A link stays one: what it points to is replaced. A pipe
+    or a device, such as /dev/null, is written to as it is.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        yield path
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     remove(aside)
@@ -63,7 +68,7 @@ def sha256(path: Path) -> str:
 def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows cannot sync folders
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs what it may write
     try:
         os.fsync(descriptor)
     finally:

@@ -71,7 +71,9 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
     Raises:
         HeedfulError: something in the data or the settings that the user can mend.
     """
-    if (folder / "model.toml").exists() and processes()[0] == 0:
+    # of a run that ended before its first checkpoint there is nothing to lose
+    begun = newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists()
+    if begun and processes()[0] == 0:
         raise HeedfulError(
             f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
         )
@@ -95,10 +97,15 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
     """Continue a run from its last saved state: it ends in the weights of a run that was never stopped (CPU).
 
     Raises:
-        HeedfulError: there is no run in `folder`.
+        HeedfulError: there is no run in `folder`, or a model whose state is gone.
     """
     if not (folder / "recipe.toml").is_file() or not (folder / "model.toml").is_file():
         raise HeedfulError(f"{folder}: no training to resume in it; give the folder that `heedful train` wrote")
+    if (folder / bundle.WEIGHTS).exists() and not newest_state(folder / "state"):
+        raise HeedfulError(
+            f"{folder}: a model without the state of its training, which cannot go on; begin another one with its "
+            f"weights: --start-from {folder} --out NEW"
+        )
     started = time.monotonic()
     recipe = from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
     _set_threads(recipe.training)

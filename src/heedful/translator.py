@@ -32,7 +32,7 @@ from heedful.model.inference import Inference, State, Weights
 from heedful.model.recorder import Maps, parse_head, recording
 from heedful.model.transformer import Transformer
 from heedful.text.capitals import is_shouted
-from heedful.text.document import NO_REPEAT, translating
+from heedful.text.document import NO_REPEAT, clean, translating
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 T = TypeVar("T")
@@ -143,6 +143,15 @@ class Translator:
                 found.update(zip(rows, outputs, strict=True))
             answers = [found[i] for i in range(len(sentences))]
 
+    def encode(self, lines: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Return the symbols that the model reads for each line, END last, and which lines are in capitals.
+
+        Those are read as in lower case, where the model is one with `capitals`.
+        """
+        shouted = [self.capitals and is_shouted(line) for line in lines]
+        texts = [clean(line.lower() if loud else line) for line, loud in zip(lines, shouted, strict=True)]
+        return self.vocabulary.encode_source(texts), shouted
+
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False
     ) -> list[Output]:
@@ -153,11 +162,13 @@ class Translator:
         """
         if len(sources) != len(targets):
             raise HeedfulError(f"{len(sources)} sources and {len(targets)} targets; each source needs its target")
-        source_ids, target_ids = (
-            self.vocabulary.encode_source(sources),
-            self.vocabulary.encode_target(targets),
-        )
-        return self.score_ids(source_ids, target_ids, batch=batch, align=align)
+        source_ids, shouted = self.encode(sources)
+        texts = [clean(text.lower() if loud else text) for text, loud in zip(targets, shouted, strict=True)]
+        found = self.score_ids(source_ids, self.vocabulary.encode_target(texts), batch=batch, align=align)
+        return [
+            replace(output, text=output.text.upper()) if loud else output
+            for output, loud in zip(found, shouted, strict=True)
+        ]
 
     @torch.inference_mode()
     def score_ids(
@@ -170,9 +181,7 @@ class Translator:
     ) -> list[Output]:
         """Score symbols as they are: the same text can be spelt in more than one way."""
         results: dict[int, Output] = {}
-        order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), len(targets[i])))
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
+        for chosen in _by_length(list(range(len(sources))), list(map(_longer, sources, targets)), batch):
             outputs = self._score_batch([sources[i] for i in chosen], [targets[i] for i in chosen], align)
             results.update(zip(chosen, outputs, strict=True))
         return [results[i] for i in range(len(sources))]
@@ -190,8 +199,7 @@ class Translator:
         config = replace(config, n_best=max(config.n_best, rank))
         if not 1 <= rank <= config.width:
             raise HeedfulError(f"no output of rank {rank}: the beam is {config.width} wide; choose from 1, or widen it")
-        shouted = self.capitals and is_shouted(text)
-        [source] = self.vocabulary.encode_source([text.lower() if shouted else text])
+        [source], [shouted] = self.encode([text])
         if len(source) < 2:
             raise HeedfulError("nothing to explain: the text is empty; give a sentence")
         tree = Tree()
@@ -234,9 +242,7 @@ class Translator:
         counts is the share of the links that it finds. Empty where there is no attention, or no link.
         """
         found, links = Counter[str](), 0
-        order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), len(targets[i])))
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
+        for chosen in _by_length(list(range(len(sources))), list(map(_longer, sources, targets)), batch):
             pairs = [(sources[i], targets[i]) for i in chosen]
             known = [(row, t, s) for row, pair in enumerate(pairs) for s, t in lexicon.links(*pair)]
             if not known:
@@ -276,10 +282,7 @@ class Translator:
         align: bool,
         progress: Callable[[int], None],
     ) -> list[list[Output]]:
-        shouted = [self.capitals and is_shouted(line) for line in lines]
-        lines = [line.lower() if loud else line for line, loud in zip(lines, shouted, strict=True)]
-        # Half a surrogate pair, which JSON can hold, is no character.
-        sources = self.vocabulary.encode_source([line.encode("utf-8", "replace").decode() for line in lines])
+        sources, shouted = self.encode(lines)
         forced = [line[:-1] for line in self.vocabulary.encode_target(prefixes)] if prefixes else None
         results: dict[int, list[Output]] = {}
         full = [i for i, source in enumerate(sources) if len(source) > 1]
@@ -402,6 +405,10 @@ def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:
     name, head = parse_head(aligner, {name: uses[0].size(1) for name, uses in maps.items()})
     weights_HTS = maps[name][0][row]
     return weights_HTS.mean(0) if head is None else weights_HTS[head]
+
+
+def _longer(source: list[int], target: list[int]) -> list[int]:
+    return max(source, target, key=len)
 
 
 def _by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:

@@ -15,9 +15,10 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 import httpx
 import uvicorn
 from libretranslatepy import LibreTranslateAPI
+from starlette.requests import Request
 
 from heedful.errors import HeedfulError
-from heedful.serve.app import make_app
+from heedful.serve.app import TranslateRequest, make_app
 from heedful.serve.batching import Batcher, TooManyError
 from heedful.serve.limits import Keys, ServeConfig, new_key
 from heedful.text.document import Sentence
@@ -87,16 +88,17 @@ def test_a_client_written_for_libretranslate_works_unchanged(serving, boxed):
         ({"characters": 10}, {}, 413, "at most 10"),
         ({"texts": 1}, {"q": ["a", "b"]}, 413, "at most 1"),
         ({"alternatives": 1}, {"alternatives": 2}, 422, "at most 1"),
-        ({"share": 0}, {}, 429, "fewer at a time"),
-        ({"queue": 0}, {}, 503, "try again"),
+        ({"share": 1}, {"q": ["Hello!", "Where are you?"]}, 413, "at most 1"),
+        ({"queue": 1}, {"q": "Hello! Where are you?"}, 413, "at most 1"),
         ({"seconds": 0.0}, {}, 503, "not done"),
         ({}, {"target": "fr"}, 400, "here are en to de"),
+        ({}, {"source": "\ud800"}, 400, "here are en to de"),
         ({}, {"q": 3}, 422, "q"),
         ({}, {"format": "pdf"}, 422, "format"),
     ],
 )
 def test_what_is_too_much_or_wrong_is_said(serving, limits, changes, status, says):
-    answer = serving(**limits).post("/translate", json={**TEXT, **changes})
+    answer = serving(**limits).post("/translate", content=json.dumps({**TEXT, **changes}))  # httpx sends no \ud800
     assert answer.status_code == status
     assert says in answer.json()["error"]
     assert ("retry-after" in answer.headers) == (status in (429, 503))
@@ -139,6 +141,31 @@ def test_explain_has_everything_the_page_shows(serving, boxed):
     assert client.post("/explain", json={**text, "sentence": 2}).status_code == 400
     assert client.post("/explain", json={**text, "without": ["cross.9"]}).status_code == 400
     assert client.post("/explain", json={**text, "layer": 9}).status_code == 400
+
+
+def test_what_would_be_too_much_to_explain_is_refused(serving, monkeypatch):
+    client = serving()
+    long = client.post("/explain", json={**TEXT, "q": "猫" * 290})
+    assert long.status_code == 413
+    assert "may have 256" in long.json()["error"]
+    assert client.post("/explain", content=json.dumps({**TEXT, "without": ["\ud800"]})).status_code == 400
+    monkeypatch.setattr("heedful.serve.app.EXPLANATIONS", 0)
+    busy = client.post("/explain", json=TEXT)
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+
+
+def test_a_key_that_nobody_asks_for_does_not_make_another_client(boxed):
+    server = make_app([boxed]).state.server
+    request = Request({"type": "http", "client": ("192.0.2.1", 1)})
+    assert server.client(request, "first") == server.client(request, "second") == "192.0.2.1"
+    server.keys.needed = True
+    assert server.client(request, "first") == "first"
+
+
+def test_the_steps_of_a_line_in_capitals_are_those_of_what_the_model_reads(serving):
+    found = serving().post("/explain", json={**TEXT, "q": "WHERE IS THE STATION?"}).json()
+    assert found["text"].isupper()
+    assert len(found["positions"]) == len(found["source_pieces"])
 
 
 def test_pages_allow_nothing_from_elsewhere(serving):
@@ -184,14 +211,32 @@ def test_who_leaves_frees_the_place(boxed):
             await batcher.translate("a", [Sentence("Three.")])
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        batcher.start()
-        await asyncio.sleep(0.1)
         assert batcher.waiting == 0
+        batcher.start()
         found = await batcher.translate("a", [Sentence("Three.")])
         await batcher.stop()
         return found
 
     assert asyncio.run(leave())[0][0].text
+
+
+def test_where_one_text_is_refused_nobody_waits_for_the_others(boxed):
+    async def refused():
+        server = make_app([boxed], ServeConfig(share=3, queue=9)).state.server
+        batcher = server.batchers["en", "de"]  # not started: all that is asked for waits
+        first = asyncio.create_task(server.translate("a", TranslateRequest(**TEXT | {"q": ["One.", "Two."]})))
+        await asyncio.sleep(0.01)
+        assert batcher.waiting == 2
+        with pytest.raises(TooManyError) as error:
+            await server.translate("a", TranslateRequest(**TEXT | {"q": ["Three.", "Four."]}))
+        await asyncio.sleep(0.01)
+        assert error.value.of_client
+        assert batcher.waiting == 2
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert batcher.waiting == 0
+
+    asyncio.run(refused())
 
 
 def test_two_models_of_the_same_languages_are_refused(boxed):
@@ -208,6 +253,7 @@ def test_two_models_of_the_same_languages_are_refused(boxed):
         (("--batch", "0"), "at least 1"),
         (("--keys", "nowhere"), "--new-key"),
         (("--host", "203.0.113.1"), "choose another"),
+        (("--device", "nonsense"), "--device cpu"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(arguments, says, tmp_path):

@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 import tomli_w
 
+from heedful import run
 from heedful.cli.app import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -134,6 +138,16 @@ def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tm
     assert "parameters" in heedful("info", tmp_path / "mean").stdout
 
 
+def test_weights_of_another_model_are_not_averaged(trained, tmp_path):
+    ran = heedful("train", trained / "toy.toml", "--out", tmp_path / "wider", "--model.d-ff", "96")
+    assert ran.returncode == 0, ran.stderr
+    files = [folder / "weights.safetensors" for folder in (trained / "model", tmp_path / "wider")]
+    arguments = ["--out", tmp_path / "mean", *(item for file in files for item in ("--weights", file))]
+    ran = heedful("average", trained / "model", *arguments)
+    assert (ran.returncode, "weights of another model" in ran.stderr) == (2, True)
+    assert not (tmp_path / "mean").exists()
+
+
 def test_an_ensemble_is_a_model_for_every_command_but_those_of_training(trained, tmp_path):
     both = tmp_path / "both"
     (trained / "a.txt").write_text("a b\nb c a\n")
@@ -197,15 +211,17 @@ def test_what_attend_cannot_show_is_said_in_one_line(trained, tmp_path, argument
 def test_other_families_train_stop_resume_translate_and_are_described(trained, tmp_path, family):
     toy, out = trained / "toy.toml", tmp_path / "model"
     settings = ["--model.family", family, "--model.encoder-layers", "2", "--model.decoder-layers", "2"]
-    ran = heedful("train", toy, "--out", out, *settings, "--training.precision", "float32")
+    settings += ["--training.precision", "float32"]
+    ran = heedful("train", toy, "--out", out, *settings)
     assert ran.returncode == 0, ran.stderr
-    for state in sorted((out / "state").glob("step-*"))[1:]:
-        shutil.rmtree(state) if state.is_dir() else state.unlink()
-    weights = (out / "weights.safetensors").read_bytes()
-    (out / "weights.safetensors").unlink()
-    ran = heedful("train", "--resume", out)
+    asked = itertools.count(1)
+    with mock.patch("heedful.cli.train.run", lambda *given: run(*given[:2], stop=lambda: next(asked) == 11)):
+        ran = heedful("train", toy, "--out", tmp_path / "stopped", *settings)
+    assert "stopped at step 11" in ran.stderr
+    ran = heedful("train", "--resume", tmp_path / "stopped")
     assert ran.returncode == 0, ran.stderr
-    assert (out / "weights.safetensors").read_bytes() == weights
+    stopped, whole = (folder / "weights.safetensors" for folder in (tmp_path / "stopped", out))
+    assert stopped.read_bytes() == whole.read_bytes()
     assert heedful("translate", out, text="a b\n").returncode == 0
     assert family in heedful("info", out).stdout
     ran = heedful("attend", out, "a b c")
@@ -249,6 +265,12 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["trian"], "Did you mean"),
         (["translate", "nowhere"], "not a model folder"),
         (["train", "--resume", "nowhere"], "no training to resume"),
+        (["train", "--training.checkpoint-every", "0"], "training: checkpoint_every 0 must be at least 1"),
+        (["train", "--model.dropout", "1.5"], "model: dropout 1.5 must be between 0 and 1"),
+        (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
+        (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
+        (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),
+        (["info", "en-de", "--length", "0"], "--length. Must be >= 1"),
     ],
 )
 def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, expected, tmp_path):
@@ -256,6 +278,51 @@ def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, exp
     assert ran.returncode == 2
     assert expected in ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_mistake_in_the_settings_can_be_mended_in_the_same_folder(trained, tmp_path):
+    ran = heedful("train", trained / "toy.toml", "--out", tmp_path, "--data.max-length", "1")
+    assert (ran.returncode, "raise data.max_length" in ran.stderr) == (2, True)
+    ran = heedful("train", trained / "toy.toml", "--out", tmp_path, "--training.steps", "2")
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_model_whose_state_is_gone_is_not_trained_over(trained, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "copy", ignore=shutil.ignore_patterns("state"))
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()}
+    ran = heedful("train", "--resume", tmp_path / "copy")
+    assert ran.returncode == 2
+    assert "--start-from" in ran.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == kept
+
+
+def test_the_demo_removes_nothing_of_others(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "thesis.tex").write_text("years")
+    ran = heedful("demo", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert "choose another --out" in ran.stderr
+    assert (tmp_path / "demo" / "thesis.tex").read_text() == "years"
+
+
+def test_text_comes_from_and_goes_to_pipes_and_a_byte_order_mark_is_no_text(trained, tmp_path):
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfa b c\n")
+    expected = heedful("translate", trained / "model", text="a b c\n").stdout
+    assert heedful("translate", trained / "model", "-i", tmp_path / "text").stdout == expected
+    assert heedful("translate", trained / "model", text=(tmp_path / "text").read_bytes()).stdout == expected
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("a b c\n"))
+    writer.start()
+    with mock.patch("rich.console.Console.is_terminal", True):
+        assert heedful("translate", trained / "model", "-i", tmp_path / "pipe").stdout == expected
+    writer.join()
+    assert heedful("translate", trained / "model", "-o", "/dev/null", text="a b c\n").returncode == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_attend_reads_one_line_of_utf8(trained):
+    ran = heedful("attend", trained / "model", text=b"a b \xff\n")
+    assert (ran.returncode, "standard input:1: not UTF-8" in ran.stderr) == (2, True)
 
 
 def test_bfloat16_is_refused_where_it_would_be_slower(trained, monkeypatch):

@@ -130,6 +130,9 @@ def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):
     assert [record.best for record in records if isinstance(record, Evaluation)] == [True, False, False]
     assert records[-1] == Ended(9, "patience", records[-1].seconds)
     assert (tmp_path / "checkpoints" / "best.safetensors").exists()
+    model = fresh_model()
+    again = list(train(model, OneBatch(random_batch()), settings(steps=50, evaluate_every=3, patience=2), tmp_path))
+    assert again == [Ended(9, "patience", again[0].seconds)]  # not a step more than before
 
 
 def test_a_wish_to_stop_saves_and_ends(tmp_path):

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from heedful import bundle as bundles
-from heedful.cli.settings import Bundle, Device, Threads
+from heedful.cli.settings import POSITIVE, Bundle, Device, Threads
 from heedful.cli.translate import load
 from heedful.decoding import lexicon
 from heedful.errors import HeedfulError
@@ -21,7 +21,7 @@ def align(
     *,
     source: Annotated[Path, Parameter(help="Sentences that it was trained on, or other ones like them")],
     target: Annotated[Path, Parameter(help="Their translations, line by line")],
-    pairs: Annotated[int, Parameter(help="Learn the lexicon from so many of them")] = 20_000,
+    pairs: Annotated[int, Parameter(help="Learn the lexicon from so many of them", validator=POSITIVE)] = 20_000,
     tested: Annotated[int, Parameter(help="Measure agreement on so many of them")] = 500,
     device: Device = "cpu",
     threads: Threads = 0,

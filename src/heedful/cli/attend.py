@@ -1,7 +1,6 @@
 """`heedful attend`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from heedful import files
 from heedful.cli.settings import Bundle, Device, Threads, flags, given
-from heedful.cli.translate import load
+from heedful.cli.translate import load, standard_input
 from heedful.config import from_table, merge, to_table
 from heedful.decoding.explanation import Explanation, readable
 from heedful.decoding.search import SearchConfig
@@ -53,7 +52,7 @@ def attend(
     if without:
         translator = translator.without(*without)
     config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
-    found = translator.explain(text or sys.stdin.readline().rstrip("\n"), config, rank=rank)
+    found = translator.explain(text or next(standard_input(), ""), config, rank=rank)
     if html:
         files.write_text(html, attention_page(found))
     if plot:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from heedful import bundle as bundles
 from heedful import files
+from heedful.cli.settings import POSITIVE
 from heedful.errors import HeedfulError
 from heedful.training.average import average_files
 from heedful.training.loop import last_checkpoints
@@ -18,7 +19,7 @@ def average(
     /,
     *,
     out: Annotated[Path, Parameter(help="Model folder to write")],
-    last: Annotated[int, Parameter(help="Average so many last checkpoints")] = 5,
+    last: Annotated[int, Parameter(help="Average so many last checkpoints", validator=POSITIVE)] = 5,
     weights: Annotated[tuple[Path, ...], Parameter(help="Average these weight files instead", negative=())] = (),
 ) -> None:
     """Average checkpoints into a new model folder (section 6.1)."""

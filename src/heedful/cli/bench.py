@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
+from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, flags, given
 from heedful.cli.translate import load
 from heedful.config import from_table, merge, read_toml, to_table
 from heedful.decoding.search import SearchConfig
@@ -32,7 +32,7 @@ def train(
     recipe: Annotated[Path, Parameter(help="A recipe (TOML); flags change single settings of it")],
     /,
     *,
-    steps: Annotated[int, Parameter(help="Steps to time, after three that are not")] = 20,
+    steps: Annotated[int, Parameter(help="Steps to time, after three that are not", validator=POSITIVE)] = 20,
     json_: Json = False,
     settings: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
 ) -> None:
@@ -64,8 +64,10 @@ def translate(
     /,
     *,
     input: Annotated[Path, Parameter(name=["--input", "-i"], help="Text to translate")],
-    lines: Annotated[int, Parameter(help="Lines of it to translate, after 64 that are not timed")] = 1000,
-    batch: Annotated[int, Parameter(help="Lines translated together")] = 64,
+    lines: Annotated[
+        int, Parameter(help="Lines of it to translate, after 64 that are not timed", validator=POSITIVE)
+    ] = 1000,
+    batch: Annotated[int, Parameter(help="Lines translated together", validator=POSITIVE)] = 64,
     json_: Json = False,
     device: Device = "cpu",
     threads: Threads = 0,

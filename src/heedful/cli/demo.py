@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from heedful.translator import Translator
 
 TEST_WORDS = 3000
+WRITTEN = ("train.letters", "train.phones", "development.letters", "development.phones", "model")
 # Words that training never sees, the last five made up.
 WORDS = [
     "attention",
@@ -76,7 +77,8 @@ def demo(
 ) -> None:
     """Translate with the model in the box; then learn English spelling to pronunciation in three minutes.
 
-    The second part trains, scores, pronounces new words and shows what the model looked at.
+    The second part trains, scores, pronounces new words and shows what the model looked at. What an earlier demo left
+    in the folder is replaced.
     """
     from heedful.cli.display import show
     from heedful.pipeline import run
@@ -84,7 +86,7 @@ def demo(
     from heedful.translator import Translator
 
     console = Console(highlight=False)
-    files.remove(out)
+    _make_room(out)
     _translate(console)
     console.print("[bold]heedful[/] learns to pronounce English: letters in, phones out, from the CMU dictionary.\n")
     entries = dictionary()
@@ -104,6 +106,19 @@ def demo(
     _score(console, translator, test)
     _pronounce(console, translator)
     _next_steps(console, out)
+
+
+def _make_room(out: Path) -> None:
+    """Remove what an earlier demo wrote, and nothing else.
+
+    Raises:
+        HeedfulError: the folder has something of somebody else's in it.
+    """
+    others = [path for path in out.iterdir() if path.name not in WRITTEN] if out.is_dir() else []
+    if others or out.is_file():
+        raise HeedfulError(f"{others[0] if others else out}: not made by the demo; choose another --out")
+    for name in WRITTEN:
+        files.remove(out / name)
 
 
 def _translate(console: Console) -> None:

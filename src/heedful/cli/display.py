@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -54,7 +55,7 @@ class _Plain:
                 mark = "  best so far" if event.best else ""
                 self.say(f"step {event.step:,}  development: {_scores(event.scores)}{mark}")
             case Notice():
-                self.console.print(f"[yellow]note[/]  {event.message}", soft_wrap=True)
+                self.console.print(f"[yellow]note[/]  {escape(event.message)}", soft_wrap=True)
             case Saved():
                 pass
             case Ended() if event.reason == "interrupted":

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from heedful.bundle import WEIGHTS, model_configs, read_manifest, read_weights
-from heedful.cli.settings import Bundle
+from heedful.cli.settings import POSITIVE, Bundle
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.settings import ModelConfig
 
@@ -18,7 +18,9 @@ def info(
     bundle: Bundle,
     /,
     *,
-    length: Annotated[int, Parameter(help="Sentence length that the cost is given for, in subwords")] = 25,
+    length: Annotated[
+        int, Parameter(help="Sentence length that the cost is given for, in subwords", validator=POSITIVE)
+    ] = 25,
     json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
 ) -> None:
     """Describe a model: parameters, FLOPs per token, sizes, search defaults, provenance; verifies its files."""

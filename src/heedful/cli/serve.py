@@ -44,9 +44,11 @@ def serve(
     except ImportError as error:
         raise HeedfulError(f"serve needs {error.name}: pip install 'heedful[serve]'") from None
     config = from_table(ServeConfig, given(settings), "serve")
-    config.check()
     chosen = bundles or (locate("en-de"), locate("de-en"))
-    app = make_app([load(bundle, device, threads, weights) for bundle in chosen], config)
+    translators = [load(bundle, device, threads, weights) for bundle in chosen]
+    for translator in translators:
+        translator.inference  # noqa: B018 - made now, so that weights it cannot have are refused before the address is said
+    app = make_app(translators, config)
     pairs = ", ".join(f"{source} to {target}" for source, target in app.state.server.batchers)
     listening = _listen(config)
     address = f"http://{config.host}:{listening.getsockname()[1]}"

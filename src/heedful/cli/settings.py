@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from heedful.config import Table
+
+POSITIVE = validators.Number(gte=1)
 
 
 def _locate(_type: Any, tokens: Sequence[Any]) -> Path:
@@ -18,7 +20,7 @@ def _locate(_type: Any, tokens: Sequence[Any]) -> Path:
 
 Bundle = Annotated[Path, Parameter(help="Model folder, or a model in the box: en-de, de-en", converter=_locate)]
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
-Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores")]
+Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores", validator=validators.Number(gte=0))]
 Weights = Annotated[
     Literal["float32", "bfloat16", "int8"],
     Parameter(

@@ -15,7 +15,7 @@ from heedful.config import from_table, merge, to_table
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.inference import has_native_bfloat16
-from heedful.text.corpus import read_lines
+from heedful.text.corpus import decoded_lines, read_lines
 from heedful.translator import Output, Translator
 
 SearchFlags: Any = flags(SearchConfig)
@@ -84,10 +84,15 @@ def load(folder: Path, device: str, threads: int, weights: Weights = "float32") 
     """Load a bundle and set the threads that it computes with.
 
     Raises:
-        HeedfulError: bfloat16 is wanted where it would be slower.
+        HeedfulError: there is no such device here, or bfloat16 is wanted where it would be slower.
     """
     import torch
 
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise HeedfulError(f"--device {device}: not to be had here ({reason}); --device cpu always is") from None
     if weights == "bfloat16" and not has_native_bfloat16(torch.device(device)):
         raise HeedfulError(f"{device} here has no bfloat16 products: leave --weights out, float32 is faster")
     if threads:
@@ -101,13 +106,8 @@ def standard_input() -> Iterator[str]:
     Raises:
         HeedfulError: a line is not UTF-8.
     """
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise HeedfulError(
-                f"standard input:{number}: not UTF-8; convert the text, e.g. `iconv -f latin1 -t utf-8`"
-            ) from None
+    for line in decoded_lines(sys.stdin.buffer, "standard input"):
+        yield (line or "").rstrip("\r\n")
 
 
 def _read_text(path: Path | None) -> str:
@@ -117,7 +117,7 @@ def _read_text(path: Path | None) -> str:
         HeedfulError: there is no such file, or it is not UTF-8.
     """
     try:
-        return (path.read_bytes() if path else sys.stdin.buffer.read()).decode("utf-8")
+        return (path.read_bytes() if path else sys.stdin.buffer.read()).decode("utf-8-sig")
     except FileNotFoundError:
         raise HeedfulError(f"{path}: no such file; check the path") from None
     except UnicodeDecodeError:
@@ -161,12 +161,12 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 
 @contextmanager
 def _progress(path: Path | None) -> Iterator[Any]:
-    """A count of lines on standard error, if it is a terminal and the text is a file."""
+    """A count of lines on standard error, if it is a terminal and the text is a file: a pipe can be read but once."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
     console = Console(stderr=True)
-    if path is None or not console.is_terminal:
+    if path is None or not path.is_file() or not console.is_terminal:
         yield lambda done: None
         return
     total = sum(1 for _ in read_lines(path))

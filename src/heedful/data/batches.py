@@ -21,9 +21,9 @@ from heedful.text.vocabulary import BEGIN, PAD, Vocabulary
 class BatchConfig:
     """How pairs are gathered into batches."""
 
-    tokens: int = setting(4096, "Tokens in a batch, padding included, on its longer side")
-    accumulate: int = setting(1, "Batches whose gradients make one step")
-    seed: int = setting(1, "Seed of the order")
+    tokens: int = setting(4096, "Tokens in a batch, padding included, on its longer side", least=1)
+    accumulate: int = setting(1, "Batches whose gradients make one step", least=1)
+    seed: int = setting(1, "Seed of the order", least=0)
 
 
 class Batch(NamedTuple):

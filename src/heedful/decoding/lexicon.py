@@ -11,6 +11,7 @@ import numpy as np
 from heedful.text.vocabulary import END
 
 ROUNDS = 6
+MOST_LINKS = 10_000_000  # that are looked at: a gigabyte; long texts have a great many
 SURE = 0.5  # a link counts if it is more probable than all others together
 Symbols = Sequence[int] | np.ndarray
 
@@ -33,15 +34,20 @@ class Lexicon:
 
 
 def learn(pairs: Iterable[tuple[Symbols, Symbols]]) -> Lexicon:
-    """Learn from pairs of symbols, END last or not there: a few rounds of expectation and maximisation."""
+    """Learn from pairs of symbols, END last or not there: a few rounds of expectation and maximisation.
+
+    Pairs are read until they could have `MOST_LINKS` links.
+    """
     sources, targets, slots = [], [], []  # one entry for each source symbol that a target symbol might translate
-    slot = 0
+    slot, links = 0, 0
     for source, target in pairs:
+        if links > MOST_LINKS:
+            break
         s, t = (symbols[symbols != END] for symbols in (np.asarray(source), np.asarray(target)))
         sources.append(np.tile(s, len(t)))
         targets.append(np.repeat(t, len(s)))
         slots.append(np.repeat(np.arange(slot, slot + len(t)), len(s)))
-        slot += len(t)
+        slot, links = slot + len(t), links + len(s) * len(t)
     together = np.stack([np.concatenate(sources), np.concatenate(targets)])
     known, which = np.unique(together, axis=1, return_inverse=True)
     which, of_slot, source_of = which.ravel(), np.concatenate(slots), known[0]

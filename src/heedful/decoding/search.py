@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heedful.config import setting
+from heedful.config import check_ranges, setting
 from heedful.errors import HeedfulError
 from heedful.native import library
 
@@ -25,20 +25,24 @@ NEVER = -1e9  # the log-probability of what must not be: finite, so that sums st
 class SearchConfig:
     """How to look for the best output; the defaults are the paper's (section 6.1)."""
 
-    beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy")
-    length_penalty: float = setting(0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha")
-    n_best: int = setting(1, "Outputs to return for each input, at most the beam")
+    beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy", least=1)
+    length_penalty: float = setting(
+        0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha", least=0
+    )
+    n_best: int = setting(1, "Outputs to return for each input, at most the beam", least=1)
     patience: float = setting(
-        1.0, "Stop when so many times the beam have ended (Kasai et al. 2022); 0 = when no other can become the best"
+        1.0,
+        "Stop when so many times the beam have ended (Kasai et al. 2022); 0 = when no other can become the best",
+        least=0,
     )
     max_extra: int = setting(50, "Longest output: the source's length plus this, in subwords")
-    min_length: int = setting(0, "Shortest output, in subwords")
-    no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow")
+    min_length: int = setting(0, "Shortest output, in subwords", least=0)
+    no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow", least=0)
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
     temperature: float = setting(1.0, "Sampling: divide logits by this")
-    top_k: int = setting(0, "Sampling: draw from the k most probable symbols; 0 = from all")
+    top_k: int = setting(0, "Sampling: draw from the k most probable symbols; 0 = from all", least=0)
     top_p: float = setting(1.0, "Sampling: draw from the most probable symbols that make up this probability")
-    seed: int = setting(1, "Sampling: seed")
+    seed: int = setting(1, "Sampling: seed", least=0)
 
     @property
     def width(self) -> int:
@@ -51,14 +55,11 @@ class SearchConfig:
         Raises:
             HeedfulError: with the setting and its range.
         """
-        if self.beam < 1:
-            raise HeedfulError(f"search: beam {self.beam} must be at least 1")
-        if not 1 <= self.n_best <= max(self.width, 1):
+        check_ranges(self, "search")
+        if self.n_best > self.width:
             raise HeedfulError(f"search: n_best {self.n_best} must be between 1 and the beam, {self.beam}")
-        if self.patience < 0:
-            raise HeedfulError(f"search: patience {self.patience} must be at least 0")
-        if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.length_penalty < 0:
-            raise HeedfulError("search: temperature must be above 0, top_p in (0, 1], length_penalty at least 0")
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise HeedfulError("search: temperature must be above 0, top_p in (0, 1]")
 
 
 class State(Protocol):

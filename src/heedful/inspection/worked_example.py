@@ -44,8 +44,8 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         raise HeedfulError(
             f"head {head}: a layer has {cast(EncoderLayer, model.encoder[0]).self_attention.heads}, from 0"
         )
-    [ids] = translator.vocabulary.encode_source([text])
-    source_1S, lengths_1 = torch.tensor([ids]), torch.tensor([len(ids)])
+    [ids], _ = translator.encode([text])
+    source_1S, lengths_1 = (torch.tensor(each, device=translator.device) for each in ([ids], [len(ids)]))
     own: dict[str, Tensor] = {}
     chosen = cast(EncoderLayer, model.encoder[layer])
     attention, residual = chosen.self_attention, chosen.residuals[0]

@@ -14,30 +14,32 @@ class ModelConfig:
     family: Literal["transformer", "lstm", "lstm-attention", "convolution"] = setting(
         "transformer", "The paper's model, or one that it left behind: LSTM, LSTM with attention, convolution"
     )
-    encoder_layers: int = setting(6, "Layers of the encoder (N in the paper)")
-    decoder_layers: int = setting(6, "Layers of the decoder")
-    d_model: int = setting(512, "Width of the residual stream, or of an LSTM's or a convolution's states")
-    d_ff: int = setting(2048, "Inner width of the feed-forward networks")
-    heads: int = setting(8, "Attention heads (h)")
-    d_k: int = setting(0, "Width of a head's keys and queries; 0 = d_model / heads")
-    d_v: int = setting(0, "Width of a head's values; 0 = d_model / heads")
-    dropout: float = setting(0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)")
-    attention_dropout: float = setting(0.0, "Dropout on attention weights")
-    activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks")
-    layer_dropout: float = setting(0.0, "Probability of leaving a layer out of a training step (Fan et al. 2020)")
-    tied_layers: int = setting(1, "So many layers of a stack, one after the other, share their weights")
+    encoder_layers: int = setting(6, "Layers of the encoder (N in the paper)", least=1)
+    decoder_layers: int = setting(6, "Layers of the decoder", least=1)
+    d_model: int = setting(512, "Width of the residual stream, or of an LSTM's or a convolution's states", least=1)
+    d_ff: int = setting(2048, "Inner width of the feed-forward networks", least=1)
+    heads: int = setting(8, "Attention heads (h)", least=1)
+    d_k: int = setting(0, "Width of a head's keys and queries; 0 = d_model / heads", least=0)
+    d_v: int = setting(0, "Width of a head's values; 0 = d_model / heads", least=0)
+    dropout: float = setting(0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)", least=0, most=1)
+    attention_dropout: float = setting(0.0, "Dropout on attention weights", least=0, most=1)
+    activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks", least=0, most=1)
+    layer_dropout: float = setting(
+        0.0, "Probability of leaving a layer out of a training step (Fan et al. 2020)", least=0, most=1
+    )
+    tied_layers: int = setting(1, "So many layers of a stack, one after the other, share their weights", least=1)
     normalization: Literal["post", "pre"] = setting(
         "post", "Layer norm after each residual sum (3.1), or before each sublayer"
     )
     positions: Literal["sinusoidal", "learned"] = setting("sinusoidal", "Positional encoding (3.5) or learned ones")
     first_position: Literal[0, 1] = setting(0, "Number of the first position")
-    max_positions: int = setting(1024, "How many positions to learn, where they are learned")
+    max_positions: int = setting(1024, "How many positions to learn, where they are learned", least=1)
     share: Literal["all", "target", "none"] = setting(
         "all", "Share weights between both embeddings and the output (3.4), the target's two only, or none"
     )
     bidirectional: bool = setting(True, "LSTM with attention: the encoder's first layer reads both ways")
     residuals: bool = setting(True, "LSTMs: add each layer's input to its output, from the second on (GNMT)")
-    kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees")
+    kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees", least=1)
 
     def check_sharing(self, source_size: int, target_size: int) -> None:
         """Refuse to share an embedding between vocabularies that differ.

@@ -23,11 +23,13 @@ from heedful.inspection.worked_example import STEPS, steps_of
 from heedful.model.transformer import Transformer
 from heedful.serve.batching import Batcher, TooManyError
 from heedful.serve.limits import Keys, ServeConfig
-from heedful.text.document import clean, split, translating
+from heedful.text.document import Sentence, Translating, clean, split, translating
 from heedful.translator import Translator
 
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
+EXPLANATIONS = 16  # that may wait; each is some megabytes of numbers
+PIECES = 256  # of a sentence to explain: its attention grows with their square
 PAGE = Path(__file__).with_name("page")
 FILES = {  # what the page is made of, and nothing else is served
     "/": PAGE / "index.html",
@@ -113,7 +115,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not an accident
 
     def __init__(self, status: int, error: str, retry_after: int | None = None) -> None:
         super().__init__(error)
-        self.status, self.error, self.retry_after = status, error, retry_after
+        self.status, self.error, self.retry_after = status, clean(error), retry_after
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -133,7 +135,7 @@ class Server:
     """The models that are served, their queues, and what was counted."""
 
     def __init__(self, translators: Sequence[Translator], config: ServeConfig) -> None:
-        self.config, self.keys, self.ready = config, Keys(config.keys), False
+        self.config, self.keys, self.ready, self.explaining = config, Keys(config.keys), False, 0
         self.registry = prometheus.CollectorRegistry()
         self.requests = prometheus.Counter(
             "heedful_requests", "Requests by path and status", ["path", "status"], registry=self.registry
@@ -173,6 +175,10 @@ class Server:
         why = "name the source: several could be meant" if pairs else f"no model translates {source} to {target}"
         raise Refused(400, f"{why}; here are {known}")
 
+    def client(self, request: Request, key: str) -> str:
+        """Return who asks: the key, where keys are known ones, else the address."""
+        return key if self.keys.needed else request.client.host if request.client else ""
+
     def check_key(self, key: str) -> None:
         """Refuse who has no key where one is needed."""
         if not self.keys.allow(key):
@@ -189,24 +195,32 @@ class Server:
         if wanted.alternatives > limits.alternatives:
             raise Refused(422, f"{wanted.alternatives} alternatives; ask for at most {limits.alternatives}")
         pair, count = self.find(wanted.source, wanted.target), 1 + wanted.alternatives
-        found = await asyncio.gather(
-            *(self._text(client, text, pair, wanted.format == "html", count) for text in texts)
-        )
+        begun = [_begin(translating(text, pair[0], markup=wanted.format == "html", count=count)) for text in texts]
+        sentences, most = sum(len(lot) for _, lot, _ in begun), min(limits.share, limits.queue)
+        if sentences > most:
+            raise Refused(413, f"{sentences:,} sentences; send at most {most:,} at a time")
+        tasks = [asyncio.ensure_future(self._text(client, pair, count, *each)) for each in begun]
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # where one was refused, nobody waits for the others
+                task.cancel()
         first = [outputs[0] for outputs in found]
         rest = [list(dict.fromkeys(outputs[1:])) for outputs in found] if wanted.alternatives else None
         if isinstance(wanted.q, str):
             return Translated(translatedText=first[0], alternatives=rest and rest[0])
         return Translated(translatedText=first, alternatives=rest)
 
-    async def _text(self, client: str, text: str, pair: tuple[str, str], markup: bool, count: int) -> list[str]:
-        steps = translating(text, pair[0], markup=markup, count=count)
-        answers: Any = None
-        while True:
+    async def _text(
+        self, client: str, pair: tuple[str, str], count: int, steps: Translating, lot: list[Sentence], done: list[str]
+    ) -> list[str]:
+        while lot:
+            answers = await self.batchers[pair].translate(client, lot, count)
             try:
-                sentences = steps.send(answers)
+                lot = steps.send(answers)
             except StopIteration as finished:
                 return list(finished.value)
-            answers = await self.batchers[pair].translate(client, sentences, count)
+        return done
 
     async def explain(self, wanted: ExplainRequest) -> dict[str, Any]:
         """Translate one sentence of a text, and return all that can be seen of how."""
@@ -217,7 +231,16 @@ class Server:
         if wanted.sentence >= len(sentences):
             raise Refused(400, f"sentence {wanted.sentence}: the text has {len(sentences)}, from 0")
         text = clean(sentences[wanted.sentence])
-        found = await self.batchers[pair].call(self._explain, pair, text, wanted)
+        [pieces], _ = self.batchers[pair].translator.encode([text])
+        if len(pieces) > PIECES:
+            raise Refused(413, f"{len(pieces)} pieces in this sentence; one to explain may have {PIECES}")
+        if self.explaining >= EXPLANATIONS:
+            raise Refused(503, "too many explanations wait; try again soon", retry_after=1)
+        self.explaining += 1
+        try:
+            found = await self.batchers[pair].call(self._explain, pair, text, wanted)
+        finally:
+            self.explaining -= 1
         return {"sentences": sentences, "sentence": wanted.sentence, **found}
 
     def _explain(self, pair: tuple[str, str], text: str, wanted: ExplainRequest) -> dict[str, Any]:
@@ -279,7 +302,7 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
         """Translate texts: paragraphs, lines, placeholders and tags are kept."""
 
         async def work(wanted: TranslateRequest) -> Response:
-            found = await server.translate(_client(request, wanted.api_key), wanted)
+            found = await server.translate(server.client(request, wanted.api_key), wanted)
             return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
 
         return await answered(request, "/translate", TranslateRequest, work)  # type: ignore[no-any-return]
@@ -351,8 +374,12 @@ def _serving(file: Path) -> Callable[[], FileResponse]:
     return serve
 
 
-def _client(request: Request, key: str) -> str:
-    return key or (request.client.host if request.client else "")
+def _begin(steps: Translating) -> tuple[Translating, list[Sentence], list[str]]:
+    """Return a text's translating, its first sentences, and, if there are none, what it comes to without."""
+    try:
+        return steps, next(steps), []
+    except StopIteration as finished:
+        return steps, [], list(finished.value)
 
 
 def _body(kind: type[BaseModel]) -> dict[str, Any]:

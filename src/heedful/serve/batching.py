@@ -89,6 +89,7 @@ class Batcher:
         finally:
             for job in jobs:
                 job.answer.cancel()
+            self._forget(client)
 
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run something else on the model's thread."""
@@ -110,6 +111,14 @@ class Batcher:
             if jobs:
                 self._watch(len(jobs), self.waiting)
                 await self._answer(jobs)
+
+    def _forget(self, client: str) -> None:
+        """Take out of a client's sentences those that nobody waits for any more."""
+        own = self._waiting.get(client, ())
+        if wanted := deque(job for job in own if not job.answer.done()):
+            self._waiting[client] = wanted
+        else:
+            self._waiting.pop(client, None)
 
     def _take(self) -> list[Job]:
         """Take one sentence of each client in turn; the client that was served goes to the end of the row."""

@@ -16,27 +16,16 @@ class ServeConfig:
     """How to serve: where, how requests are put together, and what is too much."""
 
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 = from everywhere")
-    port: int = setting(8000, "Port to listen on; 0 = any free one")
-    batch: int = setting(64, "Sentences translated together, of all that wait; 1 = one at a time")
-    wait: float = setting(5.0, "Milliseconds that a sentence waits for others when nothing is running")
-    characters: int = setting(20_000, "Longest request, in characters of all its texts")
-    texts: int = setting(128, "Longest list of texts in a request")
-    alternatives: int = setting(8, "Most alternatives of a text")
-    seconds: float = setting(60.0, "Longest that a request may take")
-    queue: int = setting(4096, "Sentences that may wait, of all clients")
-    share: int = setting(1024, "Sentences of one client that may wait")
+    port: int = setting(8000, "Port to listen on; 0 = any free one", least=0, most=65535)
+    batch: int = setting(64, "Sentences translated together, of all that wait; 1 = one at a time", least=1)
+    wait: float = setting(5.0, "Milliseconds that a sentence waits for others when nothing is running", least=0)
+    characters: int = setting(20_000, "Longest request, in characters of all its texts", least=1)
+    texts: int = setting(128, "Longest list of texts in a request", least=1)
+    alternatives: int = setting(8, "Most alternatives of a text", least=0)
+    seconds: float = setting(60.0, "Longest that a request may take", least=0)
+    queue: int = setting(4096, "Sentences that may wait, of all clients", least=1)
+    share: int = setting(1024, "Sentences of one client that may wait", least=1)
     keys: Path | None = setting(None, "File of API keys, hashed, one a line; without it none is asked for")
-
-    def check(self) -> None:
-        """Refuse settings that cannot be.
-
-        Raises:
-            HeedfulError: with the setting and its range.
-        """
-        if not 0 <= self.port <= 65_535:
-            raise HeedfulError(f"serve: port {self.port} must be between 0 and 65535")
-        if self.batch < 1 or self.wait < 0:
-            raise HeedfulError("serve: batch must be at least 1, wait at least 0")
 
 
 class Keys:

@@ -30,7 +30,9 @@ class DataConfig:
     weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus (files, then pairs); 1 each")
     tags: tuple[str, ...] = setting((), 'Tag in front of each corpus\'s source lines, such as "<bt>"; "" for none')
     altered: float = setting(
-        0.0, "Share of the pairs that get an altered copy: no full stop, lower case, a typo, another name, a paragraph"
+        0.0,
+        "Share of the pairs that get an altered copy: no full stop, lower case, a typo, another name, a paragraph",
+        least=0,
     )
     words: bool = setting(False, "Also learn single words: those that mostly stand together in the pairs")
     languages: tuple[str, ...] = setting((), "Codes of the source and the target language; for whoever uses the model")
@@ -41,13 +43,13 @@ class DataConfig:
     development_source: Path | None = setting(None, "Development source text", flag="dev-source")
     development_target: Path | None = setting(None, "Development target text", flag="dev-target")
     development_pairs: Path | None = setting(None, "Development pairs, TSV or JSONL", flag="dev-pairs")
-    held_out: int = setting(1000, "Pairs held out for development where none are given (at most a tenth)")
+    held_out: int = setting(1000, "Pairs held out for development where none are given (at most a tenth)", least=0)
     undecodable: Literal["refuse", "drop"] = setting("refuse", "What to do with a line that is not UTF-8")
     drop_duplicates: bool = setting(True, "Keep only the first of equal pairs")
     drop_identical: bool = setting(True, "Leave out pairs whose source equals their target")
-    max_length: int = setting(250, "Longest side of a pair, in subwords")
-    max_ratio: float = setting(9.0, "Largest ratio of the two sides' lengths, in subwords")
-    seed: int = setting(1, "Seed for choosing the held-out pairs and for altering copies")
+    max_length: int = setting(250, "Longest side of a pair, in subwords", least=1)
+    max_ratio: float = setting(9.0, "Largest ratio of the two sides' lengths, in subwords", least=1)
+    seed: int = setting(1, "Seed for choosing the held-out pairs and for altering copies", least=0)
 
 
 class Corpus(NamedTuple):
@@ -211,19 +213,32 @@ def _raw_lines(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[s
     number = 0
     try:
         with open_bytes(path) as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode("utf-8")
-                    yield text.removeprefix("\ufeff") if number == 1 else text  # a byte order mark
-                except UnicodeDecodeError as error:
-                    if undecodable == "refuse":
-                        raise HeedfulError(
-                            f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert the file, "
-                            f"for example `iconv -f latin1 -t utf-8`, or set --data.undecodable drop"
-                        ) from None
-                    yield None
+            for line in decoded_lines(file, str(path), undecodable):
+                number += 1
+                yield line
     except (OSError, pa.ArrowException) as error:
         raise HeedfulError(f"{path}: cannot be read after line {number}: {error}") from None
+
+
+def decoded_lines(
+    file: Iterable[bytes], name: str, undecodable: Literal["refuse", "drop"] = "refuse"
+) -> Iterator[str | None]:
+    r"""Yield the lines of a stream of bytes, their ends as they are, without a byte order mark; only \n ends a line.
+
+    Raises:
+        HeedfulError: a line is not UTF-8 and `undecodable` is "refuse"; else it is None.
+    """
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode("utf-8")
+            yield text.removeprefix("\ufeff") if number == 1 else text
+        except UnicodeDecodeError as error:
+            if undecodable == "refuse":
+                raise HeedfulError(
+                    f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert the text, "
+                    f"for example `iconv -f latin1 -t utf-8`, or for training set --data.undecodable drop"
+                ) from None
+            yield None
 
 
 def open_bytes(path: Path) -> IO[bytes]:

@@ -25,10 +25,12 @@ class VocabularyConfig:
     kind: Literal["bpe", "unigram", "characters", "symbols"] = setting(
         "bpe", "Subwords by byte-pair encoding or unigram model, characters, or whitespace-separated symbols"
     )
-    size: int = setting(8000, "Number of symbols, a joint vocabulary's in all; fewer if the text has not so many")
+    size: int = setting(
+        8000, "Number of symbols, a joint vocabulary's in all; fewer if the text has not so many", least=1
+    )
     joint: bool = setting(True, "One vocabulary for both sides, as in the paper; else one for each")
     byte_fallback: bool = setting(True, "Spell what the vocabulary lacks in bytes, so that nothing is unknown")
-    dropout: float = setting(0.0, "Subword dropout in training: probability of skipping a merge (BPE)")
+    dropout: float = setting(0.0, "Subword dropout in training: probability of skipping a merge (BPE)", least=0, most=1)
     normalization: Literal["identity", "nfkc", "nmt_nfkc"] = setting(
         "identity", "Unicode normalisation; identity keeps every character"
     )

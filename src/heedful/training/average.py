@@ -7,19 +7,23 @@ import torch
 from torch import Tensor
 
 from heedful.bundle import read_weights
+from heedful.errors import HeedfulError
 
 
 def average_files(paths: Iterable[Path]) -> dict[str, Tensor]:
     """Return the mean of the weights in several files, summed in float64.
 
     Raises:
-        HeedfulError: a file is missing or damaged.
+        HeedfulError: a file is missing or damaged, or they are of different models.
     """
     total: dict[str, Tensor] = {}
     count = 0
     for path in paths:
-        for name, tensor in read_weights(path).items():
-            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+        weights = read_weights(path)
+        if count and {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in total.items()}:
+            raise HeedfulError(f"{path}: weights of another model than the first; average those of one run")
+        for name, tensor in weights.items():
+            total[name] = total[name] + tensor.double() if count else tensor.double()
         count += 1
     return {name: (tensor / count).float() for name, tensor in total.items()}
 

@@ -39,39 +39,45 @@ Metric = Literal["bleu", "chrf", "loss"]
 class TrainingConfig:
     """How to train; the defaults are the paper's for its base model."""
 
-    steps: int = setting(100_000, "Steps to train for")
-    minutes: float = setting(0.0, "Set the number of steps so that training takes about so long here; 0 = off")
+    steps: int = setting(100_000, "Steps to train for", least=1)
+    minutes: float = setting(0.0, "Set the number of steps so that training takes about so long here; 0 = off", least=0)
     optimizer: Literal["adam", "adamw", "muon"] = setting(
         "adam", "Adam, Adam with decoupled weight decay, or Muon for matrices beside it"
     )
-    beta1: float = setting(0.9, "Adam's decay of the mean gradient")
-    beta2: float = setting(0.98, "Adam's decay of the mean squared gradient")
-    epsilon: float = setting(1e-9, "Adam's epsilon")
-    weight_decay: float = setting(0.0, "Weight decay")
-    matrix_rate: float = setting(1.0, "Learning rate of the matrices under Muon, as a multiple of that of the rest")
+    beta1: float = setting(0.9, "Adam's decay of the mean gradient", least=0, most=1)
+    beta2: float = setting(0.98, "Adam's decay of the mean squared gradient", least=0, most=1)
+    epsilon: float = setting(1e-9, "Adam's epsilon", least=0)
+    weight_decay: float = setting(0.0, "Weight decay", least=0)
+    matrix_rate: float = setting(
+        1.0, "Learning rate of the matrices under Muon, as a multiple of that of the rest", least=0
+    )
     schedule: Schedule = setting("paper", "Learning rate: equation 3, warmup-stable-decay, or cosine")
-    rate: float = setting(1.0, "Peak learning rate; with the paper's schedule a factor on equation 3")
-    warmup: int = setting(4000, "Steps over which the learning rate rises")
-    decay: float = setting(0.2, "Share of the steps over which stable-decay falls to zero")
-    clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping")
-    label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)")
+    rate: float = setting(1.0, "Peak learning rate; with the paper's schedule a factor on equation 3", least=0)
+    warmup: int = setting(4000, "Steps over which the learning rate rises", least=0)
+    decay: float = setting(0.2, "Share of the steps over which stable-decay falls to zero", least=0, most=1)
+    clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping", least=0)
+    label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)", least=0, most=1)
     consistency: float = setting(
-        0.0, "R-Drop: weight of the divergence between two passes under different dropout; 0 = one pass"
+        0.0, "R-Drop: weight of the divergence between two passes under different dropout; 0 = one pass", least=0
     )
     precision: Precision = setting(
         "auto", "Compute in float32, in bfloat16 (weights stay float32), or in which of them is faster here"
     )
-    average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)")
-    exponential_average: float = setting(0.0, "Decay of an exponential average to use instead; 0 = off")
+    average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)", least=0)
+    exponential_average: float = setting(
+        0.0, "Decay of an exponential average to use instead; 0 = off", least=0, most=1
+    )
     stored: Literal["float32", "bfloat16"] = setting(
         "float32", "Type of the final weights on disk; bfloat16 halves the model folder"
     )
-    checkpoint_every: int = setting(1000, "Steps between checkpoints")
-    evaluate_every: int = setting(1000, "Steps between evaluations on the development data; 0 = only at the end")
+    checkpoint_every: int = setting(1000, "Steps between checkpoints", least=1)
+    evaluate_every: int = setting(
+        1000, "Steps between evaluations on the development data; 0 = only at the end", least=0
+    )
     metric: Metric = setting("bleu", "Development score that decides which checkpoint is best")
-    patience: int = setting(0, "Stop after so many evaluations without a better score; 0 = never")
-    seed: int = setting(1, "Seed of initialisation and dropout")
-    threads: int = setting(0, "CPU threads; 0 = all cores")
+    patience: int = setting(0, "Stop after so many evaluations without a better score; 0 = never", least=0)
+    seed: int = setting(1, "Seed of initialisation and dropout", least=0)
+    threads: int = setting(0, "CPU threads; 0 = all cores", least=0)
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ def train(
         progress.seconds = time.monotonic() - started
         return _save(state_folder, progress, model, optimizer, average, device)
 
-    while progress.step < config.steps:
+    while progress.step < config.steps and not _patience_is_over(config, progress):
         began = time.monotonic()
         mixed.computing.train()
         step = progress.step + 1
@@ -205,14 +211,14 @@ def train(
             _keep_checkpoint(state_folder / "checkpoints", step, average or take_weights(model), config.average)
         if evaluate and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
             yield from _evaluate(model, evaluate, config, progress, average, state_folder)
-        patience_is_over = 0 < config.patience <= progress.evaluations_without_gain
-        interrupted = stops > 0
-        if last or interrupted or patience_is_over or step % config.checkpoint_every == 0:
+        over, interrupted = last or _patience_is_over(config, progress), stops > 0
+        if over or interrupted or step % config.checkpoint_every == 0:
             yield save()
-        if not last and (interrupted or patience_is_over):
-            yield Ended(step, "interrupted" if interrupted else "patience", progress.seconds)
+        if interrupted and not over:
+            yield Ended(step, "interrupted", progress.seconds)
             return
-    yield Ended(progress.step, "steps", time.monotonic() - started)
+    reason: Literal["steps", "patience"] = "steps" if progress.step == config.steps else "patience"
+    yield Ended(progress.step, reason, time.monotonic() - started)
 
 
 def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
@@ -257,6 +263,10 @@ def scale_and_clip(model: nn.Module, scale: float, clip: float) -> float:
     factor = scale * (clip / norm if 0 < clip < norm else 1.0)
     torch._foreach_mul_(gradients, factor)
     return norm
+
+
+def _patience_is_over(config: TrainingConfig, progress: Progress) -> bool:
+    return 0 < config.patience <= progress.evaluations_without_gain
 
 
 def _start_average(model: nn.Module, config: TrainingConfig) -> dict[str, Tensor]:

@@ -78,7 +78,9 @@ def load_state(
     except (OSError, ValueError, TypeError) as error:
         raise HeedfulError(f"{place / 'state.json'}: damaged ({error}); remove {place} and start again") from None
     random = read_weights(place / "random.safetensors")["random"]
-    return progress, random, read_weights(place / "average.safetensors")
+    device = next(model.parameters()).device
+    average = {name: tensor.to(device) for name, tensor in read_weights(place / "average.safetensors").items()}
+    return progress, random, average
 
 
 def random_state(device: torch.device) -> Tensor:
@@ -106,6 +108,5 @@ def _put_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
     parameters = dict(model.named_parameters())
     for entry, tensor in tensors.items():
         name, key = entry.rsplit("/", 1)
-        state = optimizer.state[parameters[name]]
-        # Adam counts its steps in a scalar that stays where the optimizer wants it.
-        state[key] = tensor.clone() if key == "step" else tensor.to(parameters[name].device)
+        # Adam's count of steps too: in its fused form it stands beside the weights
+        optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device)
