@@ -13,12 +13,14 @@ from heedful.cli.settings import describe
 from heedful.decoding.search import SearchConfig
 from heedful.evaluation.scores import ScoreConfig
 from heedful.recipe import PRESETS, Recipe
+from heedful.serve.limits import ServeConfig
 
 PAGE = Path(__file__).parent / "reference.md"
 SETTINGS: dict[str, tuple[str, type[Any]]] = {
     "train": ("a recipe's settings", Recipe),
     "translate": ("search settings", SearchConfig),
     "evaluate": ("scoring settings", ScoreConfig),
+    "serve": ("where to serve, and what is too much", ServeConfig),
 }
 
 
@@ -52,18 +54,21 @@ def _command(name: str, help: str) -> str:
 
 
 def _row(flag: str, kind: str, default: str, help: str) -> str:
-    shown = default.removeprefix("default: ")
+    shown = default.removeprefix("default:").strip()
     return f"| `{flag}` | {kind.replace('|', 'or')} | {shown} | {help} |"
 
 
 def _flag(parameter: inspect.Parameter) -> str:
     if parameter.kind is parameter.POSITIONAL_ONLY:
         return parameter.name.upper()
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return f"{parameter.name.upper()}..."
     return f"--{parameter.name.replace('_', '-')}"
 
 
 def _shown(default: Any) -> str:
-    return "" if default in (inspect.Parameter.empty, None, (), False, "") else f"{default}"
+    nothing = default is False or default in (inspect.Parameter.empty, None, (), "")
+    return "" if nothing else f"{default}"
 
 
 def _presets() -> str:

@@ -436,7 +436,7 @@ Made by `heedful train` from {", ".join(names)}.
 
 - pairs: {report.kept:,} for training, {report.development:,} for development
 - model: {recipe.model.family}, {sum(p.numel() for p in model.parameters()):,} parameters
-- training: {recipe.training.steps:,} steps, {finished.seconds / 60:.1f} minutes on {os.cpu_count()} cores
+- training: {recipe.training.steps:,} steps, {finished.seconds / 60:.1f} minutes, threads: {torch.get_num_threads()}
 
 | development score | value |
 |---|---|
