@@ -51,7 +51,7 @@ class Size(NamedTuple):
     steps: int
 
 
-SIZES = {"tiny": Size("tiny", 3, 12), "small": Size("small", 1, 4), "base": Size("paper-base", 1, 2)}
+SIZES = {"tiny": Size("tiny", 3, 8), "small": Size("small", 1, 4), "base": Size("paper-base", 1, 2)}
 PEERS = ("torch_transformer", "marian", "xtransformers")
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de"
 
