@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -21,7 +22,10 @@ Settings = TypeVar("Settings")
 def setting(
     default: Any, help: str, flag: str | None = None, *, least: float | None = None, most: float | None = None
 ) -> Any:
-    """Declare a field of a settings class: its default, one line of help, a short flag if it has one, and its range."""
+    """Declare a field of a settings class: its default, one line of help, a short flag if it has one, and its range.
+
+    A field with a `most` has a `least` too.
+    """
     return dataclasses.field(default=default, metadata={"help": help, "flag": flag, "least": least, "most": most})
 
 
@@ -50,11 +54,17 @@ def check_ranges(settings: Any, where: str) -> None:
     Raises:
         HeedfulError: with the setting and its range; `where` names the place.
     """
-    for field in dataclasses.fields(settings):
-        value, least, most = getattr(settings, field.name), field.metadata.get("least"), field.metadata.get("most")
-        if (least is not None and value < least) or (most is not None and value > most):
-            wanted = f"between {least} and {most}" if most is not None else f"at least {least}"
-            raise HeedfulError(f"{where}: {field.name} {value} must be {wanted}")
+    for name, least, most in _ranges(type(settings)):  # type: ignore[arg-type] # a class is hashable
+        value = getattr(settings, name)
+        if value < least or (most is not None and value > most):
+            wanted = f"at least {least}" if most is None else f"between {least} and {most}"
+            raise HeedfulError(f"{where}: {name} {value} must be {wanted}")
+
+
+@cache  # a search asks for each batch
+def _ranges(settings: type[Any]) -> list[tuple[str, float, float | None]]:
+    ranges = ((f.name, f.metadata.get("least"), f.metadata.get("most")) for f in dataclasses.fields(settings))
+    return [(name, least, most) for name, least, most in ranges if least is not None]
 
 
 def to_table(settings: Any) -> Table:

@@ -346,6 +346,7 @@ def _training_pairs(recipe: Recipe, examined: corpus.Examined) -> Iterator[augme
 
 def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    files.remove(folder / "state")  # checkpoints of a run that was killed before it could be resumed
     _write_recipe(folder, recipe)
     provenance = {
         "heedful": _version(),

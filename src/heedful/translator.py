@@ -181,7 +181,7 @@ class Translator:
     ) -> list[Output]:
         """Score symbols as they are: the same text can be spelt in more than one way."""
         results: dict[int, Output] = {}
-        for chosen in _by_length(list(range(len(sources))), list(map(_longer, sources, targets)), batch):
+        for chosen in _pairs_by_length(sources, targets, batch):
             outputs = self._score_batch([sources[i] for i in chosen], [targets[i] for i in chosen], align)
             results.update(zip(chosen, outputs, strict=True))
         return [results[i] for i in range(len(sources))]
@@ -242,7 +242,7 @@ class Translator:
         counts is the share of the links that it finds. Empty where there is no attention, or no link.
         """
         found, links = Counter[str](), 0
-        for chosen in _by_length(list(range(len(sources))), list(map(_longer, sources, targets)), batch):
+        for chosen in _pairs_by_length(sources, targets, batch):
             pairs = [(sources[i], targets[i]) for i in chosen]
             known = [(row, t, s) for row, pair in enumerate(pairs) for s, t in lexicon.links(*pair)]
             if not known:
@@ -407,8 +407,10 @@ def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:
     return weights_HTS.mean(0) if head is None else weights_HTS[head]
 
 
-def _longer(source: list[int], target: list[int]) -> list[int]:
-    return max(source, target, key=len)
+def _pairs_by_length(sources: Sequence[list[int]], targets: Sequence[list[int]], batch: int) -> Iterator[list[int]]:
+    """Cut pairs into batches by their longer sides."""
+    longer = [max(pair, key=len) for pair in zip(sources, targets, strict=True)]
+    return _by_length(list(range(len(longer))), longer, batch)
 
 
 def _by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:

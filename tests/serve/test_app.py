@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -102,6 +103,31 @@ def test_what_is_too_much_or_wrong_is_said(serving, limits, changes, status, say
     assert answer.status_code == status
     assert says in answer.json()["error"]
     assert ("retry-after" in answer.headers) == (status in (429, 503))
+
+
+@pytest.mark.parametrize(("of_client", "status"), [(True, 429), (False, 503)])
+def test_who_finds_no_room_is_told_when_to_come_again(serving, monkeypatch, of_client, status):
+    async def full(*_):
+        raise TooManyError("no room; send fewer at a time", of_client=of_client)
+
+    monkeypatch.setattr(Batcher, "translate", full)
+    answer = serving().post("/translate", json=TEXT)
+    assert (answer.status_code, answer.headers["retry-after"]) == (status, "1")
+    assert "fewer at a time" in answer.json()["error"]
+
+
+def test_the_queue_has_room_for_so_many_of_all_clients(boxed):
+    async def fill():
+        batcher = Batcher(boxed, ServeConfig(queue=1))
+        first = asyncio.create_task(batcher.translate("a", [Sentence("One.")]))
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyError, match="try again soon") as error:
+            await batcher.translate("b", [Sentence("Two.")])
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return error.value.of_client
+
+    assert not asyncio.run(fill())
 
 
 def test_no_json_and_half_a_character(serving):
@@ -254,10 +280,13 @@ def test_two_models_of_the_same_languages_are_refused(boxed):
         (("--keys", "nowhere"), "--new-key"),
         (("--host", "203.0.113.1"), "choose another"),
         (("--device", "nonsense"), "--device cpu"),
+        (("--weights", "int8"), "leave --weights out"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(arguments, says, tmp_path):
-    ended = subprocess.run([*HEEDFUL, "serve", *arguments], capture_output=True, text=True, cwd=tmp_path)
+    environment = os.environ | {"HEEDFUL_COMPILE": "0"}  # so that there are no weights of 8 bits
+    command = [*HEEDFUL, "serve", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert ended.returncode == 2
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1

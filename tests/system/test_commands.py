@@ -283,6 +283,8 @@ def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, exp
 def test_a_mistake_in_the_settings_can_be_mended_in_the_same_folder(trained, tmp_path):
     ran = heedful("train", trained / "toy.toml", "--out", tmp_path, "--data.max-length", "1")
     assert (ran.returncode, "raise data.max_length" in ran.stderr) == (2, True)
+    (tmp_path / "state" / "checkpoints").mkdir(parents=True)  # as a kill before the first state leaves it
+    (tmp_path / "state" / "checkpoints" / "step-00000009.safetensors").write_text("of another run")
     ran = heedful("train", trained / "toy.toml", "--out", tmp_path, "--training.steps", "2")
     assert ran.returncode == 0, ran.stderr
 
@@ -296,13 +298,15 @@ def test_a_model_whose_state_is_gone_is_not_trained_over(trained, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == kept
 
 
-def test_the_demo_removes_nothing_of_others(tmp_path):
+@pytest.mark.parametrize("names", [["thesis.tex"], ["model"], ["train.letters", "thesis.tex"]])
+def test_the_demo_removes_nothing_of_others(tmp_path, names):
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "thesis.tex").write_text("years")
+    for name in names:
+        (tmp_path / "demo" / name).write_text("years")
     ran = heedful("demo", cwd=tmp_path)
     assert ran.returncode == 2
     assert "choose another --out" in ran.stderr
-    assert (tmp_path / "demo" / "thesis.tex").read_text() == "years"
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(names)
 
 
 def test_text_comes_from_and_goes_to_pipes_and_a_byte_order_mark_is_no_text(trained, tmp_path):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from heedful.translator import Translator
 
 TEST_WORDS = 3000
+# What a demo leaves in its folder, in the order of writing.
 WRITTEN = ("train.letters", "train.phones", "development.letters", "development.phones", "model")
 # Words that training never sees, the last five made up.
 WORDS = [
@@ -112,11 +113,11 @@ def _make_room(out: Path) -> None:
     """Remove what an earlier demo wrote, and nothing else.
 
     Raises:
-        HeedfulError: the folder has something of somebody else's in it.
+        HeedfulError: the place is not an earlier demo's, or has something of somebody else's in it.
     """
-    others = [path for path in out.iterdir() if path.name not in WRITTEN] if out.is_dir() else []
-    if others or out.is_file():
-        raise HeedfulError(f"{others[0] if others else out}: not made by the demo; choose another --out")
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.is_file() or (found and not {WRITTEN[0]} <= found <= set(WRITTEN)):
+        raise HeedfulError(f"{out}: not made by the demo alone; choose another --out")
     for name in WRITTEN:
         files.remove(out / name)
 
