@@ -38,6 +38,13 @@ def test_what_was_never_seen_is_not_linked_and_the_end_never():
     assert learned.links([END], [24, END]) == []
 
 
+def test_of_long_texts_only_so_many_links_are_looked_at(monkeypatch):
+    monkeypatch.setattr(lexicon, "MOST_LINKS", 3)
+    learned = lexicon.learn([([5, 6, END], [25, 26, END]), ([7, END], [27, END])])
+    assert learned.links([5, 7], [27]) == []  # the second pair comes after four links
+    assert {source for source, _ in learned.probabilities} == {5, 6}
+
+
 def test_probabilities_of_a_source_symbol_add_up_to_one():
     learned = lexicon.learn(pairs(53))
     for word in WORDS:

@@ -11,7 +11,7 @@ import numpy as np
 from heedful.text.vocabulary import END
 
 ROUNDS = 6
-MOST_LINKS = 10_000_000  # that are looked at: a gigabyte; long texts have a great many
+MOST_LINKS = 10_000_000  # that are looked at, so that long texts do not fill the memory
 SURE = 0.5  # a link counts if it is more probable than all others together
 Symbols = Sequence[int] | np.ndarray
 

@@ -28,7 +28,7 @@ from heedful.translator import Translator
 
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
-EXPLANATIONS = 16  # that may wait; each is some megabytes of numbers
+EXPLANATIONS = 16  # that may wait, since others wait for the same thread
 PIECES = 256  # of a sentence to explain: its attention grows with their square
 PAGE = Path(__file__).with_name("page")
 FILES = {  # what the page is made of, and nothing else is served
