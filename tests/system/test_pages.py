@@ -153,3 +153,15 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width, "nothing hangs over the side"
     assert page.locator("#inside script").count() == 0
     assert complaints == []
+
+
+def test_what_cannot_be_explained_is_said_and_the_last_explanation_goes(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.locator("#words .source", has_text="sofa").wait_for()
+    page.locator("#text").fill("猫" * 100)  # three bytes each: more pieces than are explained
+    page.locator("#problem", has_text="may have 256").wait_for()
+    assert page.locator("#inside").is_hidden()
+    page.locator("#text").fill("Good morning!")
+    page.locator("#words .source", has_text="Good").wait_for()
+    assert page.locator("#problem").is_hidden()

@@ -66,7 +66,10 @@ async function translate() {
     const { translatedText } = await ask("/translate", { q, source, target }, signal);
     at("translation").textContent = translatedText;
     at("translation").classList.remove("waiting");
-    await explain({ q, source, target }, signal);
+    await explain({ q, source, target }, signal).catch((error) => {
+      if (error.name !== "AbortError") at("inside").hidden = true; // what stands there is another sentence's
+      throw error;
+    });
   } catch (error) {
     if (error.name !== "AbortError") complain(error.message);
   }
