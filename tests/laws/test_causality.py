@@ -4,8 +4,11 @@ import pytest
 import torch
 
 CHOICES = pytest.mark.parametrize(
-    ("normalization", "positions"),
-    [(norm, positions) for norm in ("post", "pre") for positions in ("sinusoidal", "learned")],
+    "choices",
+    [
+        *({"normalization": norm, "positions": kind} for norm in ("post", "pre") for kind in ("sinusoidal", "learned")),
+        {"rotary": True, "d_k": 6},
+    ],
 )
 
 
@@ -16,8 +19,8 @@ def example(model, length=11):
 
 
 @CHOICES
-def test_changing_a_token_leaves_every_earlier_state_bit_equal(tiny_model, normalization, positions):
-    model = tiny_model(normalization=normalization, positions=positions)
+def test_changing_a_token_leaves_every_earlier_state_bit_equal(tiny_model, choices):
+    model = tiny_model(**choices)
     target, memory = example(model)
     with torch.no_grad():
         before = model.decode(target, memory)
@@ -30,8 +33,8 @@ def test_changing_a_token_leaves_every_earlier_state_bit_equal(tiny_model, norma
 
 
 @CHOICES
-def test_the_gradient_of_a_state_is_exactly_zero_at_every_later_token(tiny_model, normalization, positions):
-    model = tiny_model(normalization=normalization, positions=positions)
+def test_the_gradient_of_a_state_is_exactly_zero_at_every_later_token(tiny_model, choices):
+    model = tiny_model(**choices)
     embedded = []
     model.target_embedding.register_forward_hook(lambda module, args, output: embedded.append(output))
     target, memory = example(model)

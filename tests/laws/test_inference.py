@@ -9,7 +9,13 @@ from heedful.model.transformer import Memory, lengths_to_mask
 
 B, W, S = 3, 5, 7
 CHOICES = pytest.mark.parametrize(
-    ("normalization", "positions", "first_position"), [("post", "sinusoidal", 0), ("pre", "learned", 1)]
+    "choices",
+    [
+        {"normalization": "post", "positions": "sinusoidal", "first_position": 0},
+        {"normalization": "pre", "positions": "learned", "first_position": 1},
+        {"normalization": "pre", "positions": "sinusoidal", "rotary": True, "d_k": 6},
+        {"normalization": "post", "positions": "learned", "rotary": True, "d_k": 22},
+    ],
 )
 EXACT = {Inference: 1e-10, CompiledInference: 1e-4}  # in float64, and in float32
 
@@ -50,10 +56,8 @@ def close(inference, one, other):
 @CHOICES
 @pytest.mark.parametrize("lengths", [(7, 5, 2), (7, 7, 7)])
 @torch.no_grad()
-def test_steps_equal_decode_at_every_position_beyond_all_room(
-    engine, normalization, positions, first_position, lengths
-):
-    model, inference = engine(normalization=normalization, positions=positions, first_position=first_position)
+def test_steps_equal_decode_at_every_position_beyond_all_room(engine, choices, lengths):
+    model, inference = engine(**choices)
     state, memory = encoded(model, inference, lengths)
     target = torch.randint(4, 29, (B, ROOM + 5))
     expected = model.decode(target, memory)
@@ -65,8 +69,8 @@ def test_steps_equal_decode_at_every_position_beyond_all_room(
 
 @CHOICES
 @torch.no_grad()
-def test_hypotheses_share_their_sentences_memory(engine, normalization, positions, first_position):
-    model, inference = engine(normalization=normalization, positions=positions, first_position=first_position)
+def test_hypotheses_share_their_sentences_memory(engine, choices):
+    model, inference = engine(**choices)
     state, memory = encoded(model, inference)
     target = torch.randint(4, 29, (B * W, 11))
     expected = model.decode(target, repeated(memory, W))

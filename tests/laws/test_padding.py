@@ -8,7 +8,14 @@ from heedful.decoding.search import SearchConfig
 from heedful.translator import Translator
 
 LENGTHS = [(7, 5), (2, 11), (13, 1), (1, 3)]  # (source, target)
-CHOICES = pytest.mark.parametrize(("normalization", "positions"), [("post", "sinusoidal"), ("pre", "learned")])
+CHOICES = pytest.mark.parametrize(
+    "choices",
+    [
+        {"normalization": "post", "positions": "sinusoidal"},
+        {"normalization": "pre", "positions": "learned"},
+        {"normalization": "pre", "rotary": True, "d_k": 6},
+    ],
+)
 
 
 def sentences():
@@ -36,8 +43,8 @@ def states(model, pairs, extra=0):
 
 @CHOICES
 @pytest.mark.parametrize("extra", [0, 1, 17])
-def test_batching_and_padding_leave_each_sentence_as_it_is_alone(tiny_model, normalization, positions, extra):
-    model = tiny_model(normalization=normalization, positions=positions, dtype=torch.float64)
+def test_batching_and_padding_leave_each_sentence_as_it_is_alone(tiny_model, choices, extra):
+    model = tiny_model(**choices, dtype=torch.float64)
     pairs = sentences()
     together = states(model, pairs, extra)
     for pair, in_batch in zip(pairs, together, strict=True):
@@ -46,8 +53,8 @@ def test_batching_and_padding_leave_each_sentence_as_it_is_alone(tiny_model, nor
 
 
 @CHOICES
-def test_what_padding_holds_changes_nothing(tiny_model, normalization, positions):
-    model = tiny_model(normalization=normalization, positions=positions)
+def test_what_padding_holds_changes_nothing(tiny_model, choices):
+    model = tiny_model(**choices)
     source, target, lengths = batched(sentences())
     memory = model.encode(source, lengths)
     rubbish = source.clone()
@@ -57,8 +64,8 @@ def test_what_padding_holds_changes_nothing(tiny_model, normalization, positions
 
 
 @CHOICES
-def test_padded_embeddings_get_exactly_no_gradient(tiny_model, normalization, positions):
-    model = tiny_model(normalization=normalization, positions=positions)
+def test_padded_embeddings_get_exactly_no_gradient(tiny_model, choices):
+    model = tiny_model(**choices)
     embedded = []
     for embedding in (model.source_embedding, model.target_embedding):
         embedding.register_forward_hook(lambda module, args, output: embedded.append(output))
@@ -75,8 +82,8 @@ def test_padded_embeddings_get_exactly_no_gradient(tiny_model, normalization, po
 
 
 @CHOICES
-def test_permuting_a_batch_permutes_its_outputs(tiny_model, normalization, positions):
-    model = tiny_model(normalization=normalization, positions=positions, dtype=torch.float64)
+def test_permuting_a_batch_permutes_its_outputs(tiny_model, choices):
+    model = tiny_model(**choices, dtype=torch.float64)
     pairs, order = sentences(), [2, 0, 3, 1]
     straight, permuted = states(model, pairs), states(model, [pairs[i] for i in order])
     for place, i in enumerate(order):

@@ -94,6 +94,15 @@ def test_without_positions_permuting_source_tokens_permutes_encoder_outputs(tiny
     assert difference() < 1e-12
 
 
+@torch.no_grad()
+def test_with_rotary_alone_the_encoder_knows_order(tiny_model):
+    model = tiny_model(rotary=True, d_k=6)
+    model.source_embedding.table_LD.zero_()
+    source, lengths, order = torch.randint(4, 29, (3, 11)), torch.full((3,), 11), torch.randperm(11)
+    straight = model.encode(source, lengths).states_BSD[:, order]
+    assert (straight - model.encode(source[:, order], lengths).states_BSD).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("normalization", ["post", "pre"])
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
 @pytest.mark.parametrize("share", ["all", "target", "none"])
@@ -150,6 +159,7 @@ def test_a_residual_is_the_formula_of_its_normalization(normalization):
         {"share": "target"},
         {"share": "none", "normalization": "pre"},
         {"share": "none", "positions": "learned", "max_positions": 41},
+        {"rotary": True, "d_k": 6},
         {"d_k": 0, "d_v": 0},
         {"encoder_layers": 3, "decoder_layers": 1, "heads": 1, "d_ff": 7},
     ],
@@ -218,6 +228,7 @@ def test_widths_of_keys_and_values_are_free(tiny_model):
         {"heads": -1},
         {"source_size": SOURCE, "share": "all"},
         {"heads": 0, "d_k": 0, "d_v": 0},
+        {"rotary": True},  # of SIZES, whose d_k is odd
         {"d_k": -3},
         {"dropout": 1.0},
     ],

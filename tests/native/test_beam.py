@@ -26,8 +26,9 @@ CONFIGS = {
 
 @pytest.fixture(scope="module", params=[1, 3, 300], name="made")
 def _made(request, tiny_model):
-    """Models that end at once, sometimes, and hardly ever."""
-    model = tiny_model(seed=request.param, positions="learned")
+    """Models that end at once, sometimes, and hardly ever; that one turns queries and keys."""
+    turned = {"rotary": True, "d_k": 6} if request.param == 300 else {}
+    model = tiny_model(seed=request.param, positions="learned", **turned)
     with torch.no_grad():
         model.output.weight.mul_(4)
         model.output.weight[END] *= {1: 2.0, 3: 1.0, 300: 0.1}[request.param]

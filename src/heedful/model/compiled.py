@@ -60,8 +60,7 @@ class _Model(ctypes.Structure):
         ("source_table", PTR),
         ("target_table", PTR),
         *((name, I64) for name in ("encoder_layers", "decoder_layers", "d_model", "heads", "d_k", "d_v", "d_ff")),
-        ("pre", I64),
-        ("kind", I64),
+        *((name, I64) for name in ("pre", "rotary", "kind")),
         ("source_scale", F32),
         ("target_scale", F32),
         ("epsilon", F32),
@@ -146,6 +145,7 @@ class CompiledInference:
         self._library, self._kept = found, []  # type: tuple[ctypes.CDLL, list[Any]]
         self._weights, self._panel = weights, found.panel()
         self._embeddings = model.source_embedding, model.target_embedding
+        self._rotation = cast(EncoderLayer, model.encoder[0]).self_attention.rotation
         self._positions = 0, 0  # how many of the target's are known, and their address
         config = model.config
         attention = cast(EncoderLayer, model.encoder[0]).self_attention
@@ -168,6 +168,7 @@ class CompiledInference:
             d_v=d_v,
             d_ff=config.d_ff,
             pre=config.normalization == "pre",
+            rotary=config.rotary,
             kind=KINDS[weights].number,
             source_scale=model.source_embedding.scale,
             target_scale=model.target_embedding.scale,
@@ -185,7 +186,7 @@ class CompiledInference:
         offset_B = np.zeros(len(source_BS) + 1, dtype=np.int32)
         np.cumsum(source_lengths_B.numpy(), out=offset_B[1:])
         states_XD = torch.empty(len(token_X), self._d_model)
-        positions = self._embeddings[0].positions(0, source_BS.size(1))
+        positions = self._place(0, source_BS.size(1))
         self._library.encode(
             self._self,
             token_X.data_ptr(),
@@ -269,9 +270,16 @@ class CompiledInference:
         if length > known:
             learned, first = self._embeddings[1].learned, self._embeddings[1].first
             most = learned.num_embeddings - first if learned is not None else 2 * length
-            positions_LD = self._embeddings[1].positions(0, max(length, min(2 * length, most)))
-            known, address = self._positions = len(positions_LD), self._address(positions_LD)
+            positions = self._place(1, max(length, min(2 * length, most)))
+            known, address = self._positions = len(positions), self._address(positions)
         return address
+
+    def _place(self, side: int, length: int) -> Tensor:
+        """Return what search.cpp wants to know of each of the first `length` positions of the source or target."""
+        positions_LD = self._embeddings[side].positions(0, length)
+        if self._rotation is None:
+            return positions_LD
+        return torch.cat([positions_LD, self._rotation.turns(length).flatten(1)], dim=1)
 
     def _address(self, tensor: Tensor) -> int:
         """Keep a tensor for as long as the model lives, and return where its numbers are."""

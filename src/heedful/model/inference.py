@@ -165,7 +165,7 @@ class Inference:
         own_B1WM = state.own_NR[:, : _aligned(state.taken)].view(state.sentences, 1, width, -1)
         own_GWM = own_B1WM.expand(-1, self.heads, -1, -1).flatten(0, 1)
         for layer, past_GRC, memory_GMC in zip(self.decoder, state.past, state.memory, strict=True):
-            x_ND = layer(x_ND, past_GRC, places, own_GWM, memory_GMC, state.memory_mask_G1M)
+            x_ND = layer(x_ND, state.position, past_GRC, places, own_GWM, memory_GMC, state.memory_mask_G1M)
         state.position += 1
         return self.decoder_norm(x_ND), state
 
@@ -199,6 +199,7 @@ class _DecoderLayer:
     def __call__(
         self,
         x_ND: Tensor,
+        position: int,
         past_GRC: Tensor,
         places: slice,
         own_GWM: Tensor,
@@ -206,7 +207,8 @@ class _DecoderLayer:
         memory_mask_G1M: Tensor,
     ) -> Tensor:
         def to_itself(x_ND: Tensor, onto_ND: Tensor) -> Tensor:
-            query_GWK, keys_values_BHWC = self.self_attention.project(x_ND, len(past_GRC) // self.self_attention.heads)
+            sentences = len(past_GRC) // self.self_attention.heads
+            query_GWK, keys_values_BHWC = self.self_attention.project(x_ND, sentences, position)
             past_GRC.view(*keys_values_BHWC.shape[:2], *past_GRC.shape[1:])[:, :, places] = keys_values_BHWC
             return self.self_attention.attend(query_GWK, past_GRC[:, : own_GWM.size(2)], own_GWM, onto_ND)
 
@@ -266,12 +268,18 @@ class _SelfAttention(_Attention):
     def __init__(self, attention: MultiHeadAttention, weights: Weights) -> None:
         super().__init__(attention, weights)
         self.all_three = Product(torch.cat([query_weight(attention), keys_values_weight(attention)]), weights)
+        self.rotation = attention.rotation
 
-    def project(self, x_ND: Tensor, sentences: int) -> tuple[Tensor, Tensor]:
-        """Return queries [B x H, L, K], and keys and values [B, H, L, C]."""
-        projected_NO = self.all_three(x_ND, None)
-        query_BHLK = self.split(projected_NO[:, : self.heads * self.d_k], sentences)
-        return query_BHLK.flatten(0, 1), self.split(projected_NO[:, self.heads * self.d_k :], sentences)
+    def project(self, x_ND: Tensor, sentences: int, position: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return queries [B x H, L, K], and keys and values [B, H, L, C]; all stand at `position`, if it is given."""
+        projected_NO, queries = self.all_three(x_ND, None), self.heads * self.d_k
+        query_NO, keys_values_NO = projected_NO[:, :queries], projected_NO[:, queries:]
+        if self.rotation is not None:
+            lines = sentences if position is None else len(x_ND)
+            for each_NO in (query_NO, keys_values_NO):
+                turned_BLHK = each_NO.view(lines, -1, self.heads, each_NO.size(1) // self.heads)[..., : self.d_k]
+                turned_BLHK.copy_(self.rotation(turned_BLHK, position or 0))
+        return self.split(query_NO, sentences).flatten(0, 1), self.split(keys_values_NO, sentences)
 
 
 class _CrossAttention(_Attention):

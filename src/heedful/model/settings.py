@@ -33,6 +33,7 @@ class ModelConfig:
     )
     positions: Literal["sinusoidal", "learned"] = setting("sinusoidal", "Positional encoding (3.5) or learned ones")
     first_position: Literal[0, 1] = setting(0, "Number of the first position")
+    rotary: bool = setting(False, "Turn self-attention's queries and keys by their position too (Su et al. 2021)")
     max_positions: int = setting(1024, "How many positions to learn, where they are learned", least=1)
     share: Literal["all", "target", "none"] = setting(
         "all", "Share weights between both embeddings and the output (3.4), the target's two only, or none"

@@ -19,6 +19,7 @@ from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.fused_attention import can_fuse, fused_attention
 from heedful.model.layer_norm import LayerNorm
+from heedful.model.rotation import Rotation
 from heedful.model.settings import ModelConfig
 
 # Above this many scores per head, scaled_dot_product_attention wins on a CPU: it never holds the whole matrix.
@@ -61,25 +62,26 @@ class MultiHeadAttention(nn.Module):
     `observer`, if set, is called with the weights [B, H, L, M] of every use: see model/recorder.py.
     """
 
-    def __init__(self, d_model: int, heads: int, d_k: int, d_v: int, dropout: float) -> None:
+    def __init__(self, d_model: int, heads: int, d_k: int, d_v: int, dropout: float, rotary: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(d_model, heads * d_k, bias=False)
         self.key = nn.Linear(d_model, heads * d_k, bias=False)
         self.value = nn.Linear(d_model, heads * d_v, bias=False)
         self.output = nn.Linear(heads * d_v, d_model, bias=False)
+        self.rotation = Rotation(d_k) if rotary else None
         self.dropout = Dropout(dropout)
         self.observer: Callable[[Tensor], None] | None = None
 
     def keys_values(self, x_BMD: Float[Tensor, "B M D"]) -> KeysValues:
         """Project what will be attended to, and split it into heads."""
-        return KeysValues(self._split(self.key(x_BMD)), self._split(self.value(x_BMD)))
+        return KeysValues(self._split(self.key(x_BMD), self.rotation), self._split(self.value(x_BMD)))
 
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], attended: KeysValues, allowed_B1LM: Bool[Tensor, "*mask"] | None
     ) -> Float[Tensor, "B L D"]:
         """Attend from each position of `x_BLD` to `attended`."""
-        query_BHLK = self._split(self.query(x_BLD))
+        query_BHLK = self._split(self.query(x_BLD), self.rotation)
         if self._short(query_BHLK, attended) and not self._needs_weights() and can_fuse(query_BHLK):
             heads_BHLK = fused_attention(query_BHLK, *attended, allowed_B1LM)
         elif self._short(query_BHLK, attended) or self.observer:
@@ -91,8 +93,9 @@ class MultiHeadAttention(nn.Module):
             heads_BHLK = functional.scaled_dot_product_attention(query_BHLK, *attended, allowed_B1LM, p)
         return cast(Tensor, self.output(heads_BHLK.transpose(1, 2).flatten(2)))
 
-    def _split(self, x_BLHK: Tensor) -> Tensor:
-        return x_BLHK.view(*x_BLHK.shape[:2], self.heads, -1).transpose(1, 2)
+    def _split(self, x_BLO: Tensor, rotation: Rotation | None = None) -> Tensor:
+        x_BLHK = x_BLO.view(*x_BLO.shape[:2], self.heads, -1)
+        return (x_BLHK if rotation is None else cast(Tensor, rotation(x_BLHK))).transpose(1, 2)
 
     def _short(self, query_BHLK: Tensor, attended: KeysValues) -> bool:
         # On a CPU torch's own kernel pays for long sequences only; a test ties all ways of attending.
@@ -188,7 +191,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = _multi_head(config)
+        self.self_attention = _multi_head(config, config.rotary)
         self.feed_forward = FeedForward(config.d_model, config.d_ff, config.activation_dropout)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
 
@@ -204,7 +207,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = _multi_head(config)
+        self.self_attention = _multi_head(config, config.rotary)
         self.cross_attention = _multi_head(config)
         self.feed_forward = FeedForward(config.d_model, config.d_ff, config.activation_dropout)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
@@ -225,11 +228,10 @@ class DecoderLayer(nn.Module):
         return cast(Tensor, feed(cross(attend(x_BTD, to_itself), to_memory), self.feed_forward))
 
 
-def _multi_head(config: ModelConfig) -> MultiHeadAttention:
+def _multi_head(config: ModelConfig, rotary: bool = False) -> MultiHeadAttention:
     d_head = config.d_model // config.heads
-    return MultiHeadAttention(
-        config.d_model, config.heads, config.d_k or d_head, config.d_v or d_head, config.attention_dropout
-    )
+    d_k, d_v = config.d_k or d_head, config.d_v or d_head
+    return MultiHeadAttention(config.d_model, config.heads, d_k, d_v, config.attention_dropout, rotary)
 
 
 class Memory(NamedTuple):
@@ -327,4 +329,6 @@ def _check(config: ModelConfig, source_size: int, target_size: int) -> None:
         raise HeedfulError(
             f"model: d_model {config.d_model} is not a multiple of {config.heads} heads; change one, or set d_k and d_v"
         )
+    if config.rotary and (config.d_k or config.d_model // config.heads) % 2:
+        raise HeedfulError("model: rotary turns pairs of numbers, but d_k is odd; change d_model, heads or d_k")
     config.check_sharing(source_size, target_size)

@@ -45,6 +45,7 @@ SIGNATURES: dict[Name, dict[str, list[type]]] = {
         "dropout": [I64, PTR, PTR, I64, U64, I64, PTR],
         "layer_norm": [I64, PTR, PTR, PTR, I64, I64, F32, PTR, PTR],
         "layer_norm_backward": [I64, PTR, PTR, PTR, I64, I64, PTR, PTR, PTR, PTR],
+        "turn": [I64, PTR, PTR, I64, I64, I64, I64, F32, PTR],
         "softmax_in_place": [I64, PTR, I64, I64],
         "accumulate": [PTR, PTR, I64],
     },

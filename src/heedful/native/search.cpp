@@ -24,7 +24,7 @@ struct Model {
     Norm encoder_norm, decoder_norm;  // weight null: none
     Product logits;
     const float *source_table, *target_table;
-    int64_t encoder_layers, decoder_layers, d_model, heads, d_k, d_v, d_ff, pre, kind;
+    int64_t encoder_layers, decoder_layers, d_model, heads, d_k, d_v, d_ff, pre, rotary, kind;
     float source_scale, target_scale, epsilon;
 };
 
@@ -362,9 +362,31 @@ const float *const *rows_of(const float *from, int64_t first, int64_t count, int
     return row.data();
 }
 
-void embed(const float *table, float scale, const float *positions, const int64_t *token, const int32_t *position, int64_t n, int64_t d, float *x) {
+// What a position has: [d_model] to add to an embedding; with rotary also the cosines and the sines, [d_k] each, by which queries
+// and keys turn.
+struct Positions {
+    const Model &model;
+    const float *first;
+    const float *operator[](int64_t position) const { return first + position * (model.d_model + (model.rotary ? 2 * model.d_k : 0)); }
+
+    // Turn each head of a row of queries or of keys and values, `width` numbers a head, as model/transformer.py does.
+    void turn(int64_t position, float *row, int64_t width) const {
+        if (!model.rotary) return;
+        const float *cosine = (*this)[position] + model.d_model, *sine = cosine + model.d_k;
+        const int64_t half = model.d_k / 2;
+        for (int64_t h = 0; h < model.heads; h++, row += width)
+            for (int64_t i = 0; i < half; i++) {
+                const float a = row[i], b = row[half + i];
+                row[i] = a * cosine[i] + b * sine[i];
+                row[half + i] = b * cosine[half + i] + a * sine[half + i];
+            }
+    }
+};
+
+void embed(const float *table, float scale, const Positions &positions, const int64_t *token, const int32_t *position, int64_t n, float *x) {
+    const int64_t d = positions.model.d_model;
     for (int64_t row = 0; row < n; row++)
-        for (int64_t i = 0; i < d; i++) x[row * d + i] = table[token[row] * d + i] * scale + positions[position[row] * d + i];
+        for (int64_t i = 0; i < d; i++) x[row * d + i] = table[token[row] * d + i] * scale + positions[position[row]][i];
 }
 
 }  // namespace
@@ -388,12 +410,17 @@ void encode(const Model *m, const int64_t *token, const int32_t *position, const
     const Model &model = *m;
     const int64_t n = offset[sentences], queries = model.heads * model.d_k, values = model.heads * model.d_v, keys_width = queries + values;
     float *query = query_room(n * queries), *keys = keys_room(n * keys_width), *heads = heads_room(n * values);
-    embed(model.source_table, model.source_scale, positions, token, position, n, model.d_model, x);
+    const Positions places{model, positions};
+    embed(model.source_table, model.source_scale, places, token, position, n, x);
     for (int64_t l = 0; l < model.encoder_layers; l++) {
         const Layer &layer = model.encoder[l];
         connect(model, layer.norms[0], x, n, [&](const float *in, float *x) {
             multiply(model, in, n, layer.query, query);
             multiply(model, in, n, layer.keys_values, keys);
+            for (int64_t row = 0; row < n; row++) {
+                places.turn(position[row], query + row * queries, model.d_k);
+                places.turn(position[row], keys + row * keys_width, model.d_k + model.d_v);
+            }
             for (int64_t s = 0; s < sentences; s++) {
                 const int64_t count = offset[s + 1] - offset[s];
                 const float *const *all = rows_of(keys, offset[s], count, keys_width);
@@ -423,7 +450,8 @@ void step(const Model *m, const int64_t *token, int64_t n, int64_t position, flo
     float *query = query_room(n * queries), *heads = heads_room(n * values);
     std::vector<const float *> own(position + 1);
     const std::vector<int32_t> here(n, (int32_t)position);
-    embed(model.target_table, model.target_scale, positions, token, here.data(), n, model.d_model, x);
+    const Positions places{model, positions};
+    embed(model.target_table, model.target_scale, places, token, here.data(), n, x);
     for (int64_t l = 0; l < model.decoder_layers; l++) {
         const Layer &layer = model.decoder[l];
         connect(model, layer.norms[0], x, n, [&](const float *in, float *x) {
@@ -433,6 +461,8 @@ void step(const Model *m, const int64_t *token, int64_t n, int64_t position, flo
             for (int64_t row = 0; row < n; row++) {
                 for (int64_t t = 0; t < position; t++) own[t] = past[t] + (l * rows[t] + came[row * came_stride + t]) * keys_width;
                 own[position] = now + row * keys_width;
+                places.turn(position, query + row * queries, model.d_k);
+                places.turn(position, now + row * keys_width, model.d_k + model.d_v);
                 attend(model, query + row * queries, own.data(), position + 1, heads + row * values);
             }
             multiply(model, heads, n, layer.output, x, x);

@@ -402,6 +402,23 @@ void softmax_rows(T *x, int64_t rows, int64_t symbols) {
     }
 }
 
+// Numbers i and i + width / 2 of each head turn together: by the angle at `position`, or back by it, with a sign of -1.
+template <typename T>
+void turn_heads(const T *x, const float *turns, int64_t rows, int64_t positions, int64_t heads, int64_t width, float sign, T *out) {
+    const int64_t half = width / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *cosine = turns + r % positions * 2 * width, *sine = cosine + width + half;
+        for (int64_t h = r * heads; h < (r + 1) * heads; h++)
+            each_vector(half, [&](int64_t i, int64_t n) {
+                const vec a = load_some(x + h * width + i, n), b = load_some(x + h * width + half + i, n);
+                const vec c = load_some(cosine + i, n), s = load_some(sine + i, n) * sign;
+                store_some(out + h * width + i, a * c - b * s, n);
+                store_some(out + h * width + half + i, b * c + a * s, n);
+            });
+    }
+}
+
 template <typename T>
 void add(float *sum, const T *x, int64_t size) {
 #pragma omp parallel for schedule(static)
@@ -444,6 +461,15 @@ void layer_norm_backward(int64_t narrow, const void *x, const void *weight, cons
     auto run = [&](auto type) {
         using T = decltype(type);
         normalize_rows_back((const T *)x, (const T *)weight, (const T *)gradient, rows, width, found, (T *)x_gradient, (T *)weight_gradient, (T *)bias_gradient);
+    };
+    narrow ? run(bfloat16{}) : run(float{});
+}
+
+// Turn queries or keys, `heads` of `width` numbers in a row, by their position; turns: [positions][2][width], cosines and signed sines.
+void turn(int64_t narrow, const void *x, const float *turns, int64_t rows, int64_t positions, int64_t heads, int64_t width, float sign, void *out) {
+    auto run = [&](auto type) {
+        using T = decltype(type);
+        turn_heads((const T *)x, turns, rows, positions, heads, width, sign, (T *)out);
     };
     narrow ? run(bfloat16{}) : run(float{});
 }
