@@ -11,6 +11,14 @@
 #include <immintrin.h>
 #endif
 
+// Before a short loop over an array of vectors: written out early, so that the array stays in registers. Without it GCC writes the
+// whole array to memory at every turn of the loop around it.
+#if defined(__clang__)
+#define WRITTEN_OUT _Pragma("unroll")
+#else
+#define WRITTEN_OUT _Pragma("GCC unroll 8")
+#endif
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16, VECTORS = 4;
 #elif defined(__AVX__)
