@@ -42,6 +42,12 @@ MUTATIONS = {
         "own.data(), position + 1, heads",
         "own.data(), position + (position == 0), heads",
     ),
+    "compiled search turns half of a pair the wrong way": (
+        "native/search.cpp",
+        "row[i] = a * cosine[i] + b * sine[i]",
+        "row[i] = a * cosine[i] - b * sine[i]",
+    ),
+    "turned gradients are not turned back": ("model/rotation.py", "turns_L2K, -1.0)", "turns_L2K, 1.0)"),
     "the whole search without patience": (
         "native/beam.h",
         "return rules.patience <= 0 ||",
