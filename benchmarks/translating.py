@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--contestants", default=",".join(CONTESTANTS))
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if bundle.read_manifest(options.bundle)["model"].get("rotary"):
+    if bundle.read_manifest(options.bundle).get("model", {}).get("rotary"):
         parser.error("the peers cannot turn queries and keys by their position: take a model without model.rotary")
     if options.one:
         who, row = options.one

@@ -186,7 +186,7 @@ class CompiledInference:
         offset_B = np.zeros(len(source_BS) + 1, dtype=np.int32)
         np.cumsum(source_lengths_B.numpy(), out=offset_B[1:])
         states_XD = torch.empty(len(token_X), self._d_model)
-        positions = self._place(0, source_BS.size(1))
+        positions = self._position_rows(0, source_BS.size(1))
         self._library.encode(
             self._self,
             token_X.data_ptr(),
@@ -270,11 +270,11 @@ class CompiledInference:
         if length > known:
             learned, first = self._embeddings[1].learned, self._embeddings[1].first
             most = learned.num_embeddings - first if learned is not None else 2 * length
-            positions = self._place(1, max(length, min(2 * length, most)))
+            positions = self._position_rows(1, max(length, min(2 * length, most)))
             known, address = self._positions = len(positions), self._address(positions)
         return address
 
-    def _place(self, side: int, length: int) -> Tensor:
+    def _position_rows(self, side: int, length: int) -> Tensor:
         """Return what search.cpp wants to know of each of the first `length` positions of the source or target."""
         positions_LD = self._embeddings[side].positions(0, length)
         if self._rotation is None:

@@ -83,8 +83,7 @@ inline void finish(const float *sums, int64_t row, int64_t column, int64_t colum
     }
 }
 
-// The sums of R rows come by way of memory: where this took them from the loop that makes them, the compiler would keep them in memory
-// there too, and write them at every turn.
+// The sums of R rows come by way of memory, where the last columns can be taken one by one.
 template <int R>
 inline void finish_rows(const float *sums, int64_t row, int64_t column, const Product &product, const Target &t) {
     for (int r = 0; r < R; r++) finish(sums + r * PANEL, row + r, column, product.outputs - column, product, t);
@@ -95,17 +94,17 @@ inline void rows_by_panel(const float *x, int64_t inputs, const float *panel, in
     vec sums[R][VECTORS] = {};
     for (int64_t i = 0; i < inputs; i++) {
         vec weight[VECTORS];
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < VECTORS; v++) weight[v] = load(panel + i * PANEL + v * LANES);
-        WRITTEN_OUT
+        UNROLL
         for (int r = 0; r < R; r++)
-            WRITTEN_OUT
+            UNROLL
             for (int v = 0; v < VECTORS; v++) sums[r][v] += x[r * inputs + i] * weight[v];
     }
     float made[R * PANEL];
-    WRITTEN_OUT
+    UNROLL
     for (int r = 0; r < R; r++)
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, sums[r][v]);
     finish_rows<R>(made, row, column, product, t);
 }
@@ -116,19 +115,19 @@ inline void rows_by_panel(const uint32_t *pairs, int64_t count, const uint32_t *
     vec sums[R][VECTORS] = {};
     for (int64_t i = 0; i < count; i++) {
         ivec weight[VECTORS];
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < VECTORS; v++) weight[v] = load_whole(panel + i * PANEL + v * LANES);
-        WRITTEN_OUT
+        UNROLL
         for (int r = 0; r < R; r++) {
             const __m512bh x = (__m512bh)_mm512_set1_epi32(pairs[r * count + i]);
-            WRITTEN_OUT
+            UNROLL
             for (int v = 0; v < VECTORS; v++) sums[r][v] = (vec)_mm512_dpbf16_ps((__m512)sums[r][v], x, (__m512bh)weight[v]);
         }
     }
     float made[R * PANEL];
-    WRITTEN_OUT
+    UNROLL
     for (int r = 0; r < R; r++)
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, sums[r][v]);
     finish_rows<R>(made, row, column, product, t);
 }
@@ -183,25 +182,25 @@ inline void rows_by_panel(const Few *x, int64_t count, const Weights *panel, int
     ivec sums[R][VECTORS] = {};  // of this type, not Intel's: arrays of that one the compiler keeps in memory
     for (int64_t i = 0; i < count; i++) {
         ivec weight[VECTORS];
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < VECTORS; v++) weight[v] = load_weights(panel + i * PANEL + v * LANES);
-        WRITTEN_OUT
+        UNROLL
         for (int r = 0; r < R; r++) {
             int32_t few;
             std::memcpy(&few, x + r * count + i, 4);
             const ivec same = ivec{} + few;
-            WRITTEN_OUT
+            UNROLL
             for (int v = 0; v < VECTORS; v++) sums[r][v] = add_products(sums[r][v], same, weight[v]);
         }
     }
     float made[R * PANEL];
-    WRITTEN_OUT
+    UNROLL
     for (int r = 0; r < R; r++)
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < VECTORS; v++) store(made + r * PANEL + v * LANES, (vec)sums[r][v]);
-    WRITTEN_OUT
+    UNROLL
     for (int r = 0; r < R; r++)
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < VECTORS; v++) {
             float *sum = made + r * PANEL + v * LANES;
             const int64_t at = column + v * LANES;
@@ -339,9 +338,7 @@ template <int V>
 inline void mix(const float *weight, int64_t count, const float *const *row, int64_t skip, float *to) {
     vec sums[V] = {};
     for (int64_t t = 0; t < count; t++)
-        WRITTEN_OUT
         for (int v = 0; v < V; v++) sums[v] += load(row[t] + skip + v * LANES) * weight[t];
-    WRITTEN_OUT
     for (int v = 0; v < V; v++) store(to + v * LANES, load(to + v * LANES) + sums[v]);
 }
 
@@ -509,7 +506,6 @@ void log_sum_exp(const float *x, int64_t n, int64_t symbols, float *out) {
         vec m[4] = {least, least, least, least}, s = {};  // four, so that none waits for the one before it
         int64_t i = 0;
         for (; i + 4 * LANES <= symbols; i += 4 * LANES)
-            WRITTEN_OUT
             for (int v = 0; v < 4; v++) m[v] = maximum(m[v], load(x + i + v * LANES));
         for (; i + LANES <= symbols; i += LANES) m[0] = maximum(m[0], load(x + i));
         float most = largest(maximum(maximum(m[0], m[1]), maximum(m[2], m[3]))), total = 0;

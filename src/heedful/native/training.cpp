@@ -130,15 +130,15 @@ template <int R, int V>
 inline void block(Left a, Matrix b, float *out, int64_t stride) {
     vec sums[R][V] = {};
     for (int64_t i = 0; i < b.rows; i++)
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < V; v++) {
             const vec right = load(b.data + i * b.stride + v * LANES);
-            WRITTEN_OUT
+            UNROLL
             for (int r = 0; r < R; r++) sums[r][v] += a.data[r * a.row + i * a.inner] * right;
         }
-    WRITTEN_OUT
+    UNROLL
     for (int r = 0; r < R; r++)
-        WRITTEN_OUT
+        UNROLL
         for (int v = 0; v < V; v++) store(out + r * stride + v * LANES, sums[r][v]);
 }
 

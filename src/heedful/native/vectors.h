@@ -11,12 +11,12 @@
 #include <immintrin.h>
 #endif
 
-// Before a short loop over an array of vectors: written out early, so that the array stays in registers. Without it GCC writes the
+// Before a short loop over an array of vectors: unrolled early, so that the array stays in registers. Without it GCC 12 writes the
 // whole array to memory at every turn of the loop around it.
 #if defined(__clang__)
-#define WRITTEN_OUT _Pragma("unroll")
+#define UNROLL _Pragma("unroll")
 #else
-#define WRITTEN_OUT _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 8")
 #endif
 
 #if defined(__AVX512F__)
