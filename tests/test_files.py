@@ -1,8 +1,11 @@
+import subprocess
+import sys
 from hashlib import sha256 as hash_of
 
 import pytest
 
-from heedful.files import remove, replacing, sha256, write_bytes, write_text
+from heedful.errors import HeedfulError
+from heedful.files import claimed, remove, replacing, sha256, write_bytes, write_text
 
 
 def everything_in(folder):
@@ -112,3 +115,27 @@ def test_the_hash_of_a_file_is_that_of_its_content(tmp_path):
     content = bytes(range(251)) * 10_007
     write_bytes(tmp_path / "file", content)
     assert sha256(tmp_path / "file") == hash_of(content).hexdigest()
+
+
+def test_a_claimed_folder_is_refused_to_another_until_the_block_ends(tmp_path):
+    folder = tmp_path / "runs" / "model"
+    with claimed(folder), pytest.raises(HeedfulError, match="another process writes there"), claimed(folder):
+        pass
+    with claimed(folder):
+        (folder / "text").write_text("kept")
+    assert everything_in(tmp_path) == ["runs", "runs/model", "runs/model/text"]
+
+
+def test_a_claim_ends_with_its_process_however_it_ends(tmp_path):
+    program = (
+        "import os, sys, pathlib, heedful.files as files\nwith files.claimed(pathlib.Path(sys.argv[1])): os.abort()"
+    )
+    assert subprocess.run([sys.executable, "-c", program, tmp_path / "model"], check=False).returncode < 0
+    with claimed(tmp_path / "model"):
+        pass
+
+
+def test_a_claimed_folder_that_stays_empty_is_removed(tmp_path):
+    with pytest.raises(RuntimeError, match="lights"), claimed(tmp_path / "model"):
+        raise RuntimeError("the lights went out")
+    assert everything_in(tmp_path) == []

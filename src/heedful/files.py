@@ -3,9 +3,15 @@
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from heedful.errors import HeedfulError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def cache_folder() -> Path:
@@ -37,6 +43,39 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         remove(aside)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make `folder`, and refuse it to all other claims until the block ends, or the process, however it ends.
+
+    Where folders cannot be locked (Windows, some network drives) nobody is kept out. A folder that stays empty is
+    removed.
+
+    Raises:
+        HeedfulError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HeedfulError(
+                f"{folder}: another process writes there; wait for its end, or choose another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # what is not empty stays
+                folder.rmdir()
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,13 +72,15 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
     Raises:
         HeedfulError: something in the data or the settings that the user can mend.
     """
-    # of a run that ended before its first checkpoint there is nothing to lose
-    begun = newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists()
-    if begun and processes()[0] == 0:
-        raise HeedfulError(
-            f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
-        )
-    yield from begin(recipe, folder).logged_events(stop)
+    with _claimed(folder):
+        # of a run that ended before its first checkpoint there is nothing to lose
+        begun = newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists()
+        if begun and processes()[0] == 0:
+            raise HeedfulError(
+                f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another "
+                "--out"
+            )
+        yield from begin(recipe, folder).logged_events(stop)
 
 
 def begin(recipe: Recipe, folder: Path) -> "Run":
@@ -106,15 +109,16 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
             f"{folder}: a model without the state of its training, which cannot go on; begin another one with its "
             f"weights: --start-from {folder} --out NEW"
         )
-    started = time.monotonic()
-    recipe = from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
-    _set_threads(recipe.training)
-    bundle.read_manifest(folder)
-    examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
-    if processes()[0] == 0:
-        _forget_unsaved(folder)
-    wait_for_all()
-    yield from Run(recipe, folder, examined, started).logged_events(stop)
+    with _claimed(folder):
+        started = time.monotonic()
+        recipe = from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
+        _set_threads(recipe.training)
+        bundle.read_manifest(folder)
+        examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
+        if processes()[0] == 0:
+            _forget_unsaved(folder)
+        wait_for_all()
+        yield from Run(recipe, folder, examined, started).logged_events(stop)
 
 
 class Run:
@@ -327,6 +331,11 @@ class Run:
             total += loop.batch_loss(model, batch, 0.0).likelihood.item()
             tokens += int((batch.target_out_BT != PAD).sum())
         return total / tokens
+
+
+def _claimed(folder: Path) -> AbstractContextManager[None]:
+    """Keep other runs out of the folder; the first process does so for all of a run."""
+    return files.claimed(folder) if processes()[0] == 0 else nullcontext()
 
 
 def _learn_vocabulary(recipe: Recipe, examined: corpus.Examined) -> Vocabulary:

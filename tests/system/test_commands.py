@@ -267,6 +267,8 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["train", "--resume", "nowhere"], "no training to resume"),
         (["train", "--training.checkpoint-every", "0"], "training: checkpoint_every 0 must be at least 1"),
         (["train", "--model.dropout", "1.5"], "model: dropout 1.5 must be between 0 and 1"),
+        (["train", "--training.beta1", "1"], "training: beta1 1.0 must be between 0 and 0.99999"),
+        (["train", "my.toml", "--model.rotary", "true"], "'true' here; a yes/no flag stands alone"),
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
         (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),

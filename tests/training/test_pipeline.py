@@ -118,6 +118,17 @@ def test_what_cannot_be_resumed_or_built_is_refused_with_the_remedy(tmp_path):
         build({"training": {"rat": 1.0}})
 
 
+def test_two_runs_into_the_same_folder_are_one_too_many(tmp_path):
+    first = run(build(toy(tmp_path, steps=2)), tmp_path / "model")
+    next(first)
+    recipe = (tmp_path / "model" / "recipe.toml").read_text()
+    for second in (run(build(toy(tmp_path, steps=3)), tmp_path / "model"), resume(tmp_path / "model")):
+        with pytest.raises(HeedfulError, match="another process writes there"):
+            next(second)
+    assert isinstance(list(first)[-1], Finished)
+    assert (tmp_path / "model" / "recipe.toml").read_text() == recipe
+
+
 def test_a_run_stopped_before_its_first_checkpoint_leaves_a_model_that_translates(tmp_path):
     wishes = iter([False, True])
     list(run(build(toy(tmp_path, steps=50, checkpoint_every=40)), tmp_path / "model", lambda: next(wishes)))

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from heedful import native
 from heedful.errors import HeedfulError
@@ -61,6 +61,9 @@ def main() -> NoReturn:
     try:
         make_app()(sys.argv[1:], exit_on_error=False, print_error=False)
         status = _flush()
+    except UnusedCliTokensError as error:
+        left = " ".join(error.unused_tokens or ())
+        status = _say(f"nothing takes {left!r} here; a yes/no flag stands alone, and text with spaces wants quotes", 2)
     except CycloptsError as error:
         status = _say(" ".join(str(error).split()), 2)
     except HeedfulError as error:

@@ -59,7 +59,8 @@ class _Plain:
             case Saved():
                 pass
             case Ended() if event.reason == "interrupted":
-                self.say(f"stopped at step {event.step:,}; saved. Go on with: heedful train --resume {self.folder}")
+                folder = escape(str(self.folder))
+                self.say(f"stopped at step {event.step:,}; saved. Go on with: heedful train --resume {folder}")
             case Ended():
                 why = "no better score for a while" if event.reason == "patience" else "all steps done"
                 self.say(f"{why}: step {event.step:,}, {_clock(event.seconds)} of training")
@@ -97,13 +98,10 @@ class _Plain:
     def _finished(self, event: Finished) -> None:
         self.console.print()
         if event.scores:
-            self.console.print(
-                f"development scores of the final weights: [bold]{_scores(event.scores)}[/]", soft_wrap=True
-            )
-        self.console.print(
-            f"model folder: [bold]{event.folder}[/], after {_clock(event.seconds)} in all", soft_wrap=True
-        )
-        self.console.print(f"translate with it: heedful translate {event.folder} < input.txt", soft_wrap=True)
+            self.say(f"development scores of the final weights: [bold]{_scores(event.scores)}[/]")
+        folder = escape(str(event.folder))
+        self.say(f"model folder: [bold]{folder}[/], after {_clock(event.seconds)} in all")
+        self.say(f"translate with it: heedful translate {folder} < input.txt")
 
 
 class _Live(_Plain):

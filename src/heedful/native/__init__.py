@@ -128,6 +128,6 @@ def _key(compiler: str) -> str:
         lines = described.read_text().splitlines()
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    sources = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]*"))]
-    parts = (*sources, repr(OPTIONS).encode(), compiler.encode(), version, processor.encode())
+    sources = [path.read_bytes() for path in sorted(FOLDER.glob("*.*"))]  # this file too: it has the options
+    parts = (*sources, compiler.encode(), version, processor.encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

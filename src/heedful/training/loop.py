@@ -44,8 +44,8 @@ class TrainingConfig:
     optimizer: Literal["adam", "adamw", "muon"] = setting(
         "adam", "Adam, Adam with decoupled weight decay, or Muon for matrices beside it"
     )
-    beta1: float = setting(0.9, "Adam's decay of the mean gradient", least=0, most=1)
-    beta2: float = setting(0.98, "Adam's decay of the mean squared gradient", least=0, most=1)
+    beta1: float = setting(0.9, "Adam's decay of the mean gradient", least=0, most=0.99999)
+    beta2: float = setting(0.98, "Adam's decay of the mean squared gradient", least=0, most=0.99999)
     epsilon: float = setting(1e-9, "Adam's epsilon", least=0)
     weight_decay: float = setting(0.0, "Weight decay", least=0)
     matrix_rate: float = setting(
