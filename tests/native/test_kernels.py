@@ -1,5 +1,7 @@
 """The compiled functions that search uses, against torch's, and what happens where nothing can be compiled."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -22,18 +24,56 @@ def fresh(monkeypatch, tmp_path):
     native._make.cache_clear()
 
 
+def check_products_of_8_bits(model, rows):
+    x, weight = torch.randn(rows, model.config.d_model), model.output.weight
+    x[0] *= 100
+    found = CompiledInference(model, "int8").logits(x)
+    x_scale, scale = x.abs().amax(1, keepdim=True) / 127, weight.abs().amax(1) / 127
+    expected = ((x / x_scale).round() @ (weight / scale[:, None]).round().T) * x_scale * scale
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("inputs", [1, 4, 15, 16, 67, 193])
 @pytest.mark.parametrize("rows", [1, 5, 13])
 def test_products_of_8_bits_are_those_of_the_rounded_numbers(tiny_model, inputs, rows):
     model = tiny_model(d_model=inputs, heads=1, d_k=2, d_v=2)
     if not can_compile(model, "int8"):
         pytest.skip("no C++ compiler here, or a processor without products of 8 bits")
-    x, weight = torch.randn(rows, inputs), model.output.weight
-    x[0] *= 100
-    found = CompiledInference(model, "int8").logits(x)
-    x_scale, scale = x.abs().amax(1, keepdim=True) / 127, weight.abs().amax(1) / 127
-    expected = ((x / x_scale).round() @ (weight / scale[:, None]).round().T) * x_scale * scale
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    check_products_of_8_bits(model, rows)
+
+
+# What AVX-VNNI does in one instruction, for processors that lack it.
+EMULATED = """
+#include <immintrin.h>
+inline __m256i emulated(__m256i sums, __m256i unsigned_bytes, __m256i signed_bytes) {
+    alignas(32) int whole[8]; alignas(32) unsigned char a[32]; alignas(32) signed char b[32];
+    _mm256_store_si256((__m256i *)whole, sums);
+    _mm256_store_si256((__m256i *)a, unsigned_bytes);
+    _mm256_store_si256((__m256i *)b, signed_bytes);
+    for (int i = 0; i < 32; i++) whole[i / 4] += a[i] * b[i];
+    return _mm256_load_si256((const __m256i *)whole);
+}
+#define _mm256_dpbusd_avx_epi32 emulated
+"""
+
+
+@pytest.mark.parametrize(("options", "together"), [("", 2), ("-D__AVXVNNI__ -include {emulated}", 4)])
+def test_products_of_8_bits_are_the_same_on_narrower_processors(tiny_model, fresh, tmp_path, options, together):
+    described = Path("/proc/cpuinfo")
+    if not (described.is_file() and " avx2 " in described.read_text()):
+        pytest.skip("a processor without AVX2")
+    compiler, emulated = native._compiler(), tmp_path / "emulated.h"
+    if compiler is None:
+        pytest.skip("no C++ compiler here")
+    emulated.write_text(EMULATED)
+    narrower = tmp_path / "narrower"
+    narrower.write_text(f'#!/bin/sh\nexec "{compiler}" "$@" -march=haswell {options.format(emulated=emulated)}\n')
+    narrower.chmod(0o755)
+    fresh.setenv("CXX", str(narrower))
+    library = native.library("search")
+    assert (library.panel(), library.together(2)) == (16, together)
+    for inputs, rows in ((1, 1), (4, 6), (15, 5), (67, 13)):
+        check_products_of_8_bits(tiny_model(d_model=inputs, heads=1, d_k=2, d_v=2), rows)
 
 
 def test_a_row_of_zeros_stays_one_in_8_bits(tiny_model):

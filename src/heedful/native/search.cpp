@@ -153,7 +153,7 @@ const uint32_t *to_pairs(const float *x, int64_t n, int64_t inputs) {
 // Products of 8-bit weights, exact, by rows that are made whole numbers in 1/127 of their largest. TOGETHER inputs of a row are one Few, and as
 // many weights of each column stand side by side. Without a product of four bytes, two are widened to 16 bits: pairs of bytes would be
 // added in 16 bits, which cannot hold two products.
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
 #define TOGETHER 4
 typedef uint8_t Whole;  // 128 is added, since the processor wants no sign; `offsets` takes it away again
 #elif defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
@@ -168,7 +168,11 @@ struct Few { Whole of[TOGETHER]; };
 struct Weights { int8_t of[TOGETHER]; };
 #if TOGETHER == 4
 inline ivec load_weights(const Weights *from) { return load_whole(from); }
+#if defined(__AVX512VNNI__)
 inline ivec add_products(ivec sums, ivec row, ivec weights) { return (ivec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)row, (__m512i)weights); }
+#else
+inline ivec add_products(ivec sums, ivec row, ivec weights) { return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)row, (__m256i)weights); }
+#endif
 #elif defined(__AVX512BW__)
 inline ivec load_weights(const Weights *from) { return (ivec)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from))); }
 inline ivec add_products(ivec sums, ivec row, ivec weights) { return sums + (ivec)_mm512_madd_epi16((__m512i)row, (__m512i)weights); }
