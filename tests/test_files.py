@@ -117,6 +117,11 @@ def test_the_hash_of_a_file_is_that_of_its_content(tmp_path):
     assert sha256(tmp_path / "file") == hash_of(content).hexdigest()
 
 
+def test_a_folder_is_not_written_to_before_anything_is_done(tmp_path):
+    with pytest.raises(IsADirectoryError), replacing(tmp_path):
+        pytest.fail("work that would be lost")
+
+
 def test_a_claimed_folder_is_refused_to_another_until_the_block_ends(tmp_path):
     folder = tmp_path / "runs" / "model"
     with claimed(folder), pytest.raises(HeedfulError, match="another process writes there"), claimed(folder):

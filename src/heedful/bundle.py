@@ -97,7 +97,7 @@ def unite(folders: Sequence[Path], out: Path) -> None:
                 f"{folder}: its vocabulary is not that of {folders[0]}; train both on the same text with the same "
                 f"vocabulary settings"
             )
-        if manifest["languages"] != first["languages"]:
+        if manifest.get("languages", []) != first.get("languages", []):
             raise HeedfulError(f"{folder}: translates between other languages than {folders[0]}; leave it out")
     tensors: dict[str, Tensor] = {}
     members: list[Table] = []
@@ -114,7 +114,9 @@ def unite(folders: Sequence[Path], out: Path) -> None:
         united: Table = {
             "format": ENSEMBLE,
             "family": "ensemble",
-            **{key: first[key] for key in ("languages", "capitals", "symbols", "search")},
+            "languages": first.get("languages", []),
+            "capitals": first.get("capitals", False),
+            **{key: first[key] for key in ("symbols", "search")},
             "members": members,
             "provenance": {"members": [folder.name for folder in folders]},
             "checksums": {name: files.sha256(aside / name) for name in vocabulary.files()},

@@ -56,7 +56,7 @@ def check_ranges(settings: Any, where: str) -> None:
     """
     for name, least, most in _ranges(type(settings)):  # type: ignore[arg-type] # a class is hashable
         value = getattr(settings, name)
-        if value < least or (most is not None and value > most):
+        if not value >= least or (most is not None and value > most):  # what is not a number is out of every range
             wanted = f"at least {least}" if most is None else f"between {least} and {most}"
             raise HeedfulError(f"{where}: {name} {value} must be {wanted}")
 

@@ -1,5 +1,6 @@
 """Atomic writes: a reader sees the old file or the new one, never half of one, whatever is killed when."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -27,8 +28,13 @@ def replacing(path: Path) -> Iterator[Path]:
     On an exception nothing of the old file is touched and the new one is removed. A folder may be written in
     place of a file, provided that `path` does not exist yet. A link stays one: what it points to is replaced. A pipe
     or a device, such as /dev/null, is written to as it is.
+
+    Raises:
+        IsADirectoryError: `path` is a folder that exists.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
         yield path
         return
     path = path.resolve()

@@ -38,6 +38,13 @@ from heedful.training.processes import agreed, processes, wait_for_all
 from heedful.training.state import newest_state
 from heedful.translator import Translator
 
+WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
+# What the stored tokens depend on beside the text, its vocabulary, and the way that they are made.
+SHAPING = (
+    *("tags", "altered", "words", "undecodable", "drop_duplicates", "drop_identical"),
+    *("max_length", "max_ratio", "seed"),
+)
+TOKENS_VERSION = 1  # of that way
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 
@@ -56,7 +63,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Finished:
-    """The model folder is complete; scores are those of the final weights on the development data."""
+    """The model folder is complete; scores are those of the final weights on the development data.
+
+    `seconds` are those from raw text to here; of sessions before a resume, those of training.
+    """
 
     folder: Path
     scores: dict[str, float]
@@ -75,6 +85,9 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
     with _claimed(folder):
         # of a run that ended before its first checkpoint there is nothing to lose
         begun = newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists()
+        foreign = [] if (folder / "model.toml").exists() else [name for name in WRITTEN if (folder / name).exists()]
+        if foreign and processes()[0] == 0:
+            raise HeedfulError(f"{folder}: {foreign[0]} there is not of a training; give another --out")
         if begun and processes()[0] == 0:
             raise HeedfulError(
                 f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another "
@@ -176,11 +189,13 @@ class Run:
             evaluate=self._evaluate if self.dev else None,
             stop=stop,
         )
+        began = time.monotonic()
         for record in records:
             yield record
             if isinstance(record, Saved) and rank == 0:
                 bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
             if isinstance(record, Ended) and record.reason != "interrupted" and rank == 0:
+                self.started -= max(0.0, record.seconds - (time.monotonic() - began))  # training before a resume
                 yield self._finish()
 
     def _finish(self) -> Finished:
@@ -216,8 +231,13 @@ class Run:
     def _encode(self, examined: corpus.Examined) -> TokenStore:
         data = self.recipe.data
         inputs = [file for entry in examined.corpora for file in entry[:2] if file]
-        settings = json.dumps({**to_table(data), "folder": ""}, default=str, sort_keys=True)
-        path = files.cache_folder() / "tokens" / f"{content_key(inputs, settings, self.words)}.arrow"
+        settings = {
+            "version": TOKENS_VERSION,
+            "kinds": [path.suffixes for path in inputs],
+            "held_out": self.report.held_out,
+            **{name: getattr(data, name) for name in SHAPING},
+        }
+        path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), self.words)}.arrow"
         notes = path.with_suffix(".json")
         if processes()[0] == 0 and not (path.is_file() and notes.is_file()):
             pairs = _training_pairs(self.recipe, examined)
@@ -311,24 +331,24 @@ class Run:
     @torch.inference_mode()
     def _evaluate(self, model: EncoderDecoder, beam: int = 1) -> tuple[dict[str, float], list[str]]:
         """Score the development data: loss and perplexity by force-decoding, BLEU and chrF by search."""
-        loss = self._development_loss(model)
-        translator = Translator(model, self.words, replace(self.recipe.search, beam=beam, n_best=1, sample=False))
+        search = replace(self.recipe.search, beam=beam, n_best=1, sample=False)
+        translator = Translator(model, self.words, search, capitals=self.recipe.data.capitals)
+        loss = self._development_loss(translator)
         sources, references = [pair[0] for pair in self.dev], [pair[1] for pair in self.dev]
         outputs = [found[0].text for found in translator.translate(sources)]
         scores = {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))} | bleu_and_chrf(outputs, references)
         scores["exact"] = 100 * sum(map(str.__eq__, outputs, references)) / len(outputs)
         return scores, list(_collapse(outputs))
 
-    def _development_loss(self, model: EncoderDecoder) -> float:
+    def _development_loss(self, translator: Translator) -> float:
         """Mean negative log-likelihood of a target symbol, in nats."""
-        sources = self.words.encode_source([pair[0] for pair in self.dev])
-        targets = self.words.encode_target([pair[1] for pair in self.dev])
+        sources, targets, _ = translator.encode_pairs([pair[0] for pair in self.dev], [pair[1] for pair in self.dev])
         rows = sorted(range(len(sources)), key=lambda i: (len(targets[i]), len(sources[i])))
         total, tokens = 0.0, 0
         for start in range(0, len(rows), 64):
             chosen = rows[start : start + 64]
             batch: Batch = batch_of([sources[i] for i in chosen], [targets[i] for i in chosen]).to(self.device)
-            total += loop.batch_loss(model, batch, 0.0).likelihood.item()
+            total += loop.batch_loss(translator.model, batch, 0.0).likelihood.item()
             tokens += int((batch.target_out_BT != PAD).sum())
         return total / tokens
 
@@ -356,7 +376,6 @@ def _training_pairs(recipe: Recipe, examined: corpus.Examined) -> Iterator[augme
 def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files.remove(folder / "state")  # checkpoints of a run that was killed before it could be resumed
-    _write_recipe(folder, recipe)
     provenance = {
         "heedful": _version(),
         "torch": torch.__version__,
@@ -368,6 +387,7 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
         provenance["data"] = recipe.data.attribution
     tables = to_table(recipe.model), words, to_table(recipe.search), provenance
     bundle.describe(folder, *tables, languages=recipe.data.languages, capitals=recipe.data.capitals)
+    _write_recipe(folder, recipe)
     files.write_text(folder / "log.jsonl", "")
 
 
@@ -389,8 +409,16 @@ def _forget_unsaved(folder: Path) -> None:
     saved = int(place.name.removeprefix("step-")) if place else 0
     path = folder / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line).get("step", 0) <= saved]
+    kept = [line for line in lines if (step := _step_of(line)) is not None and step <= saved]
     files.write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> int | None:
+    """Return the step of a log record, 0 if it has none; None of a record cut off."""
+    try:
+        return int(json.loads(line).get("step", 0))
+    except ValueError:
+        return None
 
 
 def _padding(stream: BatchStream, store: TokenStore) -> float:

@@ -98,10 +98,26 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     """
     table = merge(*tables)
     preset = table.get("preset", Recipe.preset)
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise HeedfulError(f"{where}: unknown preset '{preset}'; known are {', '.join(PRESETS)}")
+    from_table(Recipe, table, where)  # what is wrong in it by itself is said first
     begun = _begun(bundle.locate(table["start_from"]), table, where) if table.get("start_from") else {}
-    return from_table(Recipe, merge(PRESETS[preset], begun, table, {"preset": preset}), where)
+    recipe = from_table(Recipe, merge(PRESETS[preset], begun, table, {"preset": preset}), where)
+    recipe.search.check()
+    _check_positions(recipe, where)
+    return recipe
+
+
+def _check_positions(recipe: Recipe, where: str) -> None:
+    """Refuse sentences longer than the positions that are learned: training would meet one some time."""
+    model = recipe.model
+    if model.family == "convolution" or (model.family == "transformer" and model.positions == "learned"):
+        most = model.max_positions - model.first_position - 1  # END has one too
+        if recipe.data.max_length > most:
+            raise HeedfulError(
+                f"{where}: data.max_length {recipe.data.max_length} is more than model.max_positions "
+                f"{model.max_positions} can hold; set it to {most}, or more positions"
+            )
 
 
 def _begun(folder: Path, table: Table, where: str) -> Table:
@@ -114,6 +130,7 @@ def _begun(folder: Path, table: Table, where: str) -> Table:
         "model": manifest["model"],
         "vocabulary": {**written.get("vocabulary", {}), "dropout": 0.0},
         "search": manifest.get("search", {}),
+        "data": {key: manifest[key] for key in ("languages", "capitals") if manifest.get(key)},
     }
     for part in ("model", "vocabulary"):
         for key, value in table.get(part, {}).items():

@@ -152,6 +152,14 @@ class Translator:
         texts = [clean(line.lower() if loud else line) for line, loud in zip(lines, shouted, strict=True)]
         return self.vocabulary.encode_source(texts), shouted
 
+    def encode_pairs(
+        self, sources: Sequence[str], targets: Sequence[str]
+    ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
+        """Return the symbols of both sides, and which pairs have a source in capitals: both are read in lower case."""
+        source_ids, shouted = self.encode(sources)
+        texts = [clean(text.lower() if loud else text) for text, loud in zip(targets, shouted, strict=True)]
+        return source_ids, self.vocabulary.encode_target(texts), shouted
+
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False
     ) -> list[Output]:
@@ -162,9 +170,8 @@ class Translator:
         """
         if len(sources) != len(targets):
             raise HeedfulError(f"{len(sources)} sources and {len(targets)} targets; each source needs its target")
-        source_ids, shouted = self.encode(sources)
-        texts = [clean(text.lower() if loud else text) for text, loud in zip(targets, shouted, strict=True)]
-        found = self.score_ids(source_ids, self.vocabulary.encode_target(texts), batch=batch, align=align)
+        source_ids, target_ids, shouted = self.encode_pairs(sources, targets)
+        found = self.score_ids(source_ids, target_ids, batch=batch, align=align)
         return [
             replace(output, text=output.text.upper()) if loud else output
             for output, loud in zip(found, shouted, strict=True)

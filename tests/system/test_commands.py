@@ -20,6 +20,7 @@ import tomli_w
 
 from heedful import run
 from heedful.cli.app import main
+from heedful.files import claimed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
@@ -68,6 +69,24 @@ def test_training_reports_the_data_then_steps_scores_and_the_folder(trained):
     assert "BLEU" in ran.stderr
     assert str(trained / "model2") in ran.stderr
     assert "\x1b" not in ran.stderr
+
+
+def test_of_several_processes_the_first_one_speaks(trained):
+    with mock.patch("heedful.cli.train.processes", return_value=(1, 2)):
+        ran = heedful("train", trained / "toy.toml", "--out", trained / "model3", "--training.steps", "2")
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_more_outputs_widen_the_beam_and_never_narrow_it(trained):
+    wide = trained / "wide"
+    ran = heedful("train", trained / "toy.toml", "--out", wide, "--training.steps", "2", "--search.beam", "6")
+    assert ran.returncode == 0, ran.stderr
+    with mock.patch("heedful.translator.Translator.translate", return_value=iter(())) as translate:
+        beams = []
+        for arguments in (["--n-best", "2"], ["--n-best", "9"], ["--n-best", "2", "--beam", "3"]):
+            heedful("translate", wide, *arguments, text="a b\n")
+            beams.append(translate.call_args.args[1].beam)
+    assert beams == [6, 9, 3]
 
 
 def test_the_model_folder_is_complete(trained):
@@ -298,6 +317,28 @@ def test_a_model_whose_state_is_gone_is_not_trained_over(trained, tmp_path):
     assert ran.returncode == 2
     assert "--start-from" in ran.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == kept
+
+
+def test_a_second_demo_in_the_same_place_is_refused(tmp_path):
+    with claimed(tmp_path / "demo"):
+        ran = heedful("demo", cwd=tmp_path)
+    assert (ran.returncode, "another process writes there" in ran.stderr) == (2, True)
+    assert "Must be > 0" in heedful("demo", "--minutes", "0", cwd=tmp_path).stderr
+
+
+def test_a_text_is_not_translated_for_a_place_that_is_a_folder(trained, tmp_path):
+    ran = heedful("translate", trained / "model", "--output", tmp_path, text="a b\n")
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        f"heedful: {tmp_path}: Is a directory; choose another place, or make room\n",
+    )
+
+
+def test_models_that_say_nothing_of_languages_make_an_ensemble(tmp_path):
+    old = Path(__file__).parents[1] / "golden" / "format-1"
+    ran = heedful("ensemble", old, old, "--out", tmp_path / "both")
+    assert ran.returncode == 0, ran.stderr
+    assert heedful("info", tmp_path / "both").returncode == 0
 
 
 @pytest.mark.parametrize("names", [["thesis.tex"], ["model"], ["train.letters", "thesis.tex"]])

@@ -14,7 +14,7 @@ from heedful.text.vocabulary import PAD
 from heedful.training import loop
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, TrainingConfig, train
 from heedful.training.loss import smoothed_cross_entropy
-from heedful.training.state import newest_state
+from heedful.training.state import newest_state, random_state, restore_random_state
 
 SYMBOLS = 23
 CONFIG = ModelConfig(encoder_layers=1, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
@@ -178,6 +178,21 @@ def test_a_resumed_training_ends_in_the_very_same_weights(tmp_path, cut, optimiz
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
     averages = [loop.final_weights(tmp_path / name, config) for name in ("whole", "parts")]
     assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+
+
+def test_random_states_of_a_gpu_stand_behind_the_processors(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.arange(16, dtype=torch.uint8))
+    restored = []
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append(state.tolist()))
+    gpu, processor = torch.device("cuda"), torch.device("cpu")
+    state = random_state(gpu)
+    drawn = torch.rand(3)
+    for device in (gpu, processor):
+        restore_random_state(state, device)
+        assert torch.equal(torch.rand(3), drawn)
+    assert restored == [list(range(16))]
+    restore_random_state(random_state(processor), gpu)  # the GPU's goes on from its seed
+    assert len(restored) == 1
 
 
 def test_only_the_last_checkpoints_are_kept_and_averaged(tmp_path):

@@ -129,6 +129,80 @@ def test_two_runs_into_the_same_folder_are_one_too_many(tmp_path):
     assert (tmp_path / "model" / "recipe.toml").read_text() == recipe
 
 
+@pytest.mark.parametrize("name", ["recipe.toml", "README.md", "state"])
+def test_a_folder_with_files_of_others_is_left_alone(tmp_path, name):
+    path = tmp_path / "project" / name
+    path.parent.mkdir()
+    path.mkdir() if name == "state" else path.write_text("years of work")
+    with pytest.raises(HeedfulError, match=f"{name} there is not of a training; give another --out"):
+        next(run(build(toy(tmp_path, steps=2)), tmp_path / "project"))
+    assert list((tmp_path / "project").iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ({"search": {"temperature": 0.0}}, "temperature must be above 0"),
+        ({"search": {"n_best": 5}}, "n_best 5 must be between 1 and the beam, 4"),
+        ({"model": {"positions": "learned", "max_positions": 128}}, "max_length 250 is more than .* set it to 127"),
+        ({"model": {"family": "convolution", "max_positions": 250}}, "max_length 250 is more than .* set it to 249"),
+        ({"training": {"minutes": float("nan")}}, "minutes nan must be between 0 and"),
+        ({"preset": ["small"]}, "unknown preset"),
+        ({"start_from": 1}, "start_from: expected a path"),
+    ],
+)
+def test_what_training_would_stumble_over_later_is_refused_before_it(tables, expected):
+    with pytest.raises(HeedfulError, match=expected):
+        build(tables)
+
+
+@pytest.mark.parametrize("family", ["convolution", "lstm", "lstm-attention"])
+def test_every_family_learns_with_muon(tmp_path, family):
+    table = merge(toy(tmp_path, steps=2, optimizer="muon"), {"model": {"family": family}})
+    assert isinstance(list(run(build(table), tmp_path / "model"))[-1], Finished)
+
+
+def test_development_lines_in_capitals_are_read_as_the_model_reads_them(tmp_path):
+    scores = []
+    for write in (str.lower, str.upper):
+        (tmp_path / "dev.source").write_text(write("abc de\nfg ab\n"))
+        (tmp_path / "dev.target").write_text(write("ed cba\nba gf\n"))
+        dev = {"development_source": str(tmp_path / "dev.source"), "development_target": str(tmp_path / "dev.target")}
+        table = merge(toy(tmp_path, steps=2), {"data": {**dev, "capitals": True}})
+        scores.append(list(run(build(table), tmp_path / write.__name__))[-1].scores)
+    assert scores[0] == scores[1]
+
+
+def test_stored_tokens_do_not_depend_on_what_is_only_said_of_the_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
+    list(run(build(toy(tmp_path, steps=1)), tmp_path / "first"))
+    said = {"data": {"attribution": "somebody", "languages": ["x", "y"], "capitals": True}}
+    list(run(build(merge(toy(tmp_path, steps=1), said)), tmp_path / "second"))
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.arrow"))) == 1
+    list(run(build(merge(toy(tmp_path, steps=1), {"data": {"max_length": 3}})), tmp_path / "third"))
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.arrow"))) == 2
+
+
+def test_the_time_of_training_before_a_resume_is_counted(tmp_path):
+    wishes = iter([False, False, True])
+    list(run(build(toy(tmp_path, steps=9)), tmp_path / "model", lambda: next(wishes, False)))
+    [state] = (tmp_path / "model" / "state").glob("step-*/state.json")
+    progress = json.loads(state.read_text())
+    state.write_text(json.dumps({**progress, "seconds": 3600.0}))
+    finished = list(resume(tmp_path / "model"))[-1]
+    assert 3600 < finished.seconds < 3900
+
+
+def test_a_record_cut_off_in_the_log_is_dropped_on_resuming(tmp_path):
+    wishes = iter([False, True])
+    list(run(build(toy(tmp_path, steps=9)), tmp_path / "model", lambda: next(wishes, False)))
+    with (tmp_path / "model" / "log.jsonl").open("a") as log:
+        log.write('{"event": "evaluation", "scores": {"loss": 1.0}')
+    list(resume(tmp_path / "model"))
+    events = [json.loads(line)["event"] for line in (tmp_path / "model" / "log.jsonl").read_text().splitlines()]
+    assert events[-1] == "finished"
+
+
 def test_a_run_stopped_before_its_first_checkpoint_leaves_a_model_that_translates(tmp_path):
     wishes = iter([False, True])
     list(run(build(toy(tmp_path, steps=50, checkpoint_every=40)), tmp_path / "model", lambda: next(wishes)))
@@ -164,6 +238,14 @@ def test_training_starts_from_the_weights_and_the_vocabulary_of_another_model(tm
     assert all(torch.equal(old[name], new[name]) for name in old)  # at a rate of nothing
     one, other = (folder / "vocabulary.model" for folder in (tmp_path / "old", tmp_path / "new" / "model"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_is_said_of_the_model_to_start_from_is_true_of_the_new_one(tmp_path):
+    said = {"data": {"languages": ["x", "y"], "capitals": True}}
+    list(run(build(merge(toy(tmp_path, steps=1), said)), tmp_path / "old"))
+    recipe = build({"start_from": str(tmp_path / "old")})
+    assert (recipe.data.languages, recipe.data.capitals) == (("x", "y"), True)
+    assert not build({"start_from": str(tmp_path / "old"), "data": {"capitals": False}}).data.capitals
 
 
 def test_sizes_come_from_the_model_to_start_from_and_may_not_contradict_it(tmp_path):

@@ -6,7 +6,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
@@ -73,7 +73,7 @@ SETTINGS = {
 
 def demo(
     *,
-    minutes: Annotated[float, Parameter(help="How long to train, about")] = 3.0,
+    minutes: Annotated[float, Parameter(help="How long to train, about", validator=validators.Number(gt=0))] = 3.0,
     out: Annotated[Path, Parameter(help="Folder for the data and the model")] = Path("demo"),
 ) -> None:
     """Translate with the model in the box; then learn English spelling to pronunciation in three minutes.
@@ -87,13 +87,7 @@ def demo(
     from heedful.translator import Translator
 
     console = Console(highlight=False)
-    _make_room(out)
-    _translate(console)
-    console.print("[bold]heedful[/] learns to pronounce English: letters in, phones out, from the CMU dictionary.\n")
-    entries = dictionary()
-    train, development, test = split(entries)
-    _write(out / "train", train)
-    _write(out / "development", development)
+    train, development, test = split(dictionary())
     data = {
         "folder": out,
         "source": ["train.letters"],
@@ -102,11 +96,19 @@ def demo(
         "development_target": "development.phones",
     }
     recipe = build(SETTINGS, {"data": data, "training": {"minutes": minutes}})
-    show(run(recipe, out / "model"), out / "model")
-    translator = Translator.load(out / "model")
-    _score(console, translator, test)
-    _pronounce(console, translator)
-    _next_steps(console, out)
+    with files.claimed(out):
+        _make_room(out)
+        _translate(console)
+        console.print(
+            "[bold]heedful[/] learns to pronounce English: letters in, phones out, from the CMU dictionary.\n"
+        )
+        _write(out / "train", train)
+        _write(out / "development", development)
+        show(run(recipe, out / "model"), out / "model")
+        translator = Translator.load(out / "model")
+        _score(console, translator, test)
+        _pronounce(console, translator)
+        _next_steps(console, out)
 
 
 def _make_room(out: Path) -> None:
@@ -115,8 +117,8 @@ def _make_room(out: Path) -> None:
     Raises:
         HeedfulError: the place is not an earlier demo's, or has something of somebody else's in it.
     """
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if out.is_file() or (found and not {WRITTEN[0]} <= found <= set(WRITTEN)):
+    found = {path.name for path in out.iterdir()}
+    if found and not {WRITTEN[0]} <= found <= set(WRITTEN):
         raise HeedfulError(f"{out}: not made by the demo alone; choose another --out")
     for name in WRITTEN:
         files.remove(out / name)

@@ -52,7 +52,9 @@ def translate(
     sentences: the text is split, and paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights)
-    config = from_table(SearchConfig, merge(to_table(translator.search), _beam_for(given(search))), "search")
+    config = from_table(
+        SearchConfig, merge(to_table(translator.search), _beam_for(given(search), translator.search.beam)), "search"
+    )
     config.check()
     if document or markup:
         if jsonl or prefix or config.n_best > 1:
@@ -124,10 +126,10 @@ def _read_text(path: Path | None) -> str:
         raise HeedfulError(f"{path or 'standard input'}: not UTF-8; convert the text, e.g. `iconv -f latin1`") from None
 
 
-def _beam_for(changes: dict[str, Any]) -> dict[str, Any]:
-    """Asking for more outputs than the beam holds widens the beam."""
+def _beam_for(changes: dict[str, Any], beam: int) -> dict[str, Any]:
+    """Asking for more outputs than the beam holds widens the beam, to 4 at least."""
     wanted = changes.get("n_best", 1)
-    return {"beam": max(wanted, 4), **changes} if wanted > 1 else changes
+    return {"beam": max(wanted, beam, 4), **changes} if wanted > 1 else changes
 
 
 def _lines(number: int, outputs: list[Output], jsonl: bool, n_best: int) -> Iterable[str]:

@@ -40,7 +40,9 @@ class TrainingConfig:
     """How to train; the defaults are the paper's for its base model."""
 
     steps: int = setting(100_000, "Steps to train for", least=1)
-    minutes: float = setting(0.0, "Set the number of steps so that training takes about so long here; 0 = off", least=0)
+    minutes: float = setting(
+        0.0, "Set the number of steps so that training takes about so long here; 0 = off", least=0, most=525_600
+    )
     optimizer: Literal["adam", "adamw", "muon"] = setting(
         "adam", "Adam, Adam with decoupled weight decay, or Muon for matrices beside it"
     )

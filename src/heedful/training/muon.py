@@ -81,6 +81,9 @@ def orthogonal(matrices_NOI: Tensor, products: torch.dtype = torch.float32) -> T
 
 
 def matrices_of(model: nn.Module, output: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of all linear layers of `model` but the `output` projection, which is an embedding too."""
+    """Return the weights of all linear layers of `model` but the `output` projection, which is an embedding too.
+
+    Those of a convolution are left out: weight normalisation makes them from a direction and a length.
+    """
     linear = (module for module in model.modules() if isinstance(module, nn.Linear) and module is not output)
-    return [module.get_parameter("weight") for module in linear]
+    return [module.weight for module in linear if isinstance(module.weight, nn.Parameter)]

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -12,7 +13,9 @@ def processes() -> tuple[int, int]:
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # the others wait while the first one learns the vocabulary and encodes: longer than the usual ten minutes
+        backend, patience = "nccl" if torch.cuda.is_available() else "gloo", timedelta(hours=3)
+        distributed.init_process_group(backend, timeout=patience)
         atexit.register(distributed.destroy_process_group)  # while Python still runs: its threads must not outlive it
     return rank(), world()
 

@@ -84,16 +84,17 @@ def load_state(
 
 
 def random_state(device: torch.device) -> Tensor:
-    """Return the state of the random generator that `device` uses."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+    """Return the state of the processor's random generator and, behind it, of that of `device` if it is a GPU."""
+    own = torch.get_rng_state()  # layer dropout draws from it on a GPU too
+    return torch.cat([own, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else own
 
 
 def restore_random_state(state: Tensor, device: torch.device) -> None:
-    """Set the random generator that `device` uses."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+    """Set the generators to what `random_state` returned; one that it does not tell of goes on from its seed."""
+    processor, gpu = state.tensor_split([len(torch.get_rng_state())])
+    torch.set_rng_state(processor)
+    if device.type == "cuda" and len(gpu):
+        torch.cuda.set_rng_state(gpu, device)
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
