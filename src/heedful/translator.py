@@ -223,7 +223,7 @@ class Translator:
         pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(chosen.ids, "target")
         weights_TS = alignment_weights(maps, 0, self.aligner)
         return Explanation(
-            source=text,
+            source=clean(text),
             text=chosen.text,
             score=chosen.score,
             source_pieces=pieces[0],

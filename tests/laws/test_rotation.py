@@ -61,3 +61,11 @@ def test_bfloat16_turns_as_float32_does_to_its_own_precision():
     narrow = rotation.bfloat16()(x.bfloat16())
     assert narrow.dtype == torch.bfloat16
     torch.testing.assert_close(narrow.float(), Rotation(40)(x), rtol=0.02, atol=0.03)
+
+
+def test_training_goes_on_after_a_search_asked_for_longer_texts():
+    rotation, x = Rotation(6), torch.randn(1, 300, 2, 6, requires_grad=True)
+    with torch.inference_mode():
+        rotation.turns(300)
+    rotation(x).sum().backward()
+    assert x.grad is not None

@@ -228,6 +228,30 @@ def test_waiting_sentences_are_translated_together_in_turns_and_as_if_alone(boxe
     assert max(batches) == 8
 
 
+def test_a_sentence_that_cannot_be_translated_fails_alone(boxed, monkeypatch):
+    translate = boxed.translate
+
+    def choosy(lines, *given, **named):
+        lines = list(lines)
+        if "Two." in lines:
+            raise HeedfulError("too long")
+        return translate(lines, *given, **named)
+
+    async def both():
+        batcher = Batcher(boxed, ServeConfig())
+        wanted = [asyncio.create_task(batcher.translate(name, [Sentence(name)])) for name in ("One.", "Two.")]
+        await asyncio.sleep(0)
+        batcher.start()
+        found = await asyncio.gather(*wanted, return_exceptions=True)
+        await batcher.stop()
+        return found
+
+    monkeypatch.setattr(boxed, "translate", choosy)
+    one, two = asyncio.run(both())
+    assert one[0][0].text == next(translate(["One."]))[0].text
+    assert isinstance(two, HeedfulError)
+
+
 def test_who_leaves_frees_the_place(boxed):
     async def leave():
         batcher = Batcher(boxed, ServeConfig(share=2))

@@ -214,6 +214,7 @@ def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_pa
     ("arguments", "expected"),
     [
         (["--show", "cross.7"], "no attention 'cross.7'"),
+        (["--show", "cross.0.²"], "no attention 'cross.0.²'"),
         (["--without", "cross.0.9"], "no attention 'cross.0.9'"),
         (["--plot", "a.gif"], "end the name with one of"),
     ],

@@ -162,6 +162,9 @@ def test_what_cannot_be_explained_is_said_and_the_last_explanation_goes(browser,
     page.locator("#text").fill("猫" * 100)  # three bytes each: more pieces than are explained
     page.locator("#problem", has_text="may have 256").wait_for()
     assert page.locator("#inside").is_hidden()
+    page.locator("#text").fill("word " * 5000)
+    page.locator("#problem", has_text="characters").wait_for()
+    assert page.locator("#translation").inner_text() == ""
     page.locator("#text").fill("Good morning!")
     page.locator("#words .source", has_text="Good").wait_for()
     assert page.locator("#problem").is_hidden()

@@ -1,5 +1,6 @@
 """See what every head attends to: an explicit recorder, so that `forward` returns one thing."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ def parse_head(name: str, heads: Mapping[str, int]) -> tuple[str, int | None]:
     place, head = name, None
     if name.count(".") == 2:
         place, _, number = name.rpartition(".")
-        head = int(number) if number.isdigit() else -1
+        head = int(number) if re.fullmatch("[0-9]{1,4}", number) else -1
     if place not in heads or (head is not None and not 0 <= head < heads[place]):
         there = ", ".join(f"{key} (heads 0 to {count - 1})" for key, count in heads.items()) or "none at all"
         raise HeedfulError(f"no attention '{name}' in this model; there are {there}")

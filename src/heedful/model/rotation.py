@@ -33,9 +33,12 @@ class Rotation(nn.Module):
 
     def turns(self, length: int) -> Float[Tensor, "L 2 K"]:
         """Return the cosines of the first `length` positions, and the sines with the sign that they multiply by."""
-        if length > len(self.turns_L2K):  # longer than any text so far: make it at least twice as long
-            self.turns_L2K = self._make(max(length, 2 * len(self.turns_L2K))).to(self.turns_L2K)
-        return self.turns_L2K[:length]
+        turns_L2K = self.turns_L2K  # another thread may put a shorter one in its place
+        if length > len(turns_L2K):  # longer than any text so far: make it at least twice as long
+            with torch.inference_mode(False):  # training may need next what a search asks for first
+                turns_L2K = self._make(max(length, 2 * len(turns_L2K))).to(turns_L2K)
+            self.turns_L2K = turns_L2K
+        return turns_L2K[:length]
 
     def _make(self, length: int) -> Tensor:
         position_L1 = torch.arange(length, dtype=torch.float64)[:, None]

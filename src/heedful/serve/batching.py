@@ -97,7 +97,7 @@ class Batcher:
 
     def _search(self, sentence: Sentence, n_best: int) -> SearchConfig:
         search = self.translator.search
-        search = replace(search, n_best=n_best, beam=max(search.beam, n_best))
+        search = replace(search, n_best=n_best, beam=max(search.beam, n_best), sample=False)  # not by chance
         return replace(search, no_repeat_ngram=NO_REPEAT) if sentence.careful else search
 
     async def _run(self) -> None:
@@ -137,9 +137,11 @@ class Batcher:
         try:
             outputs = await self.call(self._translate, [(job.text, (job.search, job.align)) for job in jobs])
         except Exception as error:  # whatever it was, those who wait must hear of it
-            for job in jobs:
-                if not job.answer.done():
-                    job.answer.set_exception(error)
+            if len(jobs) > 1:  # but those whose fault it is not have their answers
+                for job in jobs:
+                    await self._answer([job])
+            elif not jobs[0].answer.done():
+                jobs[0].answer.set_exception(error)
             return
         for job, found in zip(jobs, outputs, strict=True):
             if not job.answer.done():

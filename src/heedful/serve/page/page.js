@@ -63,7 +63,13 @@ async function translate() {
   }
   at("translation").classList.add("waiting");
   try {
-    const { translatedText } = await ask("/translate", { q, source, target }, signal);
+    const { translatedText } = await ask("/translate", { q, source, target }, signal).catch((error) => {
+      if (error.name !== "AbortError") { // what stands there is of another text
+        at("translation").textContent = "";
+        at("inside").hidden = true;
+      }
+      throw error;
+    });
     at("translation").textContent = translatedText;
     at("translation").classList.remove("waiting");
     await explain({ q, source, target }, signal).catch((error) => {
@@ -162,6 +168,7 @@ at("pair").addEventListener("change", () => {
   rank = 1;
   translate();
 });
+at("copy").hidden = !navigator.clipboard; // browsers give it to secure places alone
 at("copy").addEventListener("click", async () => {
   await navigator.clipboard.writeText(at("translation").textContent);
   at("copy").textContent = "Copied";
