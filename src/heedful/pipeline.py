@@ -7,10 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import tomli_w
@@ -32,7 +31,8 @@ from heedful.text import augment, corpus, vocabulary
 from heedful.text.corpus import Report
 from heedful.text.vocabulary import PAD, Vocabulary
 from heedful.training import loop
-from heedful.training.loop import Ended, Notice, Record, Saved, Step, TrainingConfig
+from heedful.training.log import forget_unsaved, write_event
+from heedful.training.loop import Ended, Notice, Record, Saved, TrainingConfig
 from heedful.training.precision import Precision, settled
 from heedful.training.processes import agreed, processes, wait_for_all
 from heedful.training.state import newest_state
@@ -83,16 +83,8 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
         HeedfulError: something in the data or the settings that the user can mend.
     """
     with _claimed(folder):
-        # of a run that ended before its first checkpoint there is nothing to lose
-        begun = newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists()
-        foreign = [] if (folder / "model.toml").exists() else [name for name in WRITTEN if (folder / name).exists()]
-        if foreign and processes()[0] == 0:
-            raise HeedfulError(f"{folder}: {foreign[0]} there is not of a training; give another --out")
-        if begun and processes()[0] == 0:
-            raise HeedfulError(
-                f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another "
-                "--out"
-            )
+        if processes()[0] == 0:
+            _check_free(folder)
         yield from begin(recipe, folder).logged_events(stop)
 
 
@@ -129,7 +121,7 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         bundle.read_manifest(folder)
         examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
         if processes()[0] == 0:
-            _forget_unsaved(folder)
+            forget_unsaved(folder / "log.jsonl", newest_state(folder / "state"))
         wait_for_all()
         yield from Run(recipe, folder, examined, started).logged_events(stop)
 
@@ -157,7 +149,7 @@ class Run:
             return
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             for event in self.events(stop):
-                _write_event(log, event)
+                write_event(log, event)
                 yield event
 
     def events(self, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -173,7 +165,7 @@ class Run:
             self.report,
             self.words.sizes,
             sum(parameter.numel() for parameter in self.model.parameters()),
-            _padding(stream, self.store),
+            stream.padding(),
             training.steps,
             len(stream.plan()),
             training.steps * seconds_a_step,
@@ -358,6 +350,20 @@ def _claimed(folder: Path) -> AbstractContextManager[None]:
     return files.claimed(folder) if processes()[0] == 0 else nullcontext()
 
 
+def _check_free(folder: Path) -> None:
+    """Refuse to train over a model, or over files of somebody else.
+
+    Of a run that ended before its first checkpoint there is nothing to lose: another one may take its place.
+    """
+    if newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists():
+        raise HeedfulError(
+            f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
+        )
+    foreign = [name for name in WRITTEN if (folder / name).exists()]
+    if foreign and not (folder / "model.toml").exists():
+        raise HeedfulError(f"{folder}: {foreign[0]} there is not of a training; give another --out")
+
+
 def _learn_vocabulary(recipe: Recipe, examined: corpus.Examined) -> Vocabulary:
     sources = (source for _, source, _ in _training_pairs(recipe, examined))
     targets = (target for _, _, target in _training_pairs(recipe, examined))
@@ -393,42 +399,6 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
 
 def _write_recipe(folder: Path, recipe: Recipe) -> None:
     files.write_text(folder / "recipe.toml", tomli_w.dumps(to_table(recipe)))
-
-
-def _write_event(log: IO[str], event: Event) -> None:
-    if isinstance(event, Step) and event.step % 10 and event.step != event.steps:
-        return
-    record = {"event": type(event).__name__.lower(), "time": round(time.time(), 3)} | asdict(event)
-    log.write(json.dumps(record, default=str) + "\n")
-    log.flush()
-
-
-def _forget_unsaved(folder: Path) -> None:
-    """Drop log records of steps after the saved state: they will be made again."""
-    place = newest_state(folder / "state")
-    saved = int(place.name.removeprefix("step-")) if place else 0
-    path = folder / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if (step := _step_of(line)) is not None and step <= saved]
-    files.write_text(path, "".join(line + "\n" for line in kept))
-
-
-def _step_of(line: str) -> int | None:
-    """Return the step of a log record, 0 if it has none; None of a record cut off."""
-    try:
-        return int(json.loads(line).get("step", 0))
-    except ValueError:
-        return None
-
-
-def _padding(stream: BatchStream, store: TokenStore) -> float:
-    """Return the share of padding in an epoch's batches, over both sides."""
-    slots, tokens = 0, 0
-    for rows in stream.plan():
-        for lengths in (store.source_lengths_N[rows], store.target_lengths_N[rows]):
-            slots += len(lengths) * int(lengths.max())
-            tokens += int(lengths.sum())
-    return 1 - tokens / slots
 
 
 def _collapse(outputs: list[str]) -> Iterator[str]:

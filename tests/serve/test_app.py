@@ -228,6 +228,19 @@ def test_waiting_sentences_are_translated_together_in_turns_and_as_if_alone(boxe
     assert max(batches) == 8
 
 
+def test_a_model_whose_recipe_samples_is_searched(boxed):
+    sampling = replace(boxed, search=replace(boxed.search, sample=True, temperature=9.0))
+
+    async def one():
+        batcher = Batcher(sampling, ServeConfig())
+        batcher.start()
+        found = await batcher.translate("a", [Sentence("Where is the station?")])
+        await batcher.stop()
+        return found
+
+    assert asyncio.run(one())[0][0] == next(boxed.translate(["Where is the station?"]))[0]
+
+
 def test_a_sentence_that_cannot_be_translated_fails_alone(boxed, monkeypatch):
     translate = boxed.translate
 

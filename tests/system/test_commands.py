@@ -335,6 +335,17 @@ def test_a_text_is_not_translated_for_a_place_that_is_a_folder(trained, tmp_path
     )
 
 
+def test_half_a_character_on_the_command_line_is_shown_as_the_model_reads_it(trained):
+    ran = heedful("attend", trained / "model", "a \udce9 b", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["source"] == "a ? b"
+
+
+def test_square_brackets_in_a_folders_name_are_shown(trained, tmp_path):
+    ran = heedful("train", trained / "toy.toml", "--out", tmp_path / "[bold]", "--training.steps", "2")
+    assert f"heedful translate {tmp_path / '[bold]'} <" in ran.stderr
+
+
 def test_models_that_say_nothing_of_languages_make_an_ensemble(tmp_path):
     old = Path(__file__).parents[1] / "golden" / "format-1"
     ran = heedful("ensemble", old, old, "--out", tmp_path / "both")

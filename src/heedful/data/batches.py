@@ -148,6 +148,15 @@ class BatchStream:
             self._planned = self.epoch
         return self._plan
 
+    def padding(self) -> float:
+        """Return the share of padding in the present epoch's batches, over both sides."""
+        slots, tokens = 0, 0
+        for rows in self.plan():
+            for lengths in (self._store.source_lengths_N[rows], self._store.target_lengths_N[rows]):
+                slots += len(lengths) * int(lengths.max())
+                tokens += int(lengths.sum())
+        return 1 - tokens / slots
+
     def _rows_of_epoch(self, generator: np.random.Generator) -> np.ndarray:
         """Each pair `weight` times; the fraction of a weight by chance, anew each epoch."""
         rows = np.arange(len(self._store))

@@ -1,0 +1,35 @@
+"""log.jsonl: a line for each event of a run, its steps by tens."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from heedful import files
+from heedful.training.loop import Step
+
+
+def write_event(log: IO[str], event: Any) -> None:
+    """Write an event, a dataclass, as a line with its kind and the time; of steps every tenth and the last."""
+    if isinstance(event, Step) and event.step % 10 and event.step != event.steps:
+        return
+    record = {"event": type(event).__name__.lower(), "time": round(time.time(), 3)} | asdict(event)
+    log.write(json.dumps(record, default=str) + "\n")
+    log.flush()
+
+
+def forget_unsaved(path: Path, state: Path | None) -> None:
+    """Drop the records of steps after the saved `state`, if there is one, and one cut off: they will be made again."""
+    saved = int(state.name.removeprefix("step-")) if state else 0
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if (step := _step_of(line)) is not None and step <= saved]
+    files.write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> int | None:
+    """Return the step of a record, 0 if it has none; None of a record cut off."""
+    try:
+        return int(json.loads(line).get("step", 0))
+    except ValueError:
+        return None
