@@ -97,9 +97,8 @@ class Batcher:
 
     def _search(self, sentence: Sentence, n_best: int) -> SearchConfig:
         search = self.translator.search
-        search = replace(
-            search, n_best=n_best, beam=max(search.beam, n_best), sample=False
-        )  # a draw would depend on its batch
+        beam = max(search.beam, n_best)
+        search = replace(search, n_best=n_best, beam=beam, sample=False)  # a draw would depend on its batch
         return replace(search, no_repeat_ngram=NO_REPEAT) if sentence.careful else search
 
     async def _run(self) -> None:
