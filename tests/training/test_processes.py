@@ -13,9 +13,11 @@ from heedful import build, run
 from heedful.bundle import read_weights
 
 PROGRAM = """
-import json, sys
+import atexit, json, sys
 from pathlib import Path
 from heedful import build, run
+threads = Path("/proc/self/task").glob("*/comm")
+atexit.register(lambda: print(*(name.read_text() for name in threads)))  # runs after what is registered later
 recipe = build(json.loads(sys.argv[1]))
 for event in run(recipe, Path(sys.argv[2])):
     pass
@@ -35,6 +37,7 @@ def run_twofold(table, folder):
         [*torchrun, *arguments], env=environment(folder.parent), capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
 
 
 def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp_path):
@@ -47,6 +50,11 @@ def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp
     weights = [read_weights(Path(tmp_path / name / "weights.safetensors")) for name in ("one", "two")]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_no_thread_of_the_group_outlives_python(tmp_path):
+    table = settings(*write_pairs(tmp_path), steps=1, checkpoint_every=1, evaluate_every=0)
+    assert "gloo" not in run_twofold(table, tmp_path / "two")
 
 
 def test_a_layer_that_one_process_leaves_out_still_has_a_gradient_in_the_sum(tmp_path):

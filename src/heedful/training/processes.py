@@ -5,6 +5,10 @@ import os
 from datetime import timedelta
 
 import torch
+
+# Its functions' defaults hold the group that exists when it is first imported, and the optimizers import it. Threads
+# of a held group do not end, and one that still runs while Python ends aborts the process: hence before any group.
+import torch.distributed.nn
 from torch import distributed
 
 
