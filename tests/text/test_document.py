@@ -129,6 +129,21 @@ def test_tags_follow_their_words_into_another_order():
     assert finished.value.value == ["<i>Katzen</i> sehe ich <b>oft</b>."]
 
 
+def test_words_are_counted_between_spaces_alone():
+    steps = translating("Ten&nbsp;miles to <b>walk</b>.", "en", markup=True)
+    assert steps.send(None)[0].text == "Ten miles to walk."
+    with pytest.raises(StopIteration) as finished:
+        steps.send([[Answer("Zehn\u00a0Meilen zu gehen.", [(1, 0), (2, 1), (3, 2)])]])
+    assert finished.value.value == ["Zehn\u00a0Meilen zu <b>gehen</b>."]
+
+
+@pytest.mark.parametrize("icon", ["<i></i>", '<i class="icon"> </i>', "<b><i></i></b>"])
+def test_an_element_without_words_keeps_its_place(icon):
+    [found] = finish(f"Press {icon} here.", lambda _: "Hier drücken.", markup=True)
+    tags = icon.replace(" </", "</")
+    assert re.sub(r" +(?=<)", "", found) == f"Hier{tags} drücken."
+
+
 def test_without_an_alignment_the_texts_around_tags_are_translated_alone():
     steps = translating("The <b>cat</b> sleeps &amp; eats.", "en", markup=True)
     steps.send(None)

@@ -170,6 +170,8 @@ class _Asked:
         ends = accumulate(map(len, masked))
         self.tags = [Tag(at, tag) for at, tag in zip(ends, tags, strict=False)]
         self.masked = "".join(masked)
+        if self.tags:  # words are counted where tags go with them, and not every vocabulary separates them at &nbsp;
+            self.masked = re.sub(r"\s", " ", self.masked)
         self.masked = _in_lower_case(self.masked, self.names) if is_titled(self.masked) else self.masked
 
     @cached_property

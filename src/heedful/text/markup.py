@@ -61,14 +61,14 @@ def place(tags: Sequence[Tag], source: str, target: str, links: Iterable[tuple[i
     Args:
         tags: those that stood in the source, in order
         source, target: a sentence without tags and its translation
-        links: (source word, target word), words being what spaces separate
+        links: (source word, target word), words being what spaces (U+0020) separate
 
     >>> place([Tag(4, "<b>"), Tag(7, "</b>")], "The cat sleeps.", "Es schläft die Katze.", [(2, 1), (0, 2), (1, 3)])
     'Es schläft die <b>Katze</b>.'
     """
     spans, alone = _spans(tags, source)
     looks = {t: s for s, t in links}
-    words = re.split(r"(\s+)", target)  # words and the spaces between them
+    words = re.split(r"( +)", target)  # words and the spaces between them; other white space is part of a word
     made: list[str] = []
     now: list[Span] = []  # the elements that are open, the outermost first
     lost = list(spans)
@@ -116,6 +116,10 @@ def _spans(tags: Sequence[Tag], source: str) -> tuple[list[Span], list[tuple[int
         alone += [(n, _word_at(source, left.at), left.text) for n, left in waiting[own + 1 :]]
         del waiting[own:]
         first, last = _word_at(source, opening.at), _words_before(source, tag.at)
+        if first >= last:  # an icon, say: it has no words to go with
+            space = " " if source[tag.at : tag.at + 1] == " " else ""
+            alone += [(opened, first, opening.text), (number, first, tag.text + space)]
+            continue
         marks = bool(MARKS.search(source[opening.at : tag.at]))
         spans.append((opened, Span(first, last, opening.text, tag.text, marks)))
     alone += [(n, _word_at(source, left.at), left.text) for n, left in waiting]
@@ -135,10 +139,10 @@ def _name(tag: Tag) -> str:
 
 def _words_before(source: str, at: int) -> int:
     """Return how many words begin before a place."""
-    return len(source[:at].split())
+    return len(list(filter(None, source[:at].split(" "))))
 
 
 def _word_at(source: str, at: int) -> int:
     """Return the number of the word at a place, or of the next one."""
-    within = 0 < at < len(source) and not source[at - 1].isspace() and not source[at].isspace()
+    within = 0 < at < len(source) and source[at - 1] != " " and source[at] != " "
     return _words_before(source, at) - within
