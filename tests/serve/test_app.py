@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 import httpx
+import numpy as np
 import uvicorn
 from libretranslatepy import LibreTranslateAPI
 from starlette.requests import Request
@@ -192,6 +193,25 @@ def test_the_steps_of_a_line_in_capitals_are_those_of_what_the_model_reads(servi
     found = serving().post("/explain", json={**TEXT, "q": "WHERE IS THE STATION?"}).json()
     assert found["text"].isupper()
     assert len(found["positions"]) == len(found["source_pieces"])
+
+
+def test_what_is_explained_is_what_was_translated(serving):
+    client = serving()
+    title, plain = (
+        client.post("/explain", json={**TEXT, "q": f"Where {rest} Station?"}).json() for rest in ("Is The", "is the")
+    )
+    assert title["source_pieces"] == client.post("/explain", json=TEXT).json()["source_pieces"]
+    assert plain["source_pieces"] != title["source_pieces"]
+    found = client.post("/explain", json={**TEXT, "without": ["encoder.0"]}).json()
+    assert not np.any(found["steps"]["steps"]["output"]["numbers"])
+
+
+def test_a_text_that_is_asked_for_again_in_more_pieces_than_a_client_may_send_is_translated(serving, monkeypatch):
+    monkeypatch.setattr("heedful.text.document.STAND_INS", ())  # so that what stands around placeholders goes alone
+    text = "Good morning {name}, where is the station {station}?"
+    answer = serving(share=1, queue=1).post("/translate", json={**TEXT, "q": text})
+    assert answer.status_code == 200
+    assert "{name}" in answer.json()["translatedText"]
 
 
 def test_pages_allow_nothing_from_elsewhere(serving):

@@ -46,12 +46,14 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         )
     [ids], _ = translator.encode([text])
     source_1S, lengths_1 = (torch.tensor(each, device=translator.device) for each in ([ids], [len(ids)]))
-    own: dict[str, Tensor] = {}
+    entered: list[Tensor] = []
+    left: list[Tensor] = []
     chosen = cast(EncoderLayer, model.encoder[layer])
+    use = layer - list(model.encoder).index(chosen)  # layers that share their weights are one module, run again
     attention, residual = chosen.self_attention, chosen.residuals[0]
     hooks = [
-        chosen.register_forward_hook(lambda _m, inputs, _o: own.update(entering=inputs[0][0])),
-        attention.output.register_forward_hook(lambda _m, _i, out: own.update(output=out[0])),
+        chosen.register_forward_hook(lambda _m, inputs, _o: entered.append(inputs[0][0])),
+        attention.output.register_forward_hook(lambda _m, _i, out: left.append(out[0])),
     ]
     with recording(model) as maps:
         model.encode(source_1S, lengths_1)
@@ -61,7 +63,7 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
     x["embedding"] = model.source_embedding.token.weight[ids] * model.source_embedding.scale
     x["position"] = model.source_embedding.positions(0, len(ids))
     x["sum"] = x["embedding"] + x["position"]
-    below = x["sum"] if layer == 0 else own["entering"]
+    below = x["sum"] if layer == 0 else entered[use]
     x["input"] = cast(Tensor, residual.norm(below)) if residual.pre else below  # type: ignore[operator]
     heads, d_k = attention.heads, attention.key.out_features // attention.heads
     d_v = attention.value.out_features // heads
@@ -89,8 +91,8 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         "d_k": d_k,
         "steps": {name: {"shape": list(x[name].shape), "numbers": x[name].tolist()} for name in STEPS},
         "differences": {
-            "sum": float((below - own["entering"]).abs().max()),
+            "sum": float((below - entered[use]).abs().max()),
             "weights": float((x["weights"] - maps[f"encoder.{layer}"][0][0, head]).abs().max()),
-            "output": float((x["output"] - own["output"]).abs().max()),
+            "output": float((x["output"] - left[use]).abs().max()),
         },
     }

@@ -23,11 +23,12 @@ def without(model: EncoderDecoder, names: Iterable[str]) -> EncoderDecoder:
     Raises:
         HeedfulError: there is no such head, with those that there are.
     """
+    heads = {key: _heads(module) for key, module in attentions(model)}
+    chosen = [parse_head(name, heads) for name in names]
     changed = copy.deepcopy(model)
     shown = seen(changed)
     found = dict(attentions(shown))
-    for name in names:
-        place, head = parse_head(name, {key: _heads(module) for key, module in found.items()})
+    for place, head in chosen:
         attention = found[place]
         if isinstance(attention, MultiHeadAttention):
             weight_DHV = attention.output.weight.view(attention.output.out_features, attention.heads, -1)

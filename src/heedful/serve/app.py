@@ -23,7 +23,7 @@ from heedful.inspection.worked_example import STEPS, steps_of
 from heedful.model.transformer import Transformer
 from heedful.serve.batching import Batcher, TooManyError
 from heedful.serve.limits import Keys, ServeConfig
-from heedful.text.document import Sentence, Translating, clean, split, translating
+from heedful.text.document import Sentence, Translating, as_read, clean, split, translating
 from heedful.translator import Translator
 
 T = TypeVar("T")
@@ -214,8 +214,10 @@ class Server:
     async def _text(
         self, client: str, pair: tuple[str, str], count: int, steps: Translating, lot: list[Sentence], done: list[str]
     ) -> list[str]:
+        admitted = False
         while lot:
-            answers = await self.batchers[pair].translate(client, lot, count)
+            answers = await self.batchers[pair].translate(client, lot, count, admitted=admitted)
+            admitted = True
             try:
                 lot = steps.send(answers)
             except StopIteration as finished:
@@ -230,7 +232,7 @@ class Server:
         sentences = [part.text for part in split(wanted.q, pair[0]) if part.translate]
         if wanted.sentence >= len(sentences):
             raise Refused(400, f"sentence {wanted.sentence}: the text has {len(sentences)}, from 0")
-        text = clean(sentences[wanted.sentence])
+        text = as_read(sentences[wanted.sentence])
         [pieces], _ = self.batchers[pair].translator.encode([text])
         if len(pieces) > PIECES:
             raise Refused(413, f"{len(pieces)} pieces in this sentence; one to explain may have {PIECES}")
@@ -251,7 +253,7 @@ class Server:
         found = translator.explain(text, replace(whole.search, beam=beam, n_best=beam, sample=False), rank=wanted.rank)
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
         if isinstance(whole.model, Transformer):
-            example = steps_of(whole, text, wanted.layer, wanted.head)
+            example = steps_of(translator, text, wanted.layer, wanted.head)
             for name, what in STEPS.items():
                 step = example["steps"][name]
                 step |= {"is": what, "numbers": np.round(step["numbers"], 4).tolist()}

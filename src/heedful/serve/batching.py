@@ -69,16 +69,20 @@ class Batcher:
         """How many sentences wait."""
         return sum(map(len, self._waiting.values()))
 
-    async def translate(self, client: str, sentences: Sequence[Sentence], n_best: int = 1) -> list[list[Output]]:
+    async def translate(
+        self, client: str, sentences: Sequence[Sentence], n_best: int = 1, *, admitted: bool = False
+    ) -> list[list[Output]]:
         """Return the `n_best` translations of each sentence; cancelled, its sentences leave the queue.
+
+        What is asked for again on behalf of a text that is already being translated is `admitted` in any case.
 
         Raises:
             TooManyError: the queue is full.
         """
         own = len(self._waiting.get(client, ()))
-        if own + len(sentences) > self.config.share:
+        if not admitted and own + len(sentences) > self.config.share:
             raise TooManyError(f"{own} of your sentences wait already; send fewer at a time", of_client=True)
-        if self.waiting + len(sentences) > self.config.queue:
+        if not admitted and self.waiting + len(sentences) > self.config.queue:
             raise TooManyError("too many sentences wait; try again soon", of_client=False)
         loop = asyncio.get_running_loop()
         jobs = [Job(one.text, self._search(one, n_best), one.align, loop.create_future()) for one in sentences]

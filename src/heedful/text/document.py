@@ -133,6 +133,15 @@ def split(text: str, language: str = "", *, markup: bool = False, longest: int =
                 yield from _sentences(line, language, longest, inline)
 
 
+def as_read(sentence: str) -> str:
+    """Return a sentence as a model reads it in `translating`, without markup.
+
+    >>> as_read("Hello {name}, Where Is The Station?"), as_read("Where Is The Station?")
+    ('Hello Tom, Where Is The Station?', 'Where is the station?')
+    """
+    return _Asked(clean(sentence), markup=False).masked
+
+
 def clean(text: str) -> str:
     """Return a text that can be encoded: half a surrogate pair, which JSON can hold, is no character."""
     return text.encode("utf-8", "replace").decode()
