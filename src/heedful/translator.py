@@ -29,7 +29,7 @@ from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
 from heedful.model.inference import Inference, State, Weights
-from heedful.model.recorder import Maps, parse_head, recording
+from heedful.model.recorder import Maps, attentions, parse_head, recording
 from heedful.model.transformer import Transformer
 from heedful.text.capitals import is_shouted
 from heedful.text.document import NO_REPEAT, clean, translating
@@ -256,18 +256,15 @@ class Translator:
                 continue
             links += len(known)
             made = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(self.device)
-            with recording(self.model) as maps:
+            with recording(self.model, "cross.") as maps:
                 self.model.decode(made.target_in_BT, self.model.encode(made.source_BS, made.source_lengths_B))
             row_L, t_L, s_L = (torch.tensor(column, device=self.device) for column in zip(*known, strict=True))
             words_BS = (made.source_BS != PAD) & (made.source_BS != END)
             for name, uses in maps.items():
-                if name.startswith("cross."):
-                    heads_BHTS = torch.cat([uses[0].mean(1, keepdim=True), uses[0]], dim=1)
-                    looks_LH = heads_BHTS.masked_fill(~words_BS[:, None, None], -1).argmax(-1)[row_L, :, t_L]
-                    right_H = (looks_LH == s_L[:, None]).sum(0).tolist()
-                    found.update(
-                        dict(zip([name, *(f"{name}.{h}" for h in range(len(right_H)))], right_H, strict=False))
-                    )
+                heads_BHTS = torch.cat([uses[0].mean(1, keepdim=True), uses[0]], dim=1)
+                looks_LH = heads_BHTS.masked_fill(~words_BS[:, None, None], -1).argmax(-1)[row_L, :, t_L]
+                right_H = (looks_LH == s_L[:, None]).sum(0).tolist()
+                found.update(dict(zip([name, *(f"{name}.{h}" for h in range(len(right_H)))], right_H, strict=False)))
         return [(name, count / links) for name, count in found.most_common()]
 
     def without(self, *heads: str) -> "Translator":
@@ -369,7 +366,9 @@ class Translator:
 
     def _score_batch(self, sources: list[list[int]], targets: list[list[int]], align: bool) -> list[Output]:
         batch = batch_of(sources, targets).to(self.device)
-        watched: AbstractContextManager[Maps] = recording(self.model) if align else nullcontext({})
+        aligner = self.aligner or alignment_layer(name for name, _ in attentions(self.model)) or ""
+        layer = ".".join(aligner.split(".")[:2])
+        watched: AbstractContextManager[Maps] = recording(self.model, layer) if align and layer else nullcontext({})
         with watched as maps:
             memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
             hidden_BTD = self.model.decode(batch.target_in_BT, memory)
@@ -381,7 +380,7 @@ class Translator:
             links: list[tuple[int, int]] = []
             if align:
                 pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(target, "target")
-                weights_TS = alignment_weights(maps, row, self.aligner)
+                weights_TS = alignment_weights(maps, row, aligner)
                 links = [] if weights_TS is None else align_words(weights_TS[: len(target), : len(source)], *pieces)
             score = total / length_penalty(len(target), self.search.length_penalty)
             outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), links))

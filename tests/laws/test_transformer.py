@@ -345,6 +345,10 @@ def test_tied_layers_compute_what_copies_of_one_layer_compute(tiny_model):
         tied.decode(text[0], tied.encode(*text))
     assert len(maps) == 9
     assert all(len(uses) == 1 for uses in maps.values())  # each layer's own, though two are one module
+    with recording(tied, "cross.1") as one:
+        tied.decode(text[0], tied.encode(*text))
+    assert list(one) == ["cross.1"]
+    torch.testing.assert_close(one["cross.1"], maps["cross.1"])
     counted = parameters(tied.config, 29, 29)
     assert (
         sum(counted.values()) == sum(p.numel() for p in tied.parameters()) < sum(p.numel() for p in apart.parameters())

@@ -24,22 +24,24 @@ Attention = MultiHeadAttention | DotProductAttention
 
 
 @contextmanager
-def recording(model: EncoderDecoder) -> Iterator[Maps]:
+def recording(model: EncoderDecoder, only: str = "") -> Iterator[Maps]:
     """Collect attention weights while the context lasts: name -> one [B, H, L, M] tensor for each use.
 
     Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer. An LSTM with attention has "cross.0", a
-    convolution "cross.0" to its last layer, each of one head.
+    convolution "cross.0" to its last layer, each of one head. With `only`, those whose names begin with it: a long
+    text's weights of every head take much memory.
     """
     maps: Maps = defaultdict(list)
     names: dict[Attention, list[str]] = defaultdict(list)  # several, where layers share their weights
     for name, attention in attentions(model):
         names[attention].append(name)
-    for attention, own in names.items():
-        attention.observer = partial(_keep, maps, cycle(own))
+    observed = {attention: own for attention, own in names.items() if any(name.startswith(only) for name in own)}
+    for attention, own in observed.items():
+        attention.observer = partial(_keep, maps, cycle(own), only)
     try:
         yield maps
     finally:
-        for attention in names:
+        for attention in observed:
             attention.observer = None
 
 
@@ -86,5 +88,7 @@ def parse_head(name: str, heads: Mapping[str, int]) -> tuple[str, int | None]:
     return place, head
 
 
-def _keep(maps: Maps, names: Iterator[str], weights: Tensor) -> None:
-    maps[next(names)].append(weights)
+def _keep(maps: Maps, names: Iterator[str], only: str, weights: Tensor) -> None:
+    name = next(names)
+    if name.startswith(only):
+        maps[name].append(weights)

@@ -96,6 +96,9 @@ export function sentences(explanation) {
 
 // Attention --------------------------------------------------------------------------------------------------------
 
+let redraw = () => {}; // the grid that is shown, once the colours have changed
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
+
 // A grid of all layers and heads of each kind, the chosen one enlarged, and its strongest links as lines.
 export function attention(explanation, options = {}) {
   const kinds = Object.keys(KINDS).filter((kind) => `${kind}.0` in explanation.attention);
@@ -174,7 +177,7 @@ export function attention(explanation, options = {}) {
     tabs.append(button);
   }
   (tabs.children[kinds.indexOf(options.kind)] ?? tabs.firstChild).click();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(chosen));
+  redraw = () => show(chosen);
   return make("div", {}, tabs, make("div", { class: "attention" }, grid, large));
 }
 
