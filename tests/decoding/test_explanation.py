@@ -167,6 +167,15 @@ def test_a_picture_has_a_panel_for_each_head(toy_vocabulary, tmp_path, kind, end
     plot_attention(translator(toy_vocabulary).explain(TEXT), kind, path)
     start = path.read_bytes()[:200]
     assert start.startswith(b"\x89PNG") if ending == "png" else b"<?xml" in start
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_picture_of_many_pieces_is_no_larger_than_one_can_open(toy_vocabulary, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("heedful.inspection.attention_plot.MOST_PIXELS", 40_000)
+    plot_attention(translator(toy_vocabulary).explain(TEXT), "cross", tmp_path / "a.png")
+    header = (tmp_path / "a.png").read_bytes()[16:24]
+    assert 20_000 < int.from_bytes(header[:4]) * int.from_bytes(header[4:]) <= 40_000
 
 
 def test_pictures_that_cannot_be_are_refused(toy_vocabulary, tmp_path):
@@ -174,5 +183,5 @@ def test_pictures_that_cannot_be_are_refused(toy_vocabulary, tmp_path):
     with pytest.raises(HeedfulError, match="no cross attention"):
         plot_attention(found, "cross", tmp_path / "a.png")
     found = translator(toy_vocabulary).explain(TEXT)
-    with pytest.raises(HeedfulError, match=r"\.png, \.svg"):
+    with pytest.raises(HeedfulError, match=r"/a\.gif: unknown kind of picture; .*\.png, \.svg"):
         plot_attention(found, "cross", tmp_path / "a.gif")

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,9 @@ def test_timing_a_training_changes_no_weight_and_counts_what_it_did(tiny_model, 
     once = sum(sum(forward_flops(model.config, 29, *lengths).values()) for lengths in ((4, 2), (2, 5)))
     assert found[0].flops == 2 * 3 * once
     assert min(found[0][:4]) > 0
+    twice = replace(config, consistency=1.0)
+    [step] = time_training(model, make_optimizer(model, twice), iter([batch] * 2), twice, accumulate=1, steps=1)
+    assert step.flops == 2 * 3 * once, "R-Drop has two passes"
 
 
 def test_the_phases_of_a_translation_add_up_to_the_time_it_took(tiny_model, toy_vocabulary):

@@ -90,6 +90,57 @@ def test_what_is_there_is_not_run_again_unless_the_settings_differ(folder, monke
     assert data_of(folder, "residuals") != before
 
 
+def test_a_text_that_has_come_since_is_read(tmp_path, monkeypatch):
+    experiment, texts = find("table4"), []
+    monkeypatch.setattr(experiment, "also", lambda: list(texts))
+    monkeypatch.setattr(experiment, "run", lambda _settings: iter(["running"]))
+    monkeypatch.setattr("heedful.lab.experiment.find", lambda _name: experiment)
+    assert list(run_and_keep("table4", True, tmp_path)) == ["running"]
+    texts.append("treebank")
+    assert list(run_and_keep("table4", True, tmp_path)) == ["running"]
+    assert "--data FOLDER" in json.loads((tmp_path / "table4.json").read_text())["command"]
+    assert "already" in next(run_and_keep("table4", True, tmp_path))
+
+
+def test_a_treebank_that_is_tested_on_what_it_trains_on_is_refused(monkeypatch):
+    experiment = find("table4")
+    trees = ["(S (NP (D the) (N cat)) (V sleeps))"]
+    monkeypatch.setattr(experiment, "_has_treebank", lambda: True)
+    monkeypatch.setattr(experiment, "_treebank", lambda settings: (trees, [trees for _ in settings.tested]))
+    with pytest.raises(HeedfulError, match=r"some that train.trees has not"):
+        next(experiment.run(experiment.QUICK))
+
+
+def test_a_report_replaces_no_readme_of_somebody_else(folder, tmp_path):
+    (tmp_path / "residuals.json").write_text((folder / "residuals.json").read_text())
+    write_report(tmp_path)
+    write_report(tmp_path)  # its own it does
+    (tmp_path / "README.md").write_text("# Mine")
+    with pytest.raises(HeedfulError, match="give another folder"):
+        write_report(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# Mine"
+
+
+def test_one_head_does_worse_only_if_it_does_so_each_time_and_by_more_than_chance():
+    head = {"looks": {"same": 0.9}, "loss": 1.0}
+    heads = {"encoder.0.0": head, "encoder.0.1": {**head, "looks": {"next": 0.9}}}
+
+    def shown(*losses):
+        trained = {"1": losses, "2": [0.0, 1e-5], "4": [1e-5, 1e-6]}
+        runs = {number: [{"loss": loss, "right": 1.0} for loss in each] for number, each in trained.items()}
+        return find("heads").verdict({"heads": heads, "trained": runs}).shown
+
+    assert shown(0.5, 0.4)
+    assert not shown(0.5, 1e-4)
+
+
+def test_what_was_never_learned_is_not_said_to_have_been(folder):
+    data = copy.deepcopy(data_of(folder, "scaling"))
+    data["curves"] = {kind: [[2.7, 2.7, 2.7]] for kind in ("scaled", "unscaled")}
+    text = find("scaling").verdict(data).text
+    assert text.endswith("guessing not within 3 with it and not within 3 without.")
+
+
 CONTRARY = {  # data that do not bear the claim out
     "residuals": lambda data: data["kinds"].update({"no residuals": data["kinds"]["pre-norm"]}),
     "attention-steps": lambda data: data["differences"].update(output=0.01),

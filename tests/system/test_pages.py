@@ -119,6 +119,10 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     page.goto(address)
     page.locator("#words .source", has_text="sofa").wait_for()  # the example that a newcomer sees
     assert page.locator("#pair").inner_text().strip() == "English to German"
+    page.locator("#text").fill("https://example.com")
+    page.locator("#inside").wait_for(state="hidden")
+    assert page.locator("#translation").text_content() == "https://example.com"
+    assert page.locator("#problem").is_hidden(), "there is nothing to look into, and nothing wrong"
     page.locator("#text").fill("Good morning!\n\nThe little dog is sleeping. <script>alert(1)</script>")
     page.locator("#words .source", has_text="Good").wait_for()
     page.get_by_role("button", name="The little dog").click()
@@ -130,8 +134,11 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     page.locator(".grid button").nth(5).click()
     page.get_by_role("button", name="Switch its whole layer off").click()
     page.locator("#without", has_text="cross.1").wait_for()
+    focused = "document.activeElement.textContent"
+    assert page.evaluate(focused) == "Switch its whole layer on", "the keyboard stays where it was, the head chosen"
     page.get_by_role("button", name="Switch all on").click()
     page.locator("#without").wait_for(state="hidden")
+    assert page.evaluate(focused) == "Attention"
     for view, shown in {
         "Alternatives": "table tr",
         "Step by step": ".numbers",

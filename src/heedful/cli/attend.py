@@ -56,10 +56,7 @@ def attend(
     if html:
         files.write_text(html, attention_page(found))
     if plot:
-        with files.replacing(plot) as aside:
-            named = aside.with_name(aside.name + plot.suffix)
-            plot_attention(found, kind, named)
-            named.replace(aside)
+        plot_attention(found, kind, plot)
     if npz:
         with files.replacing(npz) as aside, aside.open("wb") as file:
             np.savez_compressed(

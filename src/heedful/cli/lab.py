@@ -9,7 +9,7 @@ from rich.console import Console
 from heedful.cli.settings import Threads
 from heedful.lab import EXPERIMENTS
 from heedful.lab.experiment import find, read_results, run_and_keep
-from heedful.lab.report import write_report
+from heedful.lab.report import check_free, write_report
 
 Folder = Annotated[Path, Parameter(name="--out", help="Folder of the results")]
 
@@ -43,6 +43,7 @@ def run(
     from heedful.lab import corpora
 
     console = Console(highlight=False, stderr=True)
+    check_free(out)
     if data:
         corpora.look_in(data)
     names = [*EXPERIMENTS] if name == "all" else [name]

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from heedful import files
 from heedful.decoding.explanation import Explanation
 from heedful.errors import HeedfulError
 
 ENDINGS = (".png", ".svg", ".pdf")
+MOST_PIXELS = 50_000_000  # a long sentence and many heads would be gigabytes at full sharpness
 
 
 def plot_attention(explanation: Explanation, kind: str, path: Path) -> None:
@@ -37,4 +39,7 @@ def plot_attention(explanation: Explanation, kind: str, path: Path) -> None:
             panel.set_yticks(range(len(rows)), rows, fontsize=6)
             panel.tick_params(length=0)
     figure.suptitle(f"{kind} attention: what each row looks at, from 0 (white) to 1 (blue)", fontsize=9)
-    figure.savefig(path, dpi=150, format=path.suffix[1:])
+    width, height = figure.get_size_inches()
+    sharp = min(150.0, (MOST_PIXELS / (width * height)) ** 0.5)
+    with files.replacing(path) as aside:
+        figure.savefig(aside, dpi=sharp, format=path.suffix[1:])

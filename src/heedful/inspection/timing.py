@@ -79,7 +79,7 @@ def time_training(
         for _ in range(accumulate):
             batch = next(batches).to(device)
             tokens += int((batch.target_out_BT != PAD).sum())
-            flops += _training_flops(model, batch)
+            flops += _training_flops(model, batch, 2 if config.consistency else 1)
             data += watch.lap()
             loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
             forward += watch.lap()
@@ -93,11 +93,11 @@ def time_training(
     return found
 
 
-def _training_flops(model: EncoderDecoder, batch: Batch) -> int:
-    """Forward once, backward twice as much; padding is no work that anybody wants done."""
+def _training_flops(model: EncoderDecoder, batch: Batch, passes: int) -> int:
+    """Forward once, backward twice as much, in each pass (R-Drop has two); padding is no wanted work."""
     symbols = model.output.weight.size(0)
     lengths = zip(batch.source_lengths_B.tolist(), (batch.target_out_BT != PAD).sum(1).tolist(), strict=True)
-    return 3 * sum(sum(forward_flops(model.config, symbols, *pair).values()) for pair in lengths)
+    return 3 * passes * sum(sum(forward_flops(model.config, symbols, *pair).values()) for pair in lengths)
 
 
 @dataclass

@@ -15,7 +15,7 @@ STEPS = {  # name -> what is computed
     "embedding": "the pieces' embeddings, times sqrt(d_model)  (3.4)",
     "position": "PE(pos, i)  (3.5)",
     "sum": "embedding + position",
-    "input": "what the head reads: the sum, normalised where the model is pre-norm",
+    "input": "what the head reads: the sum, or what the layer below wrote; normalised where the model is pre-norm",
     "Q": "input W^Q",
     "K": "input W^K",
     "V": "input W^V",
@@ -46,12 +46,15 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         )
     [ids], _ = translator.encode([text])
     source_1S, lengths_1 = (torch.tensor(each, device=translator.device) for each in ([ids], [len(ids)]))
+    began: list[Tensor] = []
     entered: list[Tensor] = []
     left: list[Tensor] = []
     chosen = cast(EncoderLayer, model.encoder[layer])
     use = layer - list(model.encoder).index(chosen)  # layers that share their weights are one module, run again
     attention, residual = chosen.self_attention, chosen.residuals[0]
+    turned = ", turned by its position  (Su et al. 2021)" if attention.rotation is not None else ""
     hooks = [
+        model.encoder[0].register_forward_hook(lambda _m, inputs, _o: began.append(inputs[0][0])),
         chosen.register_forward_hook(lambda _m, inputs, _o: entered.append(inputs[0][0])),
         attention.output.register_forward_hook(lambda _m, _i, out: left.append(out[0])),
     ]
@@ -89,9 +92,16 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         "layer": layer,
         "number": head,
         "d_k": d_k,
-        "steps": {name: {"shape": list(x[name].shape), "numbers": x[name].tolist()} for name in STEPS},
+        "steps": {
+            name: {
+                "is": what + (turned if name in ("Q", "K") else ""),
+                "shape": list(x[name].shape),
+                "numbers": x[name].tolist(),
+            }
+            for name, what in STEPS.items()
+        },
         "differences": {
-            "sum": float((below - entered[use]).abs().max()),
+            "sum": float((x["sum"] - began[0]).abs().max()),
             "weights": float((x["weights"] - maps[f"encoder.{layer}"][0][0, head]).abs().max()),
             "output": float((x["output"] - left[use]).abs().max()),
         },

@@ -54,7 +54,7 @@ def table(data: Table) -> Rows:
     rows = [["step", "is", "shape", f"first numbers, '{data['pieces'][0]}'"]]
     for name, step in data["steps"].items():
         first = ", ".join(f"{value:.3f}" for value in step["numbers"][0][:4])
-        rows.append([name, STEPS[name], " x ".join(map(str, step["shape"])), f"{first}, ..."])
+        rows.append([name, step.get("is", STEPS[name]), " x ".join(map(str, step["shape"])), f"{first}, ..."])
     return rows
 
 

@@ -78,12 +78,16 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
     require_matplotlib()
     settings = experiment.QUICK if quick else experiment.Settings()
     path, plain = folder / f"{name}.json", json.loads(json.dumps(asdict(settings)))
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("settings") == plain:
-        yield f"already in {folder}, with the same settings"
-        return
+    read = [*experiment.NEEDS, *_also(experiment)]
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("settings") == plain and kept.get("read", [*experiment.NEEDS]) == read:
+            yield f"already in {folder}, with the same settings"
+            return
     from heedful.lab import corpora  # knows how to train, and with that torch
 
     corpora.require(experiment.NEEDS)
+    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     data = yield from experiment.run(settings)
     result = {
@@ -91,11 +95,16 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
         "settings": plain,
         "quick": quick,
         "seconds": round(time.monotonic() - started, 1),
-        "command": f"heedful lab run {name}{' --quick' if quick else ''}{' --data FOLDER' if experiment.NEEDS else ''}",
+        "read": read,
+        "command": f"heedful lab run {name}{' --quick' if quick else ''}{' --data FOLDER' if read else ''}",
         "data": data,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     files.write_text(path, json.dumps(result, indent=1))
+
+
+def _also(experiment: Experiment) -> list[str]:
+    """Return what an experiment reads if it is there, and does without otherwise."""
+    return cast(list[str], getattr(experiment, "also", list)())
 
 
 def require_matplotlib() -> None:

@@ -119,7 +119,11 @@ def verdict(data: Table) -> Verdict:
         f"and d = {data['width']}: a recurrent layer takes {ratio('alone', below):.1f} times as long as "
         f"self-attention. In a batch of {data['tokens']:,} tokens, where other sentences fill the wait, "
         f"{ratio('by_length', below):.1f} times; "
-        + (f"from n = {crossing} on recurrence is faster there. " if crossing else "slower there at every length. ")
+        + (
+            f"from n = {crossing} on recurrence is faster there. "
+            if crossing
+            else "there it is not the faster one for good. "
+        )
         + f"A training step of a whole small model, one sentence of n = {data['sentences'][-1]}: {models}.",
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from heedful import files
 from heedful.config import Table
+from heedful.errors import HeedfulError
 from heedful.lab.experiment import draw_figure, find, read_results
 
 STYLE = """
@@ -24,17 +25,30 @@ th { color: var(--quiet); border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; } code { font-size: .9em; }
 @media print { body { max-width: none; } section { break-inside: avoid; } }
 """
-SUMMARY = """# The paper's claims, measured
+TITLE = "# The paper's claims, measured"
+SUMMARY = f"""{TITLE}
 
 Made by `heedful lab report` from the data beside it, which also draws the figures and the page."""
+
+
+def check_free(folder: Path) -> None:
+    """Refuse to write a report over what is somebody's own.
+
+    Raises:
+        HeedfulError: the folder's README.md is not of a report.
+    """
+    readme = folder / "README.md"
+    if readme.is_file() and not readme.read_text(encoding="utf-8", errors="replace").startswith(TITLE):
+        raise HeedfulError(f"{readme}: not of a report, which would replace it; give another folder")
 
 
 def write_report(folder: Path) -> Path:
     """Write report.html and README.md beside the results in `folder`, and return the page; figures are drawn anew.
 
     Raises:
-        HeedfulError: there are no results.
+        HeedfulError: there are no results, or the folder's README.md is somebody's own.
     """
+    check_free(folder)
     results = read_results(folder)
     for result in results:
         draw_figure(result["name"], result["data"], folder)

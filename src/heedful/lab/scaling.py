@@ -59,7 +59,9 @@ def verdict(data: Table) -> Verdict:
     keeps = last["gradient"]["scaled"] / first["gradient"]["scaled"]
     needed = {kind: [_steps_to_learn(curve) for curve in curves] for kind, curves in data["curves"].items()}
     end = data["saturation"][-1]
-    told = {kind: f"{sum(steps) / len(steps):.0f}" for kind, steps in needed.items()}
+    told = {kind: _told(steps, data["curves"][kind]) for kind, steps in needed.items()}
+    never = {kind: [math.inf if step is None else step for step in steps] for kind, steps in needed.items()}
+    learned = None not in needed["scaled"]
     return Verdict(
         fades < 0.2 and keeps > 0.5,
         f"from d_k {first['width']} to {last['width']} the variance of q.k grows from {first['variance']:.1f} to "
@@ -67,8 +69,13 @@ def verdict(data: Table) -> Verdict:
         f"what it was, with it to {100 * keeps:.0f} %. It saturates as the sigmoid does: at an input of {end['x']} a "
         f"sigmoid's slope is {end['sigmoid']:.0e}, that of the weight of a key whose score is as far above "
         f"{data['keys'] - 1} others {end['softmax']:.0e}; at most 0.25 both. A small model (d_k 64) halves the loss of "
-        f"guessing in {told['scaled']} steps with it and {told['unscaled']} without: training "
-        + ("is slower without it." if min(needed["unscaled"]) > max(needed["scaled"]) else "does not need it here."),
+        f"guessing {told['scaled']} with it and {told['unscaled']} without"
+        + (": training " if learned else ".")
+        + (
+            ("is slower without it." if min(never["unscaled"]) > max(never["scaled"]) else "does not need it here.")
+            if learned
+            else ""
+        ),
     )
 
 
@@ -159,9 +166,15 @@ def _train(scaled: bool, steps: int, seed: int) -> list[float]:
     return list(learn(model, copying(16, 4, 12), steps, 2e-3, seed=seed))
 
 
-def _steps_to_learn(curve: list[float], symbols: int = 16) -> int:
-    """Return how many steps it takes to half the loss of guessing, log(symbols), for good; all of them if never."""
-    return next((step for step in range(len(curve), 0, -1) if curve[step - 1] > math.log(symbols) / 2), 0)
+def _steps_to_learn(curve: list[float], symbols: int = 16) -> int | None:
+    """Return how many steps it takes to half the loss of guessing, log(symbols), for good; None if never."""
+    last = next((step for step in range(len(curve), 0, -1) if curve[step - 1] > math.log(symbols) / 2), 0)
+    return last if last < len(curve) else None
+
+
+def _told(steps: list[int | None], curves: list[list[float]]) -> str:
+    found = [step for step in steps if step is not None]
+    return f"in {sum(found) / len(found):.0f} steps" if len(found) == len(steps) else f"not within {len(curves[0])}"
 
 
 def _smooth(curve: list[float], width: int = 9) -> list[float]:

@@ -42,10 +42,11 @@ def run(settings: Settings) -> Running:
     [name] = NEEDS
     training, development, test = (corpora.read(name, split) for split in corpora.SPLITS[name])
     test = test[: settings.test]
-    groups = [
-        [row for row, (source, _) in enumerate(test) if low <= len(source.split()) < high]
+    of_length = {
+        (low, high): [row for row, (source, _) in enumerate(test) if low <= len(source.split()) < high]
         for low, high in pairwise(settings.bounds)
-    ]
+    }
+    bounds, groups = zip(*((pair, rows) for pair, rows in of_length.items() if rows), strict=True)
     families: dict[str, list[Table]] = {}
     for family in FAMILIES:
         families[family] = []
@@ -64,7 +65,7 @@ def run(settings: Settings) -> Running:
     return {
         "groups": [
             {"from": low, "to": high - 1, "sentences": len(rows), "words": _mean_words(test, rows)}
-            for (low, high), rows in zip(pairwise(settings.bounds), groups, strict=True)
+            for (low, high), rows in zip(bounds, groups, strict=True)
         ],
         "families": families,
     }

@@ -50,7 +50,7 @@ def recalling(symbols: int, shortest: int, longest: int) -> Task:
 
 
 def gathering(length: int) -> Task:
-    """Return a task: each target symbol tells four bits of the source, one from each of four places, in order."""
+    """Return a task: each target symbol tells four bits of the source, from three or four places, in order."""
     quarter = length // 4
 
     def make(count: int, seed: int) -> Pairs:

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from heedful.errors import HeedfulError
 from heedful.inspection import attention_page
-from heedful.inspection.worked_example import STEPS, steps_of
+from heedful.inspection.worked_example import steps_of
 from heedful.model.transformer import Transformer
 from heedful.serve.batching import Batcher, TooManyError
 from heedful.serve.limits import Keys, ServeConfig
@@ -230,6 +230,8 @@ class Server:
             raise Refused(413, f"{len(wanted.q):,} characters; send at most {self.config.characters:,}")
         pair = self.find(wanted.source, wanted.target)
         sentences = [part.text for part in split(wanted.q, pair[0]) if part.translate]
+        if not sentences:  # an address, say, or a number
+            return {"sentences": [], "sentence": 0}
         if wanted.sentence >= len(sentences):
             raise Refused(400, f"sentence {wanted.sentence}: the text has {len(sentences)}, from 0")
         text = as_read(sentences[wanted.sentence])
@@ -254,9 +256,8 @@ class Server:
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
         if isinstance(whole.model, Transformer):
             example = steps_of(translator, text, wanted.layer, wanted.head)
-            for name, what in STEPS.items():
-                step = example["steps"][name]
-                step |= {"is": what, "numbers": np.round(step["numbers"], 4).tolist()}
+            for step in example["steps"].values():
+                step["numbers"] = np.round(step["numbers"], 4).tolist()
             table |= {"steps": example, "positions": example["steps"]["position"]["numbers"]}
         return table
 

@@ -121,6 +121,8 @@ export function attention(explanation, options = {}) {
   function show(kind) {
     const all = layers(kind);
     const heads = all[0].length;
+    const picked = options.picked; // in an earlier explanation, or in other colours
+    let again;
     grid.replaceChildren();
     grid.style.gridTemplateColumns = `repeat(${Math.max(heads, 2)}, 1fr)`;
     all.forEach((layer, l) => {
@@ -130,6 +132,7 @@ export function attention(explanation, options = {}) {
         const button = make("button", { type: "button", title: label, "aria-label": label, "aria-pressed": "false" });
         button.append(thumbnail(weights));
         button.addEventListener("click", () => pick(kind, l, h, weights, button));
+        if (picked === `${kind}.${l}.${h}`) again = () => pick(kind, l, h, weights, button);
         if (off.has(`${kind}.${l}`) || off.has(`${kind}.${l}.${h}`)) button.classList.add("off");
         grid.append(button);
       });
@@ -137,11 +140,14 @@ export function attention(explanation, options = {}) {
     const [, layer, head] = kind === "cross" ? explanation.aligner.split(".") : [];
     const shown = Number(layer ?? Math.max(all.length - 2, 0));
     const label = head === undefined ? `mean of its ${heads} heads` : `head ${head}`;
-    enlarge(kind, head === undefined ? mean(all[shown]) : all[shown][head], `${KINDS[kind]}, layer ${shown}, ${label}`);
+    const weights = head === undefined ? mean(all[shown]) : all[shown][head];
+    again ??= () => enlarge(kind, weights, `${KINDS[kind]}, layer ${shown}, ${label}`);
+    again();
   }
 
   function pick(kind, layer, head, weights, button) {
     press(grid, button);
+    options.picked = `${kind}.${layer}.${head}`;
     enlarge(kind, weights, `${KINDS[kind]}, layer ${layer}, head ${head}`);
     if (options.switched) large.prepend(switches(`${kind}.${layer}.${head}`, `${kind}.${layer}`));
   }

@@ -17,7 +17,7 @@ const VIEWS = {
     tree(found),
   ],
   Positions: (found) => [
-    make("p", { class: "quiet" }, "What is added to each piece's embedding to say where it stands: a sine or cosine in each dimension."),
+    make("p", { class: "quiet" }, "What is added to each piece's embedding to say where it stands: a sine or cosine in each dimension, unless the model has learned them."),
     positions(found),
   ],
 };
@@ -82,10 +82,6 @@ async function translate() {
 }
 
 async function explain(wanted, signal) {
-  if (!/\p{L}/u.test(wanted.q)) {
-    at("inside").hidden = true;
-    return;
-  }
   const body = { ...wanted, sentence, rank, without: [...without] };
   try {
     found = await ask("/explain", body, signal);
@@ -95,7 +91,11 @@ async function explain(wanted, signal) {
     rank = 1;
     found = await ask("/explain", { ...body, sentence, rank }, signal);
   }
-  at("inside").hidden = false;
+  at("inside").hidden = !found.sentences.length; // an address, say, has nothing to look into
+  if (found.sentences.length) keepingFocus(fill);
+}
+
+function fill() {
   at("sentences").hidden = found.sentences.length < 2;
   at("sentences").replaceChildren(...found.sentences.map(sentenceButton));
   at("words").replaceChildren(...sentences(found));
@@ -105,6 +105,17 @@ async function explain(wanted, signal) {
   all.addEventListener("click", () => { without.clear(); translate(); });
   at("without").replaceChildren(`Switched off: ${found.without.join(", ")} `, all);
   show();
+}
+
+// What is filled anew has new buttons; the keyboard stays where it was.
+function keepingFocus(fill) {
+  const buttons = (id) => [...at(id).querySelectorAll("button")];
+  const place = ["sentences", "without", "view"].find((id) => buttons(id).includes(document.activeElement));
+  const number = place && buttons(place).indexOf(document.activeElement);
+  fill();
+  if (!place) return;
+  const same = buttons(place)[number];
+  (same?.offsetParent ? same : at("views").querySelector('[tabindex="0"]')).focus(); // one that is hidden has none
 }
 
 function sentenceButton(text, number) {
