@@ -136,6 +136,7 @@ def test_later_tables_win_key_by_key_also_inside_tables():
 
 def test_a_dashed_key_and_an_underscored_one_are_the_same_in_a_merge():
     assert merge({"shelf-height": 2}, {"shelf_height": 3}) == {"shelf_height": 3}
+    assert merge({"shelf": {"its-height": 2}}) == {"shelf": {"its_height": 2}}
 
 
 def test_merging_leaves_the_merged_tables_alone():

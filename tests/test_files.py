@@ -1,11 +1,13 @@
+import os
 import subprocess
 import sys
+import time
 from hashlib import sha256 as hash_of
 
 import pytest
 
 from heedful.errors import HeedfulError
-from heedful.files import claimed, remove, replacing, sha256, write_bytes, write_text
+from heedful.files import claimed, remove, remove_unused, replacing, sha256, write_bytes, write_text
 
 
 def everything_in(folder):
@@ -144,3 +146,12 @@ def test_a_claimed_folder_that_stays_empty_is_removed(tmp_path):
     with pytest.raises(RuntimeError, match="lights"), claimed(tmp_path / "model"):
         raise RuntimeError("the lights went out")
     assert everything_in(tmp_path) == []
+
+
+def test_what_nobody_has_used_for_long_is_removed(tmp_path):
+    for name, days in {"old": 61, "new": 59}.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, time.time() - 86_400 * days))
+    remove_unused(tmp_path, 60)
+    remove_unused(tmp_path / "not there", 60)
+    assert everything_in(tmp_path) == ["new"]

@@ -83,8 +83,11 @@ def merge(*tables: Mapping[str, Any]) -> Table:
     for table in tables:
         for key, value in table.items():
             name = key.replace("-", "_")
-            nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-            merged[name] = merge(merged[name], value) if nested else value
+            if isinstance(value, Mapping):
+                below = merged.get(name)
+                merged[name] = merge(below if isinstance(below, Mapping) else {}, value)
+            else:
+                merged[name] = value
     return merged
 
 
@@ -95,7 +98,7 @@ def read_toml(path: Path) -> Table:
         HeedfulError: the file is missing, or is not TOML (with the line that the parser names).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise HeedfulError(f"{path}: no such file; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:

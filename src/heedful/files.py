@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,14 @@ def cache_folder() -> Path:
     """Return where heedful keeps what it can make again: $HEEDFUL_CACHE, else its folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("HEEDFUL_CACHE") or Path(base) / "heedful")
+
+
+def remove_unused(folder: Path, days: float) -> None:
+    """Remove the files of a folder that nobody has written, or said to use (`Path.touch`), for so many days."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        with suppress(OSError):  # somebody else was faster, or Windows has it open
+            if time.time() - file.stat().st_mtime > 86_400 * days:
+                file.unlink()
 
 
 @contextmanager

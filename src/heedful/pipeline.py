@@ -39,6 +39,7 @@ from heedful.training.state import newest_state
 from heedful.translator import Translator
 
 WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
+DAYS_KEPT = 60  # of a corpus, encoded, that no training has read
 # What the stored tokens depend on beside the text, its vocabulary, and the way that they are made.
 SHAPING = (
     *("tags", "altered", "words", "undecodable", "drop_duplicates", "drop_identical"),
@@ -231,10 +232,14 @@ class Run:
         }
         path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), self.words)}.arrow"
         notes = path.with_suffix(".json")
-        if processes()[0] == 0 and not (path.is_file() and notes.is_file()):
-            pairs = _training_pairs(self.recipe, examined)
-            encoded = encode_corpus(pairs, self.words, path, data.max_length, data.max_ratio)
-            files.write_text(notes, json.dumps(encoded._asdict()))
+        if processes()[0] == 0:
+            if not (path.is_file() and notes.is_file()):
+                pairs = _training_pairs(self.recipe, examined)
+                encoded = encode_corpus(pairs, self.words, path, data.max_length, data.max_ratio)
+                files.write_text(notes, json.dumps(encoded._asdict()))
+            path.touch()
+            notes.touch()
+            files.remove_unused(path.parent, DAYS_KEPT)
         wait_for_all()
         counts = json.loads(notes.read_text(encoding="utf-8"))
         self.report.added = counts["kept"] + counts["too_long"] + counts["ratio"] - self.report.kept

@@ -20,6 +20,7 @@ import tomli_w
 
 from heedful import run
 from heedful.cli.app import main
+from heedful.decoding.alignment import SPACE
 from heedful.files import claimed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -124,7 +125,7 @@ def test_translate_writes_files_json_and_n_best(trained, tmp_path):
     assert [line.split("\t")[0] for line in plain] == ["1", "1"]
 
 
-def test_score_gives_the_score_that_translate_reported(trained, tmp_path):
+def test_score_gives_the_score_that_translate_reported(trained, tmp_path, monkeypatch):
     (tmp_path / "in").write_text("a b\nc d e\nf g a b\n")
     rows = [
         json.loads(line)
@@ -134,6 +135,9 @@ def test_score_gives_the_score_that_translate_reported(trained, tmp_path):
     ran = heedful("score", trained / "model", "--source", tmp_path / "in", "--target", tmp_path / "out")
     scores = [float(line.split("\t")[0]) for line in ran.stdout.splitlines()]
     assert scores == pytest.approx([row["score"] for row in rows], abs=2e-6)
+    monkeypatch.setattr("heedful.cli.score.WINDOW", 2)
+    again = heedful("score", trained / "model", "--source", tmp_path / "in", "--target", tmp_path / "out")
+    assert again.stdout == ran.stdout
 
 
 def test_evaluate_gives_scores_with_signatures_and_compares_two_models(trained):
@@ -148,6 +152,62 @@ def test_evaluate_gives_scores_with_signatures_and_compares_two_models(trained):
     assert [row["metric"] for row in json.loads(rates.stdout)] == ["word error rate", "symbol error rate"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["model", "--outputs", "pairs.target", "--source", "pairs.source"], "leave one of them out"),
+        (["--outputs", "pairs.target", "--against", "model"], "give --source"),
+        (["model"], "give --source"),
+        ([], "needs a model folder"),
+        (["model", "--source", "pairs.source", "--symbols", "--lowercase"], "alone: leave"),
+        (["model", "--source", "pairs.source", "--symbols", "--against", "model"], "alone: leave"),
+        (["model", "--source", "pairs.source", "--against", "typo"], "typo"),
+        (["model", "--source", "pairs.source", "--save", "model"], "a folder"),
+        (["model", "--source", "short"], "short has 1 lines and pairs.target"),
+        (["--outputs", "short"], "short has 1 lines and pairs.target"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_anything_is_translated(trained, monkeypatch, arguments, expected):
+    (trained / "short").write_text("a b\n")
+    monkeypatch.setattr("heedful.translator.Translator.translate", None)
+    ran = heedful("evaluate", *arguments, "--reference", "pairs.target", cwd=trained)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+    assert expected in ran.stderr
+
+
+def test_what_error_rates_saved_they_score_again(trained, tmp_path):
+    source, target, saved = (tmp_path / name for name in ("source", "target", "saved"))
+    source.write_text("a b\nc d\na b\n")
+    target.write_text("x\ny z\nw\n")
+    arguments = ("--symbols", "--source", source, "--reference", target, "--json")
+    first = heedful("evaluate", trained / "model", *arguments, "--save", saved)
+    assert len(saved.read_text().splitlines()) == 3
+    assert heedful("evaluate", "--outputs", saved, *arguments).stdout == first.stdout
+    saved.write_text("x\ny z\nnot x\n")
+    assert "more than once" in heedful("evaluate", "--outputs", saved, *arguments).stderr
+
+
+@pytest.mark.parametrize("line", ["\tHello.", "\u00a0", "\u3000Hello.\t", "\u2028"])
+def test_a_line_of_a_pipe_is_the_line_of_a_file(tmp_path, line):
+    (tmp_path / "in").write_text(f"{line}\n", encoding="utf-8")
+    piped = heedful("translate", "en-de", text=f"{line}\n")
+    assert piped.stdout == heedful("translate", "en-de", "--input", tmp_path / "in").stdout
+    assert piped.stdout == (heedful("translate", "en-de", text="Hello.\n").stdout if line.strip() else "\n")
+
+
+def test_output_is_utf8_whatever_the_terminal_has(trained):
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="latin-1", newline="\r\n") for _ in range(2)]
+    arguments = ["heedful", "attend", str(trained / "model"), "a b", "--json"]
+    with (
+        mock.patch.multiple(sys, argv=arguments, stdout=streams[0], stderr=streams[1]),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    assert ended.value.code == 0
+    streams[0].flush()
+    assert SPACE in streams[0].buffer.getvalue().decode("utf-8")
+
+
 def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tmp_path):
     ran = heedful("average", trained / "model", "--last", "2", "--out", tmp_path / "mean")
     assert ran.returncode == 0, ran.stderr
@@ -155,6 +215,7 @@ def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tm
     described = json.loads(heedful("info", tmp_path / "mean", "--json").stdout)
     assert described["parameters"]["decoder"] > 0
     assert "parameters" in heedful("info", tmp_path / "mean").stdout
+    assert not {"README.md", "log.jsonl"} & {file.name for file in (tmp_path / "mean").iterdir()}, "scores of others"
 
 
 def test_weights_of_another_model_are_not_averaged(trained, tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 from pathlib import Path
@@ -344,3 +345,24 @@ def test_training_pairs_that_share_a_side_with_given_development_text_are_counte
     assert report.leaked == len(leaked)
     assert (held_out, report.held_out, report.development) == ([], 0, len(dev))
     assert training == left_over_after_cleaning(pairs)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        ("ein Ös\n".encode("utf-16"), "iconv -f utf-16"),
+        ("ein Ös\n".encode("latin-1"), "iconv -f latin1"),
+        (gzip.compress(b"text"), "end in .gz"),
+        (b"\xfd7zXZ\x00\xff", "unpack it"),
+    ],
+)
+def test_what_a_text_that_is_not_utf8_seems_to_be_is_said(tmp_path, content, advice):
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(HeedfulError, match=advice):
+        list(read_lines(tmp_path / "text"))
+
+
+def test_a_corpus_that_holding_out_leaves_nothing_of_is_told_what_to_do():
+    pairs = [(f"a sentence, number {n}", "its label") for n in range(40)]
+    with pytest.raises(HeedfulError, match=r"36 sharing a sentence with a held-out pair\); set --data.held-out 0"):
+        examined(pairs, DataConfig(held_out=4))

@@ -1,5 +1,6 @@
 """`heedful align`."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def align(
     """
     translator = load(bundle, device, threads, "float32")
     words = translator.vocabulary
-    read = [pair for pair in read_pairs(Corpus(source, target)) if pair.source and pair.target][:pairs]
+    read = list(islice((pair for pair in read_pairs(Corpus(source, target)) if pair.source and pair.target), pairs))
     if not read:
         raise HeedfulError(f"{source}: no pairs in it; give sentences and their translations")
     sources = words.encode_source([pair.source or "" for pair in read])

@@ -58,6 +58,8 @@ def main() -> NoReturn:
         native.prepare("search")
     elif sys.argv[1:2] in (["train"], ["demo"], ["bench"]):
         native.prepare("training", "search")
+    # the same everywhere: Windows would write what it can in a code page, and its own line ends
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     try:
         make_app()(sys.argv[1:], exit_on_error=False, print_error=False)
         status = _flush()

@@ -30,10 +30,14 @@ def average(
     if out.exists():
         raise HeedfulError(f"{out}: exists already; give another --out")
     mean = average_files(chosen)
+    own = bundles.read_weights(bundle / bundles.WEIGHTS)
+    if {name: tensor.shape for name, tensor in mean.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise HeedfulError(f"{chosen[0]}: not weights of the model in {bundle}; give that model's folder")
     with files.replacing(out) as aside:
         aside.mkdir()
         for file in bundle.iterdir():
-            if file.is_file() and file.name != bundles.WEIGHTS:
+            # the card and the log tell scores, which these weights have not had yet
+            if file.is_file() and file.name not in (bundles.WEIGHTS, "README.md", "log.jsonl"):
                 shutil.copyfile(file, aside / file.name)
         bundles.write_weights(aside / bundles.WEIGHTS, mean)
     print(f"{out}: the mean of {len(chosen)} checkpoints, {chosen[0].stem} to {chosen[-1].stem}")

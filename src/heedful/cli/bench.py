@@ -36,7 +36,7 @@ def train(
     json_: Json = False,
     settings: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
 ) -> None:
-    """Show where a training step's time goes, on the recipe's own data; nothing is kept.
+    """Show where a training step's time goes, on the recipe's own data; no model is kept.
 
     All settings of `heedful train` are flags here too.
     """

@@ -2,14 +2,16 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from heedful import bundle as bundles
 from heedful import files
 from heedful.cli.settings import Device, Threads, Weights, flags, given
 from heedful.config import from_table
@@ -45,11 +47,19 @@ def evaluate(
     With --symbols, equal lines of the source are one input, and each of their references counts as right.
     """
     config = from_table(ScoreConfig, given(scoring), "evaluate")
+    if symbols and (against or given(scoring)):
+        raise HeedfulError(
+            "--symbols gives word and symbol error rates alone: leave --against, --lowercase and such out"
+        )
+    _check(bundle, source, outputs, against, save)
+    # each is read once: it may be a pipe
+    sources, made = (_lines(path) if path else None for path in (source, outputs))
     references = [_lines(path) for path in reference]
+    _check_lengths([(source, sources), (outputs, made), *zip(reference, references, strict=True)])
     if symbols:
-        _print_error_rates(bundle, source, references, outputs, save, beam, device, threads, weights, json_)
+        _print_error_rates(bundle, sources, references, made, save, beam, device, threads, weights, json_)
         return
-    found = _outputs(bundle, source, outputs, beam, device, threads, weights)
+    found = made if made is not None else _translate(bundle, sources or [], beam, device, threads, weights)
     if save:
         files.write_text(save, "".join(line + "\n" for line in found))
     scores = score_corpus(found, references, config)
@@ -57,7 +67,7 @@ def evaluate(
         {"metric": s.name, "score": round(s.value, 3), "details": s.details, "signature": s.signature} for s in scores
     ]
     if against:
-        other = _outputs(against, source, None, beam, device, threads, weights)
+        other = _translate(against, sources or [], beam, device, threads, weights)
         rows += [
             {
                 "metric": f"{c.name}, {bundle or outputs} against {against}",
@@ -70,11 +80,35 @@ def evaluate(
     _print(rows, json_)
 
 
+def _check(
+    bundle: Path | None, source: Path | None, outputs: Path | None, against: Path | None, save: Path | None
+) -> None:
+    """Refuse what cannot be done before minutes of translating, not after them."""
+    if bundle and outputs:
+        raise HeedfulError(f"either {bundle} translates or {outputs} are its outputs: leave one of them out")
+    if not bundle and not outputs:
+        raise HeedfulError("evaluate needs a model folder, or --outputs that are translated already")
+    if (bundle or against) and source is None:
+        raise HeedfulError(f"{bundle or against} has nothing to translate: give --source")
+    for folder in filter(None, (bundle, against)):
+        bundles.read_manifest(bundles.locate(folder))
+    if save and save.is_dir():
+        raise HeedfulError(f"{save}: a folder; give --save the name of a file")
+
+
+def _check_lengths(texts: Sequence[tuple[Path | None, list[str] | None]]) -> None:
+    """All that is given must have as many lines."""
+    (first, lines), *others = [(path, lines) for path, lines in texts if path and lines is not None]
+    for path, other in others:
+        if len(other) != len(lines):
+            raise HeedfulError(f"{first} has {len(lines):,} lines and {path} {len(other):,}; they must match")
+
+
 def _print_error_rates(
     bundle: Path | None,
-    source: Path | None,
+    lines: list[str] | None,
     references: list[list[str]],
-    outputs: Path | None,
+    outputs: list[str] | None,
     save: Path | None,
     beam: int | None,
     device: str,
@@ -82,29 +116,23 @@ def _print_error_rates(
     weights: Weights,
     as_json: bool,
 ) -> None:
-    if source is None:
+    if lines is None:
         raise HeedfulError("--symbols needs --source, to tell which references belong to the same input")
-    lines = _lines(source)
     possible: dict[str, list[str]] = {}
     for reference in references:
-        if len(reference) != len(lines):
-            raise HeedfulError(f"{source} has {len(lines):,} lines and a reference {len(reference):,}; they must match")
         for line, ways in gather_references(lines, reference).items():
             possible.setdefault(line, []).extend(ways)
     inputs = list(possible)
-    if outputs:
-        given_outputs = _lines(outputs)
-        if len(given_outputs) != len(lines):
-            raise HeedfulError(
-                f"{source} has {len(lines):,} lines and {outputs} {len(given_outputs):,}; they must match"
-            )
-        given_lines = dict(zip(lines, given_outputs, strict=True))
-        found = [given_lines[line] for line in inputs]
+    found: dict[str, str] = {}
+    if outputs is not None:
+        for line, output in zip(lines, outputs, strict=True):
+            if found.setdefault(line, output) != output:
+                raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
     else:
-        found = _translate(bundle, inputs, beam, device, threads, weights)
+        found = dict(zip(inputs, _translate(bundle, inputs, beam, device, threads, weights), strict=True))
     if save:
-        files.write_text(save, "".join(line + "\n" for line in found))
-    rates = error_rates(found, [possible[line] for line in inputs])
+        files.write_text(save, "".join(found[line] + "\n" for line in lines))
+    rates = error_rates([found[line] for line in inputs], [possible[line] for line in inputs])
     details = f"{rates.inputs:,} inputs, any of several references"
     _print(
         [
@@ -120,22 +148,6 @@ def _print_error_rates(
     )
 
 
-def _outputs(
-    bundle: Path | None,
-    source: Path | None,
-    outputs: Path | None,
-    beam: int | None,
-    device: str,
-    threads: int,
-    weights: Weights,
-) -> list[str]:
-    if outputs:
-        return _lines(outputs)
-    if source is None:
-        raise HeedfulError("evaluate needs --source to translate, or --outputs that are translated already")
-    return _translate(bundle, _lines(source), beam, device, threads, weights)
-
-
 def _translate(
     bundle: Path | None, lines: list[str], beam: int | None, device: str, threads: int, weights: Weights
 ) -> list[str]:
@@ -143,8 +155,7 @@ def _translate(
 
     from heedful.cli.translate import load
 
-    if bundle is None:
-        raise HeedfulError("evaluate needs a model folder, or --outputs that are translated already")
+    assert bundle is not None  # `_check` has seen to it
     translator = load(bundle, device, threads, weights)
     config = replace(translator.search, beam=beam or translator.search.beam)
     return [found[0].text for found in translator.translate(_counted(lines), config)]
@@ -170,11 +181,11 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
         score = row["score"]
         shown = f"{score:.2f}" if isinstance(score, float) else score
-        table.add_row(row["metric"], shown, row["details"].removeprefix(f"{row['metric']} = {shown} "))
+        table.add_row(escape(row["metric"]), shown, row["details"].removeprefix(f"{row['metric']} = {shown} "))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
     console.print(table)
     for row in rows:
         if row["signature"]:
-            console.print(f"[dim]{row['metric']}: {row['signature']}[/]", soft_wrap=True)
+            console.print(f"[dim]{escape(row['metric'])}: {row['signature']}[/]", soft_wrap=True)

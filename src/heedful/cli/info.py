@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from heedful.bundle import WEIGHTS, model_configs, read_manifest, read_weights
@@ -61,7 +62,7 @@ def info(
         aligns, agrees = manifest["alignment"]["attention"], manifest["alignment"]["agreement"]
         table.add_row("alignment", f"{aligns}, which agrees with a lexicon in {100 * agrees:.0f} % of its links")
     for key, value in manifest["provenance"].items():
-        table.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
+        table.add_row(key, escape(", ".join(value) if isinstance(value, list) else str(value)))
     Console(highlight=False).print(table)
 
 

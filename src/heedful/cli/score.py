@@ -1,6 +1,7 @@
 """`heedful score`."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ from heedful.cli.settings import Bundle, Device, Threads
 from heedful.cli.translate import load
 from heedful.errors import HeedfulError
 from heedful.text.corpus import Corpus, read_pairs
+from heedful.translator import Output
+
+WINDOW = 4096  # pairs that are read and scored before the next ones are
 
 
 def score(
@@ -34,17 +38,20 @@ def score(
     if length_penalty is not None:
         translator.search = replace(translator.search, length_penalty=length_penalty)
         translator.search.check()
-    pairs = list(read_pairs(Corpus(source, target)))
-    if not pairs:
+    pairs = iter(read_pairs(Corpus(source, target)))
+    read = 0
+    while window := list(islice(pairs, WINDOW)):
+        read += len(window)
+        sources, targets = [pair.source or "" for pair in window], [pair.target or "" for pair in window]
+        for output in translator.score(sources, targets, batch=max(1, batch), align=jsonl):
+            _print(output, jsonl)
+    if not read:
         raise HeedfulError(f"{source}: the file is empty; give at least one pair")
-    sources, targets = [pair.source or "" for pair in pairs], [pair.target or "" for pair in pairs]
-    for output in translator.score(sources, targets, batch=max(1, batch), align=jsonl):
-        if jsonl:
-            row = {
-                "score": output.score,
-                "log_probability": output.log_probability,
-                "alignment": output.alignment,
-            }
-            print(json.dumps(row))
-        else:
-            print(f"{output.score:.6f}\t{output.log_probability:.6f}")
+
+
+def _print(output: Output, jsonl: bool) -> None:
+    if jsonl:
+        row = {"score": output.score, "log_probability": output.log_probability, "alignment": output.alignment}
+        print(json.dumps(row))
+    else:
+        print(f"{output.score:.6f}\t{output.log_probability:.6f}")

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -15,7 +15,7 @@ from heedful.config import from_table, merge, to_table
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.inference import has_native_bfloat16
-from heedful.text.corpus import decoded_lines, read_lines
+from heedful.text.corpus import decoded_lines, how_to_convert, open_bytes, read_lines
 from heedful.translator import Output, Translator
 
 SearchFlags: Any = flags(SearchConfig)
@@ -103,13 +103,13 @@ def load(folder: Path, device: str, threads: int, weights: Weights = "float32") 
 
 
 def standard_input() -> Iterator[str]:
-    r"""Yield the lines of standard input; only \n ends a line.
+    r"""Yield the lines of standard input as `read_lines` does those of a file; only \n ends a line.
 
     Raises:
         HeedfulError: a line is not UTF-8.
     """
     for line in decoded_lines(sys.stdin.buffer, "standard input"):
-        yield (line or "").rstrip("\r\n")
+        yield (line or "").strip()
 
 
 def _read_text(path: Path | None) -> str:
@@ -118,12 +118,12 @@ def _read_text(path: Path | None) -> str:
     Raises:
         HeedfulError: there is no such file, or it is not UTF-8.
     """
+    with open_bytes(path) if path else nullcontext(sys.stdin.buffer) as file:
+        content = file.read()
     try:
-        return (path.read_bytes() if path else sys.stdin.buffer.read()).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise HeedfulError(f"{path}: no such file; check the path") from None
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise HeedfulError(f"{path or 'standard input'}: not UTF-8; convert the text, e.g. `iconv -f latin1`") from None
+        raise HeedfulError(f"{path or 'standard input'}: not UTF-8; {how_to_convert(content)}") from None
 
 
 def _beam_for(changes: dict[str, Any], beam: int) -> dict[str, Any]:
@@ -154,7 +154,6 @@ def _lines(number: int, outputs: list[Output], jsonl: bool, n_best: int) -> Iter
 @contextmanager
 def _output(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
         yield sys.stdout
     else:
         with files.replacing(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:

@@ -235,10 +235,21 @@ def decoded_lines(
         except UnicodeDecodeError as error:
             if undecodable == "refuse":
                 raise HeedfulError(
-                    f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); convert the text, "
-                    f"for example `iconv -f latin1 -t utf-8`, or for training set --data.undecodable drop"
+                    f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); {how_to_convert(line)}, "
+                    f"or for training set --data.undecodable drop"
                 ) from None
             yield None
+
+
+def how_to_convert(content: bytes) -> str:
+    """Return what to do with a text that is not UTF-8, by how it begins."""
+    for start, suffix in {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}.items():
+        if content.startswith(start):
+            return f"it is compressed: let its name end in {suffix}"
+    if content.startswith((b"\xfd7zXZ", b"BZh", b"PK\x03\x04")):
+        return "it is compressed: unpack it"
+    code = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "latin1"
+    return f"convert the text, for example `iconv -f {code} -t utf-8`"
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -248,7 +259,7 @@ def open_bytes(path: Path) -> IO[bytes]:
         HeedfulError: there is no such file.
     """
     if not path.exists() or path.is_dir():
-        raise HeedfulError(f"{path}: no such file; check the path")
+        raise HeedfulError(f"{path}: {'a folder, not a' if path.is_dir() else 'no such'} file; check the path")
     if path.suffix not in COMPRESSION:
         return path.open("rb", buffering=1 << 20)
     return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSION[path.suffix]), 1 << 20))
@@ -273,9 +284,12 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
         report.leaked = int((shared & (use == 1)).sum())
     if not (use == 1).any():
         names = ", ".join(str(corpus.source) for corpus in training)
-        raise HeedfulError(
-            f"{names}: no pair left to train on, of {report.read} read ({report.dropped}); check the files"
+        lost = {**report.dropped, "sharing a sentence with a held-out pair": report.shared_with_held_out}
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.items() if count)
+        remedy = (
+            "set --data.held-out 0, or give development files" if report.shared_with_held_out else "check the files"
         )
+        raise HeedfulError(f"{names}: no pair left to train on, of {report.read:,} read ({reasons}); {remedy}")
     return Examined(training, config.undecodable, use, report)
 
 

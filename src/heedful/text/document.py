@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain, zip_longest
+from itertools import accumulate, zip_longest
 from typing import NamedTuple, Protocol
 
 from sentencex import segment
@@ -323,9 +323,12 @@ def _short(sentence: str, longest: int, inline: re.Pattern[str]) -> Iterator[str
             found.end() for found in re.finditer(r"\s", head)
         ]
         at = max(ends, default=longest)
-        for found in chain(inline.finditer(sentence), PLACEHOLDER.finditer(sentence)):
-            if found.start() < at < found.end():
-                at = found.start() or found.end()
+        for whole in (inline, PLACEHOLDER):
+            for found in whole.finditer(sentence):
+                if found.start() >= at:
+                    break  # the rest of a long text is looked at when its turn comes
+                if found.end() > at:
+                    at = found.start() or found.end()
         yield sentence[:at]
         sentence = sentence[at:]
     yield sentence
