@@ -60,8 +60,13 @@ def verdict(data: Table) -> Verdict:
     needed = {kind: [_steps_to_learn(curve) for curve in curves] for kind, curves in data["curves"].items()}
     end = data["saturation"][-1]
     told = {kind: _told(steps, data["curves"][kind]) for kind, steps in needed.items()}
-    never = {kind: [math.inf if step is None else step for step in steps] for kind, steps in needed.items()}
-    learned = None not in needed["scaled"]
+    steps = {kind: [math.inf if step is None else step for step in found] for kind, found in needed.items()}
+    if None in needed["scaled"]:
+        ending = "."
+    elif min(steps["unscaled"]) > max(steps["scaled"]):
+        ending = ": training is slower without it."
+    else:
+        ending = ": training does not need it here."
     return Verdict(
         fades < 0.2 and keeps > 0.5,
         f"from d_k {first['width']} to {last['width']} the variance of q.k grows from {first['variance']:.1f} to "
@@ -69,13 +74,7 @@ def verdict(data: Table) -> Verdict:
         f"what it was, with it to {100 * keeps:.0f} %. It saturates as the sigmoid does: at an input of {end['x']} a "
         f"sigmoid's slope is {end['sigmoid']:.0e}, that of the weight of a key whose score is as far above "
         f"{data['keys'] - 1} others {end['softmax']:.0e}; at most 0.25 both. A small model (d_k 64) halves the loss of "
-        f"guessing {told['scaled']} with it and {told['unscaled']} without"
-        + (": training " if learned else ".")
-        + (
-            ("is slower without it." if min(never["unscaled"]) > max(never["scaled"]) else "does not need it here.")
-            if learned
-            else ""
-        ),
+        f"guessing {told['scaled']} with it and {told['unscaled']} without" + ending,
     )
 
 
