@@ -108,7 +108,7 @@ def test_what_is_too_much_or_wrong_is_said(serving, limits, changes, status, say
 
 @pytest.mark.parametrize(("of_client", "status"), [(True, 429), (False, 503)])
 def test_who_finds_no_room_is_told_when_to_come_again(serving, monkeypatch, of_client, status):
-    async def full(*_):
+    async def full(*_, **__):
         raise TooManyError("no room; send fewer at a time", of_client=of_client)
 
     monkeypatch.setattr(Batcher, "translate", full)
