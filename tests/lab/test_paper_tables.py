@@ -143,7 +143,7 @@ def test_ones_own_treebank_is_read_where_there_is_one(tmp_path, monkeypatch):
     assert training == ["(S (A a) (B b))"]
     assert [len(trees) for trees in tests] == [1, 1]
     with pytest.raises(HeedfulError, match="1 words or fewer"):
-        table4._treebank(table4.Settings(longest=1))
+        next(table4.run(table4.Settings(longest=1)))
 
 
 def test_parsing_better_than_the_bound_is_said_to_be():

@@ -107,7 +107,7 @@ def _section(result: Table, folder: Path) -> str:
     steps = "\n".join(_numbers(step, part, data["pieces"]) for step, part in data.get("steps", {}).items())
     return f"""<section id="{name}">
 <h2>{escape(experiment.QUESTION)}</h2>
-<p class="quiet">{escape(experiment.PAPER)}. {escape((experiment.run.__doc__ or "").strip())}</p>
+<p class="quiet">{escape(experiment.PAPER)}. {escape((experiment.run.__doc__ or "").partition("\n\n")[0])}</p>
 <p class="verdict{"" if verdict.shown else " not"}">{escape(str(verdict))}</p>
 <figure>{figure}</figure>
 <div class="wide">{_table(experiment.table(data))}</div>

@@ -44,7 +44,11 @@ def also() -> list[str]:
 
 
 def run(settings: Settings) -> Running:
-    """Train two families to write trees, words left out; score their brackets on lengths trained on, and longer."""
+    """Train two families to write trees, words left out; score their brackets on lengths trained on, and longer.
+
+    Raises:
+        HeedfulError: a treebank has no sentence to train on, or to test on, that is as short as those trained on.
+    """
     training, tests = _treebank(settings) if _has_treebank() else _grammar(settings)
     known = {_words(tree) for tree in training}
     tests = [[tree for tree in trees if _words(tree) not in known] for trees in tests]

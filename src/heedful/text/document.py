@@ -137,7 +137,7 @@ def as_read(sentence: str) -> str:
     """Return a sentence as a model reads it in `translating`, without markup.
 
     >>> as_read("Hello {name}, Where Is The Station?"), as_read("Where Is The Station?")
-    ('Hello Tom, Where Is The Station?', 'Where is the station?')
+    ('Hello Tom, where is the station?', 'Where is the station?')
     """
     return _Asked(clean(sentence), markup=False).masked
 
