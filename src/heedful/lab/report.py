@@ -100,6 +100,7 @@ def _section(result: Table, folder: Path) -> str:
     name, data = result["name"], result["data"]
     experiment = find(name)
     verdict = experiment.verdict(data)
+    told, *_ = (experiment.run.__doc__ or "").splitlines()
     settings = ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in result["settings"].items())
     figure = (folder / f"{name}.svg").read_text(encoding="utf-8")
     figure = figure[figure.index("<svg") :].replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
@@ -107,7 +108,7 @@ def _section(result: Table, folder: Path) -> str:
     steps = "\n".join(_numbers(step, part, data["pieces"]) for step, part in data.get("steps", {}).items())
     return f"""<section id="{name}">
 <h2>{escape(experiment.QUESTION)}</h2>
-<p class="quiet">{escape(experiment.PAPER)}. {escape((experiment.run.__doc__ or "").partition("\n\n")[0])}</p>
+<p class="quiet">{escape(experiment.PAPER)}. {escape(told)}</p>
 <p class="verdict{"" if verdict.shown else " not"}">{escape(str(verdict))}</p>
 <figure>{figure}</figure>
 <div class="wide">{_table(experiment.table(data))}</div>
