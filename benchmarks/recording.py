@@ -32,6 +32,7 @@ def without_observer(self: MultiHeadAttention, x: Tensor, attended: KeysValues, 
     query = self._split(self.query(x))
     assert self._short(query, attended)
     assert can_fuse(query)
+    assert self.rotation is None
     heads = fused_attention(query, *attended, allowed)
     return self.output(heads.transpose(1, 2).flatten(2))
 

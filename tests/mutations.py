@@ -47,7 +47,7 @@ MUTATIONS = {
         "row[i] = a * cosine[i] + b * sine[i]",
         "row[i] = a * cosine[i] - b * sine[i]",
     ),
-    "turned gradients are not turned back": ("model/rotation.py", "turns_L2K, -1.0)", "turns_L2K, 1.0)"),
+    "turned gradients are not turned back": ("native/training.cpp", "turn(d_q, turns, -1)", "turn(d_q, turns, 1)"),
     "the whole search without patience": (
         "native/beam.h",
         "return rules.patience <= 0 ||",

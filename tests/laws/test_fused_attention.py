@@ -5,6 +5,7 @@ import torch
 
 from heedful import native
 from heedful.model.fused_attention import fused_attention
+from heedful.model.rotation import Rotation
 from heedful.model.transformer import attention
 
 # B, H, L, M, K, Kv: below, at and above the width of a vector; more rows than fit into registers; one of all
@@ -55,6 +56,22 @@ def test_it_is_attention_forward_and_backward(sizes, kind, dtype):
     gradients = torch.autograd.grad(found, tensors, upstream), torch.autograd.grad(expected, exact, upstream.double())
     for one, other in zip((found, *gradients[0]), (expected, *gradients[1]), strict=True):
         assert one.dtype == dtype
+        error = (one.double() - other).abs().max() / max(1.0, other.abs().max().item())
+        assert error < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("d_k", [2, 22, 32, 40, 64])
+def test_it_turns_queries_and_keys_as_rotation_does_and_their_gradients_back(d_k, dtype):
+    tensors, rotation = inputs((3, 2, 19, 19, d_k, 13), dtype), Rotation(d_k)
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    causal = mask_of("causal", (3, 2, 19, 19))
+    found = fused_attention(*tensors, causal, rotation.turns(19))
+    expected, _ = attention(rotation(exact[0]), rotation(exact[1]), exact[2], causal)
+    assert (expected - attention(*exact, causal)[0]).abs().max() > 0.1
+    upstream = torch.randn_like(found)
+    gradients = torch.autograd.grad(found, tensors, upstream), torch.autograd.grad(expected, exact, upstream.double())
+    for one, other in zip((found, *gradients[0]), (expected, *gradients[1]), strict=True):
         error = (one.double() - other).abs().max() / max(1.0, other.abs().max().item())
         assert error < TOLERANCE[dtype]
 

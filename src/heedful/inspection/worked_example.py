@@ -75,7 +75,7 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         keys, values = slice(number * d_k, (number + 1) * d_k), slice(number * d_v, (number + 1) * d_v)
         query, key = x["input"] @ attention.query.weight[keys].T, x["input"] @ attention.key.weight[keys].T
         if attention.rotation is not None:
-            query, key = (attention.rotation(each[None, :, None])[0, :, 0] for each in (query, key))
+            query, key = map(attention.rotation, (query, key))
         value = x["input"] @ attention.value.weight[values].T
         scaled = query @ key.T / d_k**0.5
         weights = scaled.softmax(-1)

@@ -38,18 +38,23 @@ def fused_attention(
     key_BHMK: Float[Tensor, "B H M K"],
     value_BHMK: Float[Tensor, "B H M Kv"],
     allowed_B1LM: Bool[Tensor, "*mask"] | None,
+    turns_L2K: Float[Tensor, "L 2 K"] | None = None,
 ) -> Float[Tensor, "B H L Kv"]:
     """Return softmax(Q K^T / sqrt(d_k)) V  (equation 1): equal to `attention`, by test.
 
-    A row that may attend to nothing gets uniform weights. The heads of a position lie side by side in memory.
+    A row that may attend to nothing gets uniform weights. With the turns of a Rotation for as many positions, queries
+    and keys are turned where they are read anyway. The heads of a position lie side by side in memory.
     """
-    heads: Tensor = _Attention.apply(query_BHLK, key_BHMK, value_BHMK, allowed_B1LM)  # type: ignore[no-untyped-call]
+    turns = None if turns_L2K is None else turns_L2K.float()
+    heads: Tensor = _Attention.apply(query_BHLK, key_BHMK, value_BHMK, allowed_B1LM, turns)  # type: ignore[no-untyped-call]
     return heads
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, turns: Tensor | None
+    ) -> Tensor:
         query, key, value = (_rows_together(tensor) for tensor in (query, key, value))
         ctx.sizes = _Sizes(*query.shape[:3], key.size(2), query.size(3), value.size(3))
         lanes = _library().lanes()
@@ -61,16 +66,17 @@ class _Attention(torch.autograd.Function):
             *(ctypes.byref(_view(tensor)) for tensor in (query, key, value)),
             ctypes.byref(_mask(allowed, query, key)),
             query.size(3) ** -0.5,
+            None if turns is None else turns.data_ptr(),
             weights.data_ptr(),
             ctypes.byref(_view(out)),
         )
-        ctx.save_for_backward(query, key, value, weights)
+        ctx.save_for_backward(query, key, value, weights, turns)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        query, key, value, weights = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, weights, turns = ctx.saved_tensors
         gradient = _rows_together(gradient)
         to_query, to_key, to_value = (_like(tensor, tensor.size(3)) for tensor in (query, key, value))
         _library().attention_backward(
@@ -79,9 +85,10 @@ class _Attention(torch.autograd.Function):
             *(ctypes.byref(_view(tensor)) for tensor in (query, key, value)),
             weights.data_ptr(),
             query.size(3) ** -0.5,
+            None if turns is None else turns.data_ptr(),
             *(ctypes.byref(_view(tensor)) for tensor in (gradient, to_query, to_key, to_value)),
         )
-        return to_query, to_key, to_value, None
+        return to_query, to_key, to_value, None, None
 
 
 def _library() -> ctypes.CDLL:

@@ -277,8 +277,8 @@ class _SelfAttention(_Attention):
         if self.rotation is not None:
             lines = sentences if position is None else len(x_ND)
             for each_NO in (query_NO, keys_values_NO):
-                turned_BLHK = each_NO.view(lines, -1, self.heads, each_NO.size(1) // self.heads)[..., : self.d_k]
-                turned_BLHK.copy_(self.rotation(turned_BLHK, position or 0))
+                turned_BHLK = self.split(each_NO, lines)[..., : self.d_k]
+                turned_BHLK.copy_(self.rotation(turned_BHLK, position or 0))
         return self.split(query_NO, sentences).flatten(0, 1), self.split(keys_values_NO, sentences)
 
 

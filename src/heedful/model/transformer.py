@@ -50,7 +50,7 @@ def attention(
 
 
 class KeysValues(NamedTuple):
-    """Keys and values, projected and split into heads: what a query attends to."""
+    """Keys and values, projected and split into heads, keys not yet turned: what a query attends to."""
 
     key_BHMK: Tensor
     value_BHMK: Tensor
@@ -75,27 +75,34 @@ class MultiHeadAttention(nn.Module):
 
     def keys_values(self, x_BMD: Float[Tensor, "B M D"]) -> KeysValues:
         """Project what will be attended to, and split it into heads."""
-        return KeysValues(self._split(self.key(x_BMD), self.rotation), self._split(self.value(x_BMD)))
+        return KeysValues(self._split(self.key(x_BMD)), self._split(self.value(x_BMD)))
 
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], attended: KeysValues, allowed_B1LM: Bool[Tensor, "*mask"] | None
     ) -> Float[Tensor, "B L D"]:
         """Attend from each position of `x_BLD` to `attended`."""
-        query_BHLK = self._split(self.query(x_BLD), self.rotation)
+        query_BHLK = self._split(self.query(x_BLD))
         if self._short(query_BHLK, attended) and not self._needs_weights() and can_fuse(query_BHLK):
-            heads_BHLK = fused_attention(query_BHLK, *attended, allowed_B1LM)
-        elif self._short(query_BHLK, attended) or self.observer:
-            heads_BHLK, weights_BHLM = attention(query_BHLK, *attended, allowed_B1LM, self.dropout)
-            if self.observer:
-                self.observer(weights_BHLM.detach())
+            turns_L2K = None if self.rotation is None else self.rotation.turns(query_BHLK.size(2))
+            heads_BHLK = fused_attention(query_BHLK, *attended, allowed_B1LM, turns_L2K)
         else:
-            p = self.dropout.p if self.training else 0.0
-            heads_BHLK = functional.scaled_dot_product_attention(query_BHLK, *attended, allowed_B1LM, p)
+            heads_BHLK = self._attend(query_BHLK, attended, allowed_B1LM)
         return cast(Tensor, self.output(heads_BHLK.transpose(1, 2).flatten(2)))
 
-    def _split(self, x_BLO: Tensor, rotation: Rotation | None = None) -> Tensor:
-        x_BLHK = x_BLO.view(*x_BLO.shape[:2], self.heads, -1)
-        return (x_BLHK if rotation is None else cast(Tensor, rotation(x_BLHK))).transpose(1, 2)
+    def _attend(self, query_BHLK: Tensor, attended: KeysValues, allowed_B1LM: Tensor | None) -> Tensor:
+        key_BHMK, value_BHMK = attended
+        if self.rotation is not None:
+            query_BHLK, key_BHMK = self.rotation(query_BHLK), self.rotation(key_BHMK)
+        if self._short(query_BHLK, attended) or self.observer:
+            heads_BHLK, weights_BHLM = attention(query_BHLK, key_BHMK, value_BHMK, allowed_B1LM, self.dropout)
+            if self.observer:
+                self.observer(weights_BHLM.detach())
+            return heads_BHLK
+        p = self.dropout.p if self.training else 0.0
+        return functional.scaled_dot_product_attention(query_BHLK, key_BHMK, value_BHMK, allowed_B1LM, p)
+
+    def _split(self, x_BLO: Tensor) -> Tensor:
+        return x_BLO.view(*x_BLO.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _short(self, query_BHLK: Tensor, attended: KeysValues) -> bool:
         # On a CPU torch's own kernel pays for long sequences only; a test ties all ways of attending.

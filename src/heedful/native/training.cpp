@@ -167,6 +167,23 @@ inline Left transposed(Matrix m) { return {m.data, 1, m.stride}; }
 
 // Attention -----------------------------------------------------------------------------------------------------------
 
+// Turn numbers i and i + width / 2 of each row together: by the angle at its position, or back by it, with a sign of -1.
+// turns: [positions][2][width], cosines and signed sines; null where nothing turns.
+void turn(Matrix m, const float *turns, float sign) {
+    if (!turns) return;
+    const int64_t half = m.columns / 2;
+    for (int64_t r = 0; r < m.rows; r++) {
+        float *row = m.data + r * m.stride;
+        const float *cosine = turns + r * 2 * m.columns, *sine = cosine + m.columns + half;
+        each_vector(half, [&](int64_t i, int64_t n) {
+            const vec a = load_some(row + i, n), b = load_some(row + half + i, n);
+            const vec c = load_some(cosine + i, n), s = load_some(sine + i, n) * sign;
+            store_some(row + i, a * c - b * s, n);
+            store_some(row + half + i, b * c + a * s, n);
+        });
+    }
+}
+
 // What to add to scores: 0 where they may be attended to, minus infinity elsewhere and behind the last column; false if nothing may be.
 bool look_up(const uint8_t *allowed, int64_t stride, int64_t n, float *hidden) {
     constexpr float NEVER = -std::numeric_limits<float>::infinity();
@@ -225,7 +242,8 @@ int64_t room_for(const Sizes &n) {
 }
 
 template <typename T>
-void attend(const Sizes &n, const View &query, const View &key, const View &value, const Mask &mask, float scale, float *weights, const View &out) {
+void attend(const Sizes &n, const View &query, const View &key, const View &value, const Mask &mask, float scale, const float *turns,
+            float *weights, const View &out) {
     each_head(n, [&](int64_t s, int64_t h, bool new_sentence) {
         static thread_local Room room;
         room.reserve(room_for(n));
@@ -240,6 +258,8 @@ void attend(const Sizes &n, const View &query, const View &key, const View &valu
         read(of_head<T>(query, s, h), query.position, scale, q);
         read(of_head<T>(key, s, h), key.position, 1.0f, k);
         read(of_head<T>(value, s, h), value.position, 1.0f, v);
+        turn(q, turns, 1);
+        turn(k, turns, 1);
         transpose(k, k_t);
         multiply(as_it_is(q), k_t, w);
         for (int64_t l = 0; l < n.positions; l++) {
@@ -254,8 +274,8 @@ void attend(const Sizes &n, const View &query, const View &key, const View &valu
 
 // With W the weights and G the gradient of what came out: dV = W'G, dS = W (GV' - rowsum(W GV')), dQ = scale dS K, dK = scale dS'Q.
 template <typename T>
-void attend_back(const Sizes &n, const View &query, const View &key, const View &value, const float *weights, float scale, const View &gradient,
-                 const View &query_gradient, const View &key_gradient, const View &value_gradient) {
+void attend_back(const Sizes &n, const View &query, const View &key, const View &value, const float *weights, float scale, const float *turns,
+                 const View &gradient, const View &query_gradient, const View &key_gradient, const View &value_gradient) {
     each_head(n, [&](int64_t s, int64_t h, bool) {
         static thread_local Room room;
         room.reserve(room_for(n));
@@ -267,6 +287,8 @@ void attend_back(const Sizes &n, const View &query, const View &key, const View 
         read(of_head<T>(key, s, h), key.position, scale, k);
         read(of_head<T>(value, s, h), value.position, 1.0f, v);
         read(of_head<T>(gradient, s, h), gradient.position, 1.0f, g);
+        turn(q, turns, 1);
+        turn(k, turns, 1);
         multiply(transposed(w), g, d_v);
         write(d_v, of_head<T>(value_gradient, s, h), value_gradient.position);
         transpose(v, v_t);
@@ -280,8 +302,10 @@ void attend_back(const Sizes &n, const View &query, const View &key, const View 
             for (int64_t i = 0; i < w.stride; i += LANES) store(back + i, (load(back + i) - mean) * load(weight + i));
         }
         multiply(as_it_is(d_s), k, d_q);
+        turn(d_q, turns, -1);
         write(d_q, of_head<T>(query_gradient, s, h), query_gradient.position);
         multiply(transposed(d_s), q, d_k);
+        turn(d_k, turns, -1);
         write(d_k, of_head<T>(key_gradient, s, h), key_gradient.position);
     });
 }
@@ -406,23 +430,6 @@ void softmax_rows(T *x, int64_t rows, int64_t symbols) {
     }
 }
 
-// Numbers i and i + width / 2 of each head turn together: by the angle at `position`, or back by it, with a sign of -1.
-template <typename T>
-void turn_heads(const T *x, const float *turns, int64_t rows, int64_t positions, int64_t heads, int64_t width, float sign, T *out) {
-    const int64_t half = width / 2;
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-        const float *cosine = turns + r % positions * 2 * width, *sine = cosine + width + half;
-        for (int64_t h = r * heads; h < (r + 1) * heads; h++)
-            each_vector(half, [&](int64_t i, int64_t n) {
-                const vec a = load_some(x + h * width + i, n), b = load_some(x + h * width + half + i, n);
-                const vec c = load_some(cosine + i, n), s = load_some(sine + i, n) * sign;
-                store_some(out + h * width + i, a * c - b * s, n);
-                store_some(out + h * width + half + i, b * c + a * s, n);
-            });
-    }
-}
-
 template <typename T>
 void add(float *sum, const T *x, int64_t size) {
 #pragma omp parallel for schedule(static)
@@ -434,14 +441,16 @@ void add(float *sum, const T *x, int64_t size) {
 
 extern "C" {
 
-// out = softmax(scale query key' where the mask allows) value; the weights are kept for the way back, rows padded to whole vectors.
-void attention(int64_t narrow, const Sizes *n, const View *query, const View *key, const View *value, const Mask *mask, float scale, float *weights, const View *out) {
-    narrow ? attend<bfloat16>(*n, *query, *key, *value, *mask, scale, weights, *out) : attend<float>(*n, *query, *key, *value, *mask, scale, weights, *out);
+// out = softmax(scale query key' where the mask allows) value, queries and keys turned by their position first, if `turns` is not null;
+// the weights are kept for the way back, rows padded to whole vectors.
+void attention(int64_t narrow, const Sizes *n, const View *query, const View *key, const View *value, const Mask *mask, float scale, const float *turns,
+               float *weights, const View *out) {
+    (narrow ? attend<bfloat16> : attend<float>)(*n, *query, *key, *value, *mask, scale, turns, weights, *out);
 }
 
 void attention_backward(int64_t narrow, const Sizes *n, const View *query, const View *key, const View *value, const float *weights, float scale,
-                        const View *gradient, const View *query_gradient, const View *key_gradient, const View *value_gradient) {
-    (narrow ? attend_back<bfloat16> : attend_back<float>)(*n, *query, *key, *value, weights, scale, *gradient, *query_gradient, *key_gradient, *value_gradient);
+                        const float *turns, const View *gradient, const View *query_gradient, const View *key_gradient, const View *value_gradient) {
+    (narrow ? attend_back<bfloat16> : attend_back<float>)(*n, *query, *key, *value, weights, scale, turns, *gradient, *query_gradient, *key_gradient, *value_gradient);
 }
 
 // out = onto + x where a random byte is at least the threshold, scaled up by how seldom that is; onto may be null.
@@ -465,15 +474,6 @@ void layer_norm_backward(int64_t narrow, const void *x, const void *weight, cons
     auto run = [&](auto type) {
         using T = decltype(type);
         normalize_rows_back((const T *)x, (const T *)weight, (const T *)gradient, rows, width, found, (T *)x_gradient, (T *)weight_gradient, (T *)bias_gradient);
-    };
-    narrow ? run(bfloat16{}) : run(float{});
-}
-
-// Turn queries or keys, `heads` of `width` numbers in a row, by their position; turns: [positions][2][width], cosines and signed sines.
-void turn(int64_t narrow, const void *x, const float *turns, int64_t rows, int64_t positions, int64_t heads, int64_t width, float sign, void *out) {
-    auto run = [&](auto type) {
-        using T = decltype(type);
-        turn_heads((const T *)x, turns, rows, positions, heads, width, sign, (T *)out);
     };
     narrow ? run(bfloat16{}) : run(float{});
 }
