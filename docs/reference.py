@@ -22,6 +22,7 @@ SETTINGS: dict[str, tuple[str, type[Any]]] = {
     "evaluate": ("scoring settings", ScoreConfig),
     "serve": ("where to serve, and what is too much", ServeConfig),
 }
+SAME_AS = {"attend": "translate", "bench train": "train", "bench translate": "translate"}  # settings listed there
 
 
 def page() -> str:
@@ -50,6 +51,9 @@ def _command(name: str, help: str) -> str:
         title, settings = SETTINGS[name]
         lines += ["", f"And {title}:", "", "| flag | kind | default | |", "|---|---|---|---|"]
         lines += [_row(*row) for row in describe(settings)]
+    if name in SAME_AS:
+        title, _ = SETTINGS[SAME_AS[name]]
+        lines += ["", f"And {title}, as [heedful {SAME_AS[name]}](#heedful-{SAME_AS[name]}) has them."]
     return "\n".join([*lines, ""])
 
 

@@ -90,6 +90,8 @@ def test_a_file_of_trees_says_where_it_is_broken(tmp_path):
     path = tmp_path / "test.trees"
     path.write_text("(S (A a))\n\n(S (B b))\n")
     assert read_trees(path) == ["(S (A a))", "(S (B b))"]
+    path.write_text("(S (A a\u2028b))\n", encoding="utf-8")
+    assert read_trees(path) == ["(S (A a\u2028b))"]
     path.write_text("(S (A a))\n(S (B b)\n")
     with pytest.raises(HeedfulError, match=r"test\.trees:2: .*1 brackets? .*not closed"):
         read_trees(path)

@@ -164,6 +164,7 @@ def test_evaluate_gives_scores_with_signatures_and_compares_two_models(trained):
         (["model", "--source", "pairs.source", "--against", "typo"], "typo"),
         (["model", "--source", "pairs.source", "--save", "model"], "a folder"),
         (["model", "--source", "short"], "short has 1 lines and pairs.target"),
+        (["--outputs", "pairs.target", "--symbols"], "--symbols needs --source"),
         (["--outputs", "short"], "short has 1 lines and pairs.target"),
     ],
 )
@@ -353,6 +354,7 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
         (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),
+        (["evaluate", "en-de", "--reference", "x", "--beam", "0"], "--beam. Must be >= 1"),
         (["info", "en-de", "--length", "0"], "--length. Must be >= 1"),
     ],
 )

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +14,15 @@ from rich.table import Table
 
 from heedful import bundle as bundles
 from heedful import files
-from heedful.cli.settings import Device, Threads, Weights, flags, given
+from heedful.cli.settings import POSITIVE, Device, Threads, Weights, flags, given
 from heedful.config import from_table
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
-from heedful.evaluation.scores import ScoreConfig, compare, score_corpus
+from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus
 from heedful.text.corpus import read_lines
 
 ScoreFlags: Any = flags(ScoreConfig)
+Row = dict[str, Any]  # metric, score, details, signature
 
 
 def evaluate(
@@ -35,7 +37,7 @@ def evaluate(
         bool, Parameter(help="Word and symbol error rates, any of several references", negative=())
     ] = False,
     save: Annotated[Path | None, Parameter(help="Write the translations here")] = None,
-    beam: Annotated[int | None, Parameter(help="Beam (default: the model's own)")] = None,
+    beam: Annotated[int | None, Parameter(help="Beam (default: the model's own)", validator=POSITIVE)] = None,
     json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
     device: Device = "cpu",
     threads: Threads = 0,
@@ -52,31 +54,27 @@ def evaluate(
             "--symbols gives word and symbol error rates alone: leave --against, --lowercase and such out"
         )
     _check(bundle, source, outputs, against, save)
+    if symbols and source is None:
+        raise HeedfulError("--symbols needs --source, to tell which references belong to the same input")
     # each is read once: it may be a pipe
     sources, made = (_lines(path) if path else None for path in (source, outputs))
     references = [_lines(path) for path in reference]
     _check_lengths([(source, sources), (outputs, made), *zip(reference, references, strict=True)])
+    translate = partial(_translate, beam=beam, device=device, threads=threads, weights=weights)
+    lines = sources or []
     if symbols:
-        _print_error_rates(bundle, sources, references, made, save, beam, device, threads, weights, json_)
-        return
-    found = made if made is not None else _translate(bundle, sources or [], beam, device, threads, weights)
+        inputs = list(dict.fromkeys(lines))
+        of_input = dict(zip(inputs, translate(bundle, inputs), strict=True)) if made is None else _alike(lines, made)
+        found = [of_input[line] for line in lines]
+        rows = _error_rates(lines, references, of_input)
+    else:
+        found = translate(bundle, lines) if made is None else made
+        rows = _scores(found, references, config)
     if save:
         files.write_text(save, "".join(line + "\n" for line in found))
-    scores = score_corpus(found, references, config)
-    rows = [
-        {"metric": s.name, "score": round(s.value, 3), "details": s.details, "signature": s.signature} for s in scores
-    ]
     if against:
-        other = _translate(against, sources or [], beam, device, threads, weights)
-        rows += [
-            {
-                "metric": f"{c.name}, {bundle or outputs} against {against}",
-                "score": f"{c.first:.2f} : {c.second:.2f}",
-                "details": f"p = {c.p_value:.4f}",
-                "signature": c.signature,
-            }
-            for c in compare(found, other, references, config)
-        ]
+        compared = compare(found, translate(against, lines), references, config)
+        rows += _comparisons(f"{bundle or outputs} against {against}", compared)
     _print(rows, json_)
 
 
@@ -104,48 +102,46 @@ def _check_lengths(texts: Sequence[tuple[Path | None, list[str] | None]]) -> Non
             raise HeedfulError(f"{first} has {len(lines):,} lines and {path} {len(other):,}; they must match")
 
 
-def _print_error_rates(
-    bundle: Path | None,
-    lines: list[str] | None,
-    references: list[list[str]],
-    outputs: list[str] | None,
-    save: Path | None,
-    beam: int | None,
-    device: str,
-    threads: int,
-    weights: Weights,
-    as_json: bool,
-) -> None:
-    if lines is None:
-        raise HeedfulError("--symbols needs --source, to tell which references belong to the same input")
+def _scores(outputs: list[str], references: list[list[str]], config: ScoreConfig) -> list[Row]:
+    return [
+        {"metric": s.name, "score": round(s.value, 3), "details": s.details, "signature": s.signature}
+        for s in score_corpus(outputs, references, config)
+    ]
+
+
+def _comparisons(who: str, compared: Iterable[Comparison]) -> list[Row]:
+    return [
+        {
+            "metric": f"{c.name}, {who}",
+            "score": f"{c.first:.2f} : {c.second:.2f}",
+            "details": f"p = {c.p_value:.4f}",
+            "signature": c.signature,
+        }
+        for c in compared
+    ]
+
+
+def _error_rates(lines: list[str], references: list[list[str]], outputs: dict[str, str]) -> list[Row]:
+    """Count equal lines once, with all of their references; `outputs` has one for each."""
     possible: dict[str, list[str]] = {}
     for reference in references:
         for line, ways in gather_references(lines, reference).items():
             possible.setdefault(line, []).extend(ways)
-    inputs = list(possible)
-    found: dict[str, str] = {}
-    if outputs is not None:
-        for line, output in zip(lines, outputs, strict=True):
-            if found.setdefault(line, output) != output:
-                raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
-    else:
-        found = dict(zip(inputs, _translate(bundle, inputs, beam, device, threads, weights), strict=True))
-    if save:
-        files.write_text(save, "".join(found[line] + "\n" for line in lines))
-    rates = error_rates([found[line] for line in inputs], [possible[line] for line in inputs])
+    rates = error_rates([outputs[line] for line in possible], list(possible.values()))
     details = f"{rates.inputs:,} inputs, any of several references"
-    _print(
-        [
-            {"metric": "word error rate", "score": round(rates.word, 3), "details": details, "signature": ""},
-            {
-                "metric": "symbol error rate",
-                "score": round(rates.symbol, 3),
-                "details": details,
-                "signature": "",
-            },
-        ],
-        as_json,
-    )
+    named = {"word error rate": rates.word, "symbol error rate": rates.symbol}
+    return [
+        {"metric": name, "score": round(rate, 3), "details": details, "signature": ""} for name, rate in named.items()
+    ]
+
+
+def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
+    """Return the output of each line; equal lines must have equal ones."""
+    found: dict[str, str] = {}
+    for line, output in zip(lines, outputs, strict=True):
+        if found.setdefault(line, output) != output:
+            raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
+    return found
 
 
 def _translate(
@@ -170,7 +166,7 @@ def _lines(path: Path) -> list[str]:
     return [line or "" for line in read_lines(path)]
 
 
-def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _print(rows: list[Row], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, ensure_ascii=False, indent=1))
         return

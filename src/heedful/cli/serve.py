@@ -51,7 +51,7 @@ def serve(
     app = make_app(translators, config)
     pairs = ", ".join(f"{source} to {target}" for source, target in app.state.server.batchers)
     listening = _listen(config)
-    address = f"http://{config.host}:{listening.getsockname()[1]}"
+    address = f"http://{_address(config.host, listening.getsockname()[1])}"
     Console(stderr=True, highlight=False).print(f"[bold]{address}[/]  {pairs}  [dim]Ctrl-C ends[/]", soft_wrap=True)
     if open_:
         webbrowser.open(address)  # it waits for the answer until the server listens to it
@@ -73,4 +73,13 @@ def _listen(config: ServeConfig) -> socket.socket:
         return socket.create_server((config.host, config.port), family=family, backlog=2048)
     except OSError as error:
         reason = error.strerror or error
-        raise HeedfulError(f"{config.host}:{config.port}: {reason}; choose another --port or --host") from None
+        raise HeedfulError(f"{_address(config.host, config.port)}: {reason}; choose another --port or --host") from None
+
+
+def _address(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL.
+
+    >>> _address("127.0.0.1", 8000), _address("::1", 8000)
+    ('127.0.0.1:8000', '[::1]:8000')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

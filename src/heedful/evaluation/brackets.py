@@ -76,7 +76,7 @@ def read_trees(path: Path) -> list[str]:
         HeedfulError: the file cannot be read, or a line is no tree; with the number of the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+2028 too
     except (OSError, UnicodeDecodeError) as error:
         raise HeedfulError(f"{path}: cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
