@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from heedful.recipe import Recipe, build
     from heedful.translator import Output, Translator
 
-__all__ = ["HeedfulError", "Output", "Recipe", "Translator", "build", "resume", "run"]
+__all__ = ["HeedfulError", "Output", "Recipe", "Translator", "__version__", "build", "resume", "run"]
+
+__version__: str
 
 _HOMES = {
     "HeedfulError": "errors",
@@ -25,6 +27,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import heedful` alone does not import torch."""
     from importlib import import_module
 
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("heedful")
     if name not in _HOMES:
         raise AttributeError(f"module 'heedful' has no attribute {name!r}")
     return getattr(import_module(f"heedful.{_HOMES[name]}"), name)

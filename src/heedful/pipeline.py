@@ -15,6 +15,7 @@ import numpy as np
 import tomli_w
 import torch
 
+import heedful
 from heedful import bundle, files
 from heedful.config import from_table, read_toml, to_table
 from heedful.data.batches import Batch, BatchStream, batch_of
@@ -26,6 +27,7 @@ from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import time_training
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.family import build_model
+from heedful.model_card import model_card
 from heedful.recipe import Recipe
 from heedful.text import augment, corpus, vocabulary
 from heedful.text.corpus import Report
@@ -139,6 +141,7 @@ class Run:
         self.device = _device()
         torch.manual_seed(recipe.training.seed)
         self.model = build_model(recipe.model, *self.words.sizes).to(self.device)
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         if recipe.start_from and not newest_state(folder / "state"):
             weights = recipe.start_from / bundle.WEIGHTS
             bundle.put_weights(self.model, bundle.read_weights(weights), weights)
@@ -165,7 +168,7 @@ class Run:
         yield Prepared(
             self.report,
             self.words.sizes,
-            sum(parameter.numel() for parameter in self.model.parameters()),
+            self.parameters,
             stream.padding(),
             training.steps,
             len(stream.plan()),
@@ -198,9 +201,10 @@ class Run:
         scores = self._evaluate(self.model.eval(), beam=self.recipe.search.beam)[0] if self.dev else {}
         if self.dev:
             self._find_aligner()
-        finished = Finished(self.folder, scores, time.monotonic() - self.started)
-        files.write_text(self.folder / "README.md", _model_card(self.recipe, self.report, self.model, finished))
-        return finished
+        seconds = time.monotonic() - self.started
+        card = model_card(self.folder.name, self.recipe, self.report, self.parameters, scores, seconds)
+        files.write_text(self.folder / "README.md", card)
+        return Finished(self.folder, scores, seconds)
 
     def _find_aligner(self) -> None:
         """Find the attention that agrees most with a lexicon of the training pairs, on the development data."""
@@ -388,7 +392,7 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files.remove(folder / "state")  # checkpoints of a run that was killed before it could be resumed
     provenance = {
-        "heedful": _version(),
+        "heedful": heedful.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -431,31 +435,3 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """Let the stored recipe find what it needs from wherever it is resumed."""
     begun = recipe.start_from and bundle.locate(recipe.start_from).resolve()
     return replace(recipe, start_from=begun, data=replace(recipe.data, folder=(recipe.data.folder or Path()).resolve()))
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("heedful")
-
-
-def _model_card(recipe: Recipe, report: Report, model: EncoderDecoder, finished: Finished) -> str:
-    data = recipe.data
-    names = [str(path) for path in (*data.source, *data.target, *data.pairs)]
-    scores = "\n".join(f"| {name} | {value:.2f} |" for name, value in finished.scores.items())
-    return f"""# A heedful model
-
-Made by `heedful train` from {", ".join(names)}.
-
-- pairs: {report.kept:,} for training, {report.development:,} for development
-- model: {recipe.model.family}, {sum(p.numel() for p in model.parameters()):,} parameters
-- training: {recipe.training.steps:,} steps, {finished.seconds / 60:.1f} minutes, threads: {torch.get_num_threads()}
-
-| development score | value |
-|---|---|
-{scores}
-
-BLEU and chrF are sacreBLEU's (13a, cased, detokenised), beam {recipe.search.beam}.
-
-Translate with it: `heedful translate {finished.folder.name} < input.txt`
-"""

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
+import heedful
 from heedful import native
 from heedful.errors import HeedfulError
 
@@ -40,7 +41,7 @@ def make_app() -> App:
         help="The Transformer of [italic]Attention Is All You Need[/], trained on your own pairs of text.",
         help_epilogue="Start with `heedful demo`, or `heedful train --source a.en --target a.de`.",
         help_format="rich",  # the default, markdown, takes a tenth of a second to import
-        version=_version,
+        version=lambda: heedful.__version__,
     )
     groups = {name: App(name=name, help=help, help_epilogue="") for name, help in GROUPS.items()}
     for name, help in COMMANDS.items():
@@ -94,9 +95,3 @@ def _silence() -> int:
     """Whoever read our output has left: end as a shell tool does, without another word."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("heedful")

@@ -1,0 +1,33 @@
+"""The README of a model folder: what the model learned from, how long, and how well."""
+
+from collections.abc import Mapping
+
+import torch
+
+from heedful.recipe import Recipe
+from heedful.text.corpus import Report
+
+
+def model_card(
+    name: str, recipe: Recipe, report: Report, parameters: int, scores: Mapping[str, float], seconds: float
+) -> str:
+    """Return the card, in Markdown; `scores` are those on the development data."""
+    data = recipe.data
+    files = ", ".join(str(path) for path in (*data.source, *data.target, *data.pairs))
+    rows = "\n".join(f"| {metric} | {value:.2f} |" for metric, value in scores.items())
+    return f"""# A heedful model
+
+Made by `heedful train` from {files}.
+
+- pairs: {report.kept:,} for training, {report.development:,} for development
+- model: {recipe.model.family}, {parameters:,} parameters
+- training: {recipe.training.steps:,} steps, {seconds / 60:.1f} minutes, threads: {torch.get_num_threads()}
+
+| development score | value |
+|---|---|
+{rows}
+
+BLEU and chrF are sacreBLEU's (13a, cased, detokenised), beam {recipe.search.beam}.
+
+Translate with it: `heedful translate {name} < input.txt`
+"""
