@@ -22,7 +22,10 @@ SETTINGS: dict[str, tuple[str, type[Any]]] = {
     "evaluate": ("scoring settings", ScoreConfig),
     "serve": ("where to serve, and what is too much", ServeConfig),
 }
-SAME_AS = {"attend": "translate", "bench train": "train", "bench translate": "translate"}  # settings listed there
+SAME_AS = {  # whose settings are listed there
+    **dict.fromkeys(("evaluate", "attend", "configure", "bench translate"), "translate"),
+    "bench train": "train",
+}
 
 
 def page() -> str:

@@ -128,9 +128,12 @@ def unite(folders: Sequence[Path], out: Path) -> None:
 
 def keep_alignment(folder: Path, attention: str, agreement: float) -> None:
     """Note in model.toml which attention aligns words, and the share of links in which it agreed."""
-    manifest = read_manifest(folder)
-    manifest["alignment"] = {"attention": attention, "agreement": round(agreement, 3)}
-    _write_manifest(folder, manifest)
+    amend(folder, alignment={"attention": attention, "agreement": round(agreement, 3)})
+
+
+def amend(folder: Path, **entries: Any) -> None:
+    """Change entries of model.toml: what a model says of itself, not its sizes."""
+    _write_manifest(folder, read_manifest(folder) | entries)
 
 
 def _write_manifest(folder: Path, manifest: Table) -> None:

@@ -152,6 +152,47 @@ def test_evaluate_gives_scores_with_signatures_and_compares_two_models(trained):
     assert [row["metric"] for row in json.loads(rates.stdout)] == ["word error rate", "symbol error rate"]
 
 
+def test_evaluate_searches_as_it_is_told(trained, tmp_path):
+    source, target = trained / "pairs.source", trained / "pairs.target"
+    search = ("--beam", "2", "--length-penalty", "3", "--max-extra", "-1")
+    arguments = ("--source", source, "--reference", target, "--save", tmp_path / "out", *search)
+    assert heedful("evaluate", trained / "model", *arguments).returncode == 0
+    assert (tmp_path / "out").read_text() == heedful("translate", trained / "model", *search, "-i", source).stdout
+    assert (tmp_path / "out").read_text() != heedful("translate", trained / "model", "-i", source).stdout
+
+
+def test_a_finished_model_is_told_its_languages_and_how_to_search(trained, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(trained / "model", model)
+    search = ("--beam", "2", "--length-penalty", "3", "--max-extra", "-1")
+    expected = heedful("translate", model, *search, text="a b c\nb c\n").stdout
+    note = "the model says no languages"
+    assert note in heedful("translate", model, "--document", text="a b. c d.").stderr
+    ran = heedful("configure", model, "--languages", "en", "--languages", "de", *search)
+    assert (ran.returncode, ran.stdout) == (
+        0,
+        f"{model}: languages en to de, beam 2, length penalty 3.0, max extra -1\n",
+    )
+    assert heedful("translate", model, text="a b c\nb c\n").stdout == expected
+    assert "en to de" in heedful("info", model).stdout
+    assert note not in heedful("translate", model, "--document", text="a b. c d.").stderr
+    for wrong in ((), ("--beam", "0"), ("--languages", "en"), ("--languages", "English", "--languages", "German")):
+        ran = heedful("configure", model, *wrong)
+        assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert heedful("translate", model, text="a b c\nb c\n").stdout == expected
+
+
+def test_a_program_may_wait_for_each_answer(trained):
+    command = [sys.executable, "-m", "heedful", "translate", str(trained / "model"), "--window", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        for line in ("a b c", "b c"):
+            program.stdin.write(line + "\n")
+            program.stdin.flush()
+            assert program.stdout.readline().endswith("\n")
+        program.stdin.close()
+        assert program.wait(60) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -354,7 +395,7 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
         (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),
-        (["evaluate", "en-de", "--reference", "x", "--beam", "0"], "--beam. Must be >= 1"),
+        (["evaluate", "en-de", "--reference", "x", "--beam", "0"], "search: beam 0 must be at least 1"),
         (["info", "en-de", "--length", "0"], "--length. Must be >= 1"),
     ],
 )

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.errors import HeedfulError
-from heedful.text.corpus import Corpus, DataConfig, corpora, development, examine, read_lines, read_pairs
+from heedful.text.corpus import (
+    Corpus,
+    DataConfig,
+    check_languages,
+    corpora,
+    development,
+    examine,
+    read_lines,
+    read_pairs,
+)
 
 CODECS = {"": None, ".gz": "gzip", ".zst": "zstd"}
 PAIRS = [("a cat", "eine Katze"), ("two  dogs", "zwei Hunde"), ("", "leer"), ("snow ☃", "日本語")]
@@ -35,7 +44,7 @@ def examined(pairs, config, dev=()):
         corpus = Corpus(*write_pair_of_files(Path(folder), pairs))
         found = examine([corpus], list(dev), config)
         training = [(source, target) for _, source, target in found.training()]
-        return training, found.held_out(), found.report
+        return training, [(source, target) for _, source, target in found.held_out()], found.report
 
 
 def left_over_after_cleaning(pairs):
@@ -195,6 +204,15 @@ def test_a_missing_file_is_named_with_its_folder(tmp_path):
     ):
         with pytest.raises(HeedfulError, match=rf"{re.escape(str(tmp_path / 'lost'))}: no such file"):
             (corpora(config), development(config))
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [(["en"], "1 languages"), (["en", "German"], "'German'"), (["", "de"], "''")]
+)
+def test_languages_are_two_codes(codes, expected):
+    with pytest.raises(HeedfulError, match=expected):
+        check_languages(codes)
+    check_languages(["en", "zh-Hans"])
 
 
 def test_paths_start_from_the_folder_when_one_is_given(tmp_path):

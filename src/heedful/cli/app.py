@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Serve models over HTTP, with a page to look inside.",
     "align": "Find which attention head aligns words, and keep it in the model.",
     "average": "Average checkpoints into a new model.",
+    "configure": "Change a finished model's languages and search settings.",
     "ensemble": "Put models together into one: the mean of their probabilities.",
     "info": "Describe a model: parameters, cost, provenance.",
     "demo": "Learn to pronounce English in three minutes.",

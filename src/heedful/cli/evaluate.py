@@ -14,14 +14,16 @@ from rich.table import Table
 
 from heedful import bundle as bundles
 from heedful import files
-from heedful.cli.settings import POSITIVE, Device, Threads, Weights, flags, given
-from heedful.config import from_table
+from heedful.cli.settings import Device, Threads, Weights, flags, given
+from heedful.config import from_table, merge, to_table
+from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
 from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus
 from heedful.text.corpus import read_lines
 
 ScoreFlags: Any = flags(ScoreConfig)
+SearchFlags: Any = flags(SearchConfig)
 Row = dict[str, Any]  # metric, score, details, signature
 
 
@@ -37,18 +39,19 @@ def evaluate(
         bool, Parameter(help="Word and symbol error rates, any of several references", negative=())
     ] = False,
     save: Annotated[Path | None, Parameter(help="Write the translations here")] = None,
-    beam: Annotated[int | None, Parameter(help="Beam (default: the model's own)", validator=POSITIVE)] = None,
     json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
     device: Device = "cpu",
     threads: Threads = 0,
     weights: Weights = "float32",
     scoring: Annotated[ScoreFlags | None, Parameter(name="*")] = None,
+    search: Annotated[SearchFlags | None, Parameter(name="*")] = None,
 ) -> None:
     """Translate a test set and score it: sacreBLEU's BLEU, chrF and TER with their signatures.
 
     With --symbols, equal lines of the source are one input, and each of their references counts as right.
     """
     config = from_table(ScoreConfig, given(scoring), "evaluate")
+    from_table(SearchConfig, given(search), "search").check()
     if symbols and (against or given(scoring)):
         raise HeedfulError(
             "--symbols gives word and symbol error rates alone: leave --against, --lowercase and such out"
@@ -60,7 +63,7 @@ def evaluate(
     sources, made = (_lines(path) if path else None for path in (source, outputs))
     references = [_lines(path) for path in reference]
     _check_lengths([(source, sources), (outputs, made), *zip(reference, references, strict=True)])
-    translate = partial(_translate, beam=beam, device=device, threads=threads, weights=weights)
+    translate = partial(_translate, search=given(search), device=device, threads=threads, weights=weights)
     lines = sources or []
     if symbols:
         inputs = list(dict.fromkeys(lines))
@@ -145,15 +148,13 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
 
 
 def _translate(
-    bundle: Path | None, lines: list[str], beam: int | None, device: str, threads: int, weights: Weights
+    bundle: Path | None, lines: list[str], search: dict[str, Any], device: str, threads: int, weights: Weights
 ) -> list[str]:
-    from dataclasses import replace
-
     from heedful.cli.translate import load
 
     assert bundle is not None  # `_check` has seen to it
     translator = load(bundle, device, threads, weights)
-    config = replace(translator.search, beam=beam or translator.search.beam)
+    config = from_table(SearchConfig, merge(to_table(translator.search), search), "search")
     return [found[0].text for found in translator.translate(_counted(lines), config)]
 
 

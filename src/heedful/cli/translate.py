@@ -16,7 +16,7 @@ from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.inference import has_native_bfloat16
 from heedful.text.corpus import decoded_lines, how_to_convert, open_bytes, read_lines
-from heedful.translator import Output, Translator
+from heedful.translator import WINDOW, Output, Translator
 
 SearchFlags: Any = flags(SearchConfig)
 
@@ -40,6 +40,10 @@ def translate(
     ] = False,
     markup: Annotated[bool, Parameter(help="With --document: the text is HTML; tags are kept", negative=())] = False,
     batch: Annotated[int, Parameter(help="Lines translated together; does not change the result")] = 64,
+    window: Annotated[
+        int,
+        Parameter(help="Lines read before any is answered; 1 for a program that waits for each (default: 4096)"),
+    ] = 0,
     device: Device = "cpu",
     threads: Threads = 0,
     weights: Weights = "float32",
@@ -59,6 +63,9 @@ def translate(
     if document or markup:
         if jsonl or prefix or config.n_best > 1:
             raise HeedfulError("--document gives one text: leave --jsonl, --prefix and --n-best out")
+        if not translator.languages:
+            note = "the model says no languages: sentences are found by English rules; see `heedful configure --help`"
+            print(f"heedful: {note}", file=sys.stderr)
         text = _read_text(input)
         with _output(output) as file:
             file.write(translator.translate_document(text, config, markup=markup))
@@ -72,7 +79,7 @@ def translate(
             batch=max(1, batch),
             prefixes=prefixes,
             align=jsonl,
-            window=1 if input is None and sys.stdin.isatty() else 4096,
+            window=window or (1 if input is None and sys.stdin.isatty() else WINDOW),
             progress=advance,
         )
         for number, outputs in enumerate(results, start=1):

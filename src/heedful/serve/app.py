@@ -360,7 +360,8 @@ class _Headers:
 def _pair(translator: Translator) -> tuple[str, str]:
     if len(translator.languages) != 2:
         raise HeedfulError(
-            'a model says no languages: write languages = ["en", "de"] under [data] of its recipe, and train'
+            "a model says no languages; tell it, with its folder for MODEL: "
+            "heedful configure MODEL --languages en --languages de"
         )
     return translator.languages[0], translator.languages[1]
 

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -110,9 +111,9 @@ class Examined:
         """Words of the training pairs with their translations: found when first asked for, in one more reading."""
         return word_pairs(self.training())
 
-    def held_out(self) -> list[tuple[str, str]]:
-        """Return the pairs held out for development."""
-        return [(source, target) for _, source, target in self._chosen(2)]
+    def held_out(self) -> Iterator[tuple[int, str, str]]:
+        """Yield (corpus number, source, target) of each pair held out for development."""
+        return self._chosen(2)
 
     def _chosen(self, use: int) -> Iterator[tuple[int, str, str]]:
         position = 0
@@ -146,12 +147,25 @@ def corpora(config: DataConfig) -> list[Corpus]:
         raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
     if config.tags and len(config.tags) != len(files):
         raise HeedfulError(f'{len(config.tags)} tags for {len(files)} corpora; give one for each, "" for none')
-    if len(config.languages) not in (0, 2):
-        raise HeedfulError(f"{len(config.languages)} languages; give the source's and the target's, such as en and de")
+    if config.languages:
+        check_languages(config.languages)
     if not 0 <= config.altered <= 1:
         raise HeedfulError(f"data.altered {config.altered}: it is a share of the pairs, from 0 to 1")
     _refuse_repeats([path for entry in files for path in entry if path])
     return [Corpus(source, target, weight) for (source, target), weight in zip(files, weights, strict=True)]
+
+
+def check_languages(codes: Sequence[str]) -> None:
+    """Refuse what does not name a source and a target language.
+
+    Raises:
+        HeedfulError: not two, or a name where a code is wanted: how text is cut into sentences depends on it.
+    """
+    if len(codes) != 2:
+        raise HeedfulError(f"{len(codes)} languages; give the source's and the target's, such as en and de")
+    for code in codes:
+        if not re.fullmatch("[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", code):
+            raise HeedfulError(f"language '{code}': give its code of two or three letters (ISO 639), such as en and de")
 
 
 def development(config: DataConfig) -> list[tuple[str, str]]:
