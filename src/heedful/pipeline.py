@@ -61,6 +61,7 @@ class Prepared:
     padding: float
     steps: int
     batches_in_epoch: int
+    epochs: float
     seconds: float
 
 
@@ -136,7 +137,7 @@ class Run:
         self.recipe, self.folder, self.started = recipe, folder, started
         self.words = Vocabulary.load(folder)
         self.report = examined.report
-        self.dev = corpus.development(recipe.data) or examined.held_out()
+        self.dev, self.too_long = self._development(examined)
         self.store = self._encode(examined)
         self.device = _device()
         torch.manual_seed(recipe.training.seed)
@@ -164,14 +165,15 @@ class Run:
         self._fix_precision()
         seconds_a_step = agreed(self._time_a_step(stream))
         self._fix_steps(seconds_a_step)
-        training = self.recipe.training
+        training, batches = self.recipe.training, len(stream.plan())
         yield Prepared(
             self.report,
             self.words.sizes,
             self.parameters,
             stream.padding(),
             training.steps,
-            len(stream.plan()),
+            batches,
+            training.steps * self.recipe.batches.accumulate / batches,
             training.steps * seconds_a_step,
         )
         yield from map(Notice, self._warnings())
@@ -205,6 +207,21 @@ class Run:
         card = model_card(self.folder.name, self.recipe, self.report, self.parameters, scores, seconds)
         files.write_text(self.folder / "README.md", card)
         return Finished(self.folder, scores, seconds)
+
+    def _development(self, examined: corpus.Examined) -> tuple[list[tuple[str, str]], int]:
+        """Return the development pairs that the model has positions for, and how many more there are.
+
+        Those held out have their corpus's tag in front, as it stands in training; given ones are read as they are.
+        """
+        held_out = augment.augmented(examined.held_out(), tags=self.recipe.data.tags)
+        pairs = corpus.development(self.recipe.data) or [(source, target) for _, source, target in held_out]
+        longest = self.recipe.model.longest
+        if longest is None or not pairs:
+            return pairs, 0
+        sources, targets = zip(*pairs, strict=True)
+        encoded = zip(self.words.encode_source(sources), self.words.encode_target(targets), strict=True)
+        kept = [pair for pair, both in zip(pairs, encoded, strict=True) if max(map(len, both)) <= longest]
+        return kept, len(pairs) - len(kept)
 
     def _find_aligner(self) -> None:
         """Find the attention that agrees most with a lexicon of the training pairs, on the development data."""
@@ -323,6 +340,8 @@ class Run:
                 f"the vocabulary has {symbols:,} symbols but the target text only {tokens:,} tokens: most symbols are "
                 f"too rare to learn; try --vocabulary.size {max(300, tokens // 60)}"
             )
+        if self.too_long:
+            yield f"{self.too_long:,} development pairs are longer than the model has positions, and are left out"
         if self.report.leaked > self.report.kept // 100:
             yield (
                 f"{self.report.leaked:,} training pairs share a sentence with the development data: its scores will "
@@ -398,8 +417,11 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    if recipe.data.attribution:
-        provenance["data"] = recipe.data.attribution
+    before = bundle.read_manifest(recipe.start_from)["provenance"] if recipe.start_from else {}
+    if recipe.start_from:
+        provenance["start_from"] = recipe.start_from.name
+    if attributions := list(filter(None, (recipe.data.attribution, before.get("data")))):
+        provenance["data"] = " ".join(dict.fromkeys(attributions))  # what it began with came from somebody too
     tables = to_table(recipe.model), words, to_table(recipe.search), provenance
     bundle.describe(folder, *tables, languages=recipe.data.languages, capitals=recipe.data.capitals)
     _write_recipe(folder, recipe)

@@ -104,20 +104,28 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     begun = _begun(bundle.locate(table["start_from"]), table, where) if table.get("start_from") else {}
     recipe = from_table(Recipe, merge(PRESETS[preset], begun, table, {"preset": preset}), where)
     recipe.search.check()
+    _check_sharing(recipe, where)
     _check_positions(recipe, where)
     return recipe
 
 
+def _check_sharing(recipe: Recipe, where: str) -> None:
+    """Refuse one embedding for two vocabularies: number 480 is another word in each, even where both are as large."""
+    if recipe.model.share == "all" and not recipe.vocabulary.joint:
+        raise HeedfulError(
+            f'{where}: model.share = "all" needs one vocabulary for both sides, but vocabulary.joint is false; set '
+            f'model.share = "target", or vocabulary.joint = true'
+        )
+
+
 def _check_positions(recipe: Recipe, where: str) -> None:
     """Refuse sentences longer than the positions that are learned: training would meet one some time."""
-    model = recipe.model
-    if model.family == "convolution" or (model.family == "transformer" and model.positions == "learned"):
-        most = model.max_positions - model.first_position - 1  # END has one too
-        if recipe.data.max_length > most:
-            raise HeedfulError(
-                f"{where}: data.max_length {recipe.data.max_length} is more than model.max_positions "
-                f"{model.max_positions} can hold; set it to {most}, or more positions"
-            )
+    longest = recipe.model.longest
+    if longest is not None and recipe.data.max_length > longest - 1:  # END has a position too
+        raise HeedfulError(
+            f"{where}: data.max_length {recipe.data.max_length} is more than model.max_positions "
+            f"{recipe.model.max_positions} can hold; set it to {longest - 1}, or more positions"
+        )
 
 
 def _begun(folder: Path, table: Table, where: str) -> Table:

@@ -85,6 +85,12 @@ class Translator:
         """Where the model computes."""
         return next(self.model.parameters()).device
 
+    @property
+    def longest(self) -> int | None:
+        """The symbols of the longest text that the model can read or write, END among them; None: any."""
+        models = members_of(self.model) if isinstance(self.model, Ensemble) else [self.model]
+        return min((own for model in models if (own := model.config.longest) is not None), default=None)
+
     @cached_property
     def inference(self) -> Inference:
         """The model as search uses it, with the weights that it had when this was first asked for."""
@@ -341,6 +347,7 @@ class Translator:
                 prefixes=prefixes,
                 keys=keys,
                 device=self.device,
+                longest=self.longest,
                 observe=observe,
                 whole=getattr(self.inference, "search", None),  # of compiled steps alone
             )

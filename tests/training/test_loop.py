@@ -135,6 +135,23 @@ def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):
     assert again == [Ended(9, "patience", again[0].seconds)]  # not a step more than before
 
 
+@pytest.mark.parametrize(("scores", "told"), [([3.0, 2.0, 2.5], True), ([2.0, 2.5, 3.0], False)])
+def test_a_best_step_that_the_final_weights_have_nothing_of_is_told(tmp_path, scores, told):
+    coming = iter(scores)
+    records = train(
+        fresh_model(),
+        OneBatch(random_batch()),
+        settings(steps=9, evaluate_every=3, checkpoint_every=1, average=2),
+        tmp_path / "model" / "state",
+        evaluate=lambda model: ({"loss": 1.0, "bleu": next(coming)}, []),
+    )
+    notices = [record.message for record in records if isinstance(record, Notice)]
+    assert bool(notices) == told
+    if told:
+        assert "best at step 3" in notices[0]
+        assert f"heedful average {tmp_path / 'model'} --weights" in notices[0]
+
+
 def test_a_wish_to_stop_saves_and_ends(tmp_path):
     wishes = iter([False, False, True])
     records = list(

@@ -10,7 +10,7 @@ from heedful.bundle import read_weights
 from heedful.config import merge, read_toml
 from heedful.errors import HeedfulError
 from heedful.heap import keep_products
-from heedful.pipeline import Finished, Prepared, _collapse
+from heedful.pipeline import Finished, Prepared, _collapse, begin
 from heedful.recipe import PRESETS
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
@@ -146,6 +146,7 @@ def test_a_folder_with_files_of_others_is_left_alone(tmp_path, name):
         ({"search": {"n_best": 5}}, "n_best 5 must be between 1 and the beam, 4"),
         ({"model": {"positions": "learned", "max_positions": 128}}, "max_length 250 is more than .* set it to 127"),
         ({"model": {"family": "convolution", "max_positions": 250}}, "max_length 250 is more than .* set it to 249"),
+        ({"vocabulary": {"joint": False}}, 'set model.share = "target"'),
         ({"training": {"minutes": float("nan")}}, "minutes nan must be between 0 and"),
         ({"preset": ["small"]}, "unknown preset"),
         ({"start_from": 1}, "start_from: expected a path"),
@@ -178,7 +179,7 @@ def test_development_lines_in_capitals_are_read_as_the_model_reads_them(tmp_path
 def test_stored_tokens_do_not_depend_on_what_is_only_said_of_the_text(tmp_path, monkeypatch):
     monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
     list(run(build(toy(tmp_path, steps=1)), tmp_path / "first"))
-    said = {"data": {"attribution": "somebody", "languages": ["x", "y"], "capitals": True}}
+    said = {"data": {"attribution": "somebody", "languages": ["en", "de"], "capitals": True}}
     list(run(build(merge(toy(tmp_path, steps=1), said)), tmp_path / "second"))
     assert len(list((tmp_path / "cache" / "tokens").glob("*.arrow"))) == 1
     list(run(build(merge(toy(tmp_path, steps=1), {"data": {"max_length": 3}})), tmp_path / "third"))
@@ -219,14 +220,33 @@ def test_altered_copies_are_trained_on_and_counted(tmp_path):
 
 
 def test_a_tag_is_one_symbol_and_languages_and_attribution_are_kept(tmp_path):
-    table = merge(toy(tmp_path, steps=1), {"data": {"tags": ["<bt>"], "languages": ["x", "y"], "attribution": "us"}})
+    table = merge(toy(tmp_path, steps=1), {"data": {"tags": ["<bt>"], "languages": ["en", "de"], "attribution": "us"}})
     table["vocabulary"] = {"kind": "bpe", "size": 300, "byte_fallback": True}
     list(run(build(table), tmp_path / "model"))
     words = Vocabulary.load(tmp_path / "model")
     assert "<bt>" in words.pieces(words.encode_source(["<bt> a b"])[0], "source")
     manifest = read_toml(tmp_path / "model" / "model.toml")
-    assert manifest["languages"] == ["x", "y"]
+    assert manifest["languages"] == ["en", "de"]
     assert manifest["provenance"]["data"] == "us"
+
+
+def test_held_out_pairs_have_the_tag_that_training_pairs_have(tmp_path):
+    table = merge(toy(tmp_path), {"data": {"tags": ["<bt>"]}})
+    dev = begin(build(table), tmp_path / "model").dev
+    assert len(dev) == 20
+    assert all(source.startswith("<bt> ") for source, _ in dev)
+
+
+def test_development_pairs_that_the_model_has_no_positions_for_are_left_out(tmp_path):
+    source, target = write_pairs(tmp_path / "dev", count=30, seed=3)
+    source.write_text(source.read_text() + "a " * 40 + "\n")
+    target.write_text(target.read_text() + "a\n")
+    model = {"family": "convolution", "max_positions": 12}
+    dev = {"development_source": str(source), "development_target": str(target), "max_length": 11}
+    table = merge(toy(tmp_path, steps=2, evaluate_every=1), {"model": model, "data": dev})
+    events = list(run(build(table), tmp_path / "model"))  # whose outputs may not be longer than that either
+    assert isinstance(events[-1], Finished)
+    assert any("1 development pairs are longer" in event.message for event in events if isinstance(event, Notice))
 
 
 def test_training_starts_from_the_weights_and_the_vocabulary_of_another_model(tmp_path):
@@ -243,11 +263,15 @@ def test_training_starts_from_the_weights_and_the_vocabulary_of_another_model(tm
 
 
 def test_what_is_said_of_the_model_to_start_from_is_true_of_the_new_one(tmp_path):
-    said = {"data": {"languages": ["x", "y"], "capitals": True}}
+    said = {"data": {"languages": ["en", "de"], "capitals": True, "attribution": "theirs"}}
     list(run(build(merge(toy(tmp_path, steps=1), said)), tmp_path / "old"))
     recipe = build({"start_from": str(tmp_path / "old")})
-    assert (recipe.data.languages, recipe.data.capitals) == (("x", "y"), True)
+    assert (recipe.data.languages, recipe.data.capitals) == (("en", "de"), True)
     assert not build({"start_from": str(tmp_path / "old"), "data": {"capitals": False}}).data.capitals
+    more = merge(toy(tmp_path, steps=1), {"start_from": str(tmp_path / "old"), "data": {"attribution": "ours"}})
+    list(run(build(more), tmp_path / "new"))
+    provenance = read_toml(tmp_path / "new" / "model.toml")["provenance"]
+    assert (provenance["data"], provenance["start_from"]) == ("ours theirs", "old")
 
 
 def test_sizes_come_from_the_model_to_start_from_and_may_not_contradict_it(tmp_path):

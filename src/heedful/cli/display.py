@@ -166,7 +166,8 @@ def _report(prepared: Prepared) -> Table:
     table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols, {unknown}")
     table.add_row("batches", f"{prepared.batches_in_epoch:,} an epoch, {100 * prepared.padding:.1f} % padding")
     table.add_row("model", f"{prepared.parameters:,} parameters")
-    table.add_row("time", f"about {_clock(prepared.seconds)} for {prepared.steps:,} steps, evaluations not counted")
+    steps = f"{prepared.steps:,} steps, {prepared.epochs:,.1f} epochs"
+    table.add_row("time", f"about {_clock(prepared.seconds)} for {steps}, evaluations not counted")
     return table
 
 

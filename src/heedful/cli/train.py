@@ -38,7 +38,10 @@ def train(
     with _graceful() as stopping:
         if resume_from is not None:
             if recipe or changes or out:
-                raise HeedfulError("--resume takes nothing else: the run goes on with the recipe that it began with")
+                raise HeedfulError(
+                    "--resume takes nothing else: the run goes on with the recipe that it began with. To train "
+                    f"its model longer, or otherwise: --start-from {resume_from} --out NEW"
+                )
             folder, events = resume_from, resume(resume_from, stopping)
         else:
             table = read_toml(recipe) if recipe else {}

@@ -132,6 +132,7 @@ def search(
     prefixes: Sequence[Sequence[int]] | None = None,
     keys: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
+    longest: int | None = None,
     observe: Callable[[Beams], None] | None = None,
     whole: Callable[..., list[list[tuple[list[int], float]]] | None] | None = None,
 ) -> list[list[Hypothesis]]:
@@ -148,6 +149,7 @@ def search(
         prefixes: symbols that each output must begin with
         keys: a number for each sentence that its random draws depend on, so that they do not depend on the batch
         device: where the step function computes
+        longest: symbols that no output may have more of, `end` among them, because the model has no more positions
         observe: called after each step with all hypotheses, before any sentence leaves
         whole: a search that the engine does by itself, by the same rules, in place of steps; what is drawn, watched,
             begun by a prefix or not to be repeated is searched by steps all the same
@@ -156,6 +158,7 @@ def search(
     sentences, width = len(source_lengths_B), config.width
     extra = [len(prefix) for prefix in prefixes] if prefixes else [0] * sentences
     limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
+    limits = [min(limit, longest or limit) for limit in limits]
     if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
         names = ("beam", "n_best", "min_length", "length_penalty", "patience")
         asked = {name: getattr(config, name) for name in names}

@@ -22,7 +22,7 @@ from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Embedding, lengths_to_mask
 
 HALF = 0.5**0.5  # keeps the variance of a sum of two
-EMBEDDING = 0.1  # section 4.2; larger ones would sharpen the attention, whose products nothing scales, from the start
+EMBEDDING = 0.1  # section 3.5; larger ones would sharpen the attention, whose products nothing scales, from the start
 
 
 class ConvolutionMemory(NamedTuple):
@@ -143,7 +143,7 @@ class Convolution(EncoderDecoder):
             around_BLD = functional.pad(x_BSD, (0, 0, (kernel - 1) // 2, kernel // 2))
             x_BSD = (layer(around_BLD) + x_BSD) * HALF
         states_BSD = self.encoder_out(x_BSD)
-        if states_BSD.requires_grad:  # section 3.5: each decoder layer adds its share to the encoder's gradient
+        if states_BSD.requires_grad:  # section 3.4: each decoder layer adds its share to the encoder's gradient
             states_BSD.register_hook(lambda gradient: gradient / (2 * len(self.decoder)))
         return ConvolutionMemory(states_BSD, (states_BSD + embedded_BSD) * HALF, allowed_B11S)
 

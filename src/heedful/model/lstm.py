@@ -2,7 +2,7 @@
 
 - `lstm`: Sutskever et al. 2014. The source is read backwards, and its last state is all that the decoder sees.
 - `lstm-attention`: Luong et al. 2015 (global attention, "general" score), its encoder as in Wu et al. 2016 (GNMT): the
-  first layer reads both ways, and residual connections join the layers from the second on.
+  first layer reads both ways, and residual connections join the layers, from the second on (there from the third).
 
 Shapes as in transformer.py; `N` = sentences x hypotheses of each, in steps; `E` layers of a stack.
 """

@@ -39,8 +39,14 @@ class ModelConfig:
         "all", "Share weights between both embeddings and the output (3.4), the target's two only, or none"
     )
     bidirectional: bool = setting(True, "LSTM with attention: the encoder's first layer reads both ways")
-    residuals: bool = setting(True, "LSTMs: add each layer's input to its output, from the second on (GNMT)")
+    residuals: bool = setting(True, "LSTMs: add each layer's input to its output, from the second on (GNMT: third)")
     kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees", least=1)
+
+    @property
+    def longest(self) -> int | None:
+        """The symbols of the longest text, END among them; None where positions are not learned."""
+        learned = self.family == "convolution" or (self.family == "transformer" and self.positions == "learned")
+        return self.max_positions - self.first_position if learned else None
 
     def check_sharing(self, source_size: int, target_size: int) -> None:
         """Refuse to share an embedding between vocabularies that differ.

@@ -159,6 +159,11 @@ def _learn_one(lines: Iterable[str], config: VocabularyConfig, tags: Sequence[st
     except RuntimeError as error:
         # A small corpus does not bear a large vocabulary: take what sentencepiece says it bears.
         limit = re.search(r"value <= (\d+)", str(error))
+        if least := re.search(r"\d+ vs (\d+)", str(error)):
+            raise HeedfulError(
+                f"vocabulary.size {size} is less than this text has characters, bytes and tags; set it to at least "
+                f"{least[1]}"
+            ) from None
         if not limit:
             raise HeedfulError(f"no vocabulary of {size} can be learned from this text: {_last(error)}") from None
         return _train(sentences, config, int(limit[1]), tags, threads)

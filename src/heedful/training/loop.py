@@ -76,7 +76,7 @@ class TrainingConfig:
     evaluate_every: int = setting(
         1000, "Steps between evaluations on the development data; 0 = only at the end", least=0
     )
-    metric: Metric = setting("bleu", "Development score that decides which checkpoint is best")
+    metric: Metric = setting("bleu", "Development score that patience goes by, and that tells which step was best")
     patience: int = setting(0, "Stop after so many evaluations without a better score; 0 = never", least=0)
     seed: int = setting(1, "Seed of initialisation and dropout", least=0)
     threads: int = setting(0, "CPU threads; 0 = all cores", least=0)
@@ -219,8 +219,7 @@ def train(
         if interrupted and not over:
             yield Ended(step, "interrupted", progress.seconds)
             return
-    reason: Literal["steps", "patience"] = "steps" if progress.step == config.steps else "patience"
-    yield Ended(progress.step, reason, time.monotonic() - started)
+    yield from _end(config, progress, state_folder, time.monotonic() - started)
 
 
 def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
@@ -324,8 +323,12 @@ def last_checkpoints(folder: Path, most: int) -> list[Path]:
 
 def final_weights(state_folder: Path, config: TrainingConfig) -> dict[str, Tensor]:
     """Return the weights to translate with: the exponential average, else the mean of the last checkpoints."""
-    most = 1 if config.exponential_average else max(config.average, 1)
-    return average_files(last_checkpoints(state_folder / "checkpoints", most))
+    return average_files(last_checkpoints(state_folder / "checkpoints", _averaged(config)))
+
+
+def _averaged(config: TrainingConfig) -> int:
+    """Return of how many last checkpoints the final weights are made."""
+    return 1 if config.exponential_average else max(config.average, 1)
 
 
 def _save(
@@ -364,6 +367,17 @@ def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
     device_sums = sums.to(flat.device)
     distributed.all_reduce(device_sums)
     sums.copy_(device_sums)
+
+
+def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds: float) -> Iterator[Record]:
+    """Tell why it ends, and first of a best step that the final weights have nothing of."""
+    if progress.best is not None and progress.best_step <= progress.step - config.checkpoint_every * _averaged(config):
+        best = state_folder / "checkpoints" / "best.safetensors"
+        yield Notice(
+            f"the development {config.metric} was best at step {progress.best_step:,}, before the checkpoints that the "
+            f"weights are made of; for those of then: heedful average {state_folder.parent} --weights {best} --out NEW"
+        )
+    yield Ended(progress.step, "steps" if progress.step == config.steps else "patience", seconds)
 
 
 def _diverged(step: int, stream: BatchStream, good: Path | None) -> str:
