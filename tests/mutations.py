@@ -47,6 +47,7 @@ MUTATIONS = {
         "row[i] = a * cosine[i] + b * sine[i]",
         "row[i] = a * cosine[i] - b * sine[i]",
     ),
+    "rooms that threads share": ("native/beam.h", "static thread_local Room hidden_room", "static Room hidden_room"),
     "turned gradients are not turned back": ("native/training.cpp", "turn(d_q, turns, -1)", "turn(d_q, turns, 1)"),
     "the whole search without patience": (
         "native/beam.h",

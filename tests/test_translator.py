@@ -104,6 +104,15 @@ def test_neither_batch_nor_window_changes_a_translation(translator, sample):
         assert [[o.ids for o in outputs] for outputs in found] == expected
 
 
+def test_threads_that_translate_side_by_side_change_no_translation(translator):
+    lines = [f"the cat sees {'a house and ' * (i % 7)}ein Hund {i}" for i in range(61)]
+    expected = [[(o.ids, o.score) for o in outputs] for outputs in translator.translate(lines, workers=1)]
+    for batch, workers, count in ((3, 4, 61), (64, 4, 61), (64, 4, 3), (1, 7, 61)):
+        again = Translator(translator.model, translator.vocabulary, translator.search)
+        found = again.translate(lines[:count], batch=batch, workers=workers)
+        assert [[(o.ids, o.score) for o in outputs] for outputs in found] == expected[:count]
+
+
 def test_lines_are_taken_a_window_at_a_time(translator):
     taken = []
     found = translator.translate((taken.append(line) or line for line in LINES), window=2)

@@ -16,6 +16,9 @@ if sys.platform != "win32":
     import fcntl
 
 
+ASIDE = ".{name}.{process}.tmp"  # a file, or a folder, that is still being written
+
+
 def cache_folder() -> Path:
     """Return where heedful keeps what it can make again: $HEEDFUL_CACHE, else its folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -23,11 +26,24 @@ def cache_folder() -> Path:
 
 
 def remove_unused(folder: Path, days: float) -> None:
-    """Remove the files of a folder that nobody has written, or said to use (`Path.touch`), for so many days."""
+    """Remove the files of a folder that nobody has written, or marked as used, for so many days."""
     for file in folder.iterdir() if folder.is_dir() else ():
         with suppress(OSError):  # somebody else was faster, or Windows has it open
             if time.time() - file.stat().st_mtime > 86_400 * days:
                 file.unlink()
+
+
+def mark_used(*paths: Path) -> None:
+    """Let `remove_unused` keep these files, where they are ours to say so of."""
+    for path in paths:
+        with suppress(OSError):
+            os.utime(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote left aside in `folder`; nobody may be writing there."""
+    for aside in folder.glob(ASIDE.format(name="*", process="*")):
+        remove(aside)
 
 
 @contextmanager
@@ -48,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
         return
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(ASIDE.format(name=path.name, process=os.getpid()))
     remove(aside)
     try:
         yield aside

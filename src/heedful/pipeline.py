@@ -36,7 +36,7 @@ from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
 from heedful.training.loop import Ended, Notice, Record, Saved, TrainingConfig
 from heedful.training.precision import Precision, settled
-from heedful.training.processes import agreed, processes, wait_for_all
+from heedful.training.processes import agreed, local_rank, processes, wait_for_all
 from heedful.training.state import newest_state
 from heedful.translator import Translator
 
@@ -89,6 +89,7 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
     with _claimed(folder):
         if processes()[0] == 0:
             _check_free(folder)
+            _remove_leftovers(folder)
         yield from begin(recipe, folder).logged_events(stop)
 
 
@@ -125,6 +126,7 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         bundle.read_manifest(folder)
         examined = corpus.examine(corpus.corpora(recipe.data), corpus.development(recipe.data), recipe.data)
         if processes()[0] == 0:
+            _remove_leftovers(folder)
             forget_unsaved(folder / "log.jsonl", newest_state(folder / "state"))
         wait_for_all()
         yield from Run(recipe, folder, examined, started).logged_events(stop)
@@ -173,7 +175,7 @@ class Run:
             stream.padding(),
             training.steps,
             batches,
-            training.steps * self.recipe.batches.accumulate / batches,
+            training.steps * self.recipe.batches.accumulate * processes()[1] / batches,
             training.steps * seconds_a_step,
         )
         yield from map(Notice, self._warnings())
@@ -253,15 +255,15 @@ class Run:
         }
         path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), self.words)}.arrow"
         notes = path.with_suffix(".json")
-        if processes()[0] == 0:
-            if not (path.is_file() and notes.is_file()):
+        for here in (processes()[0] == 0, local_rank() == 0):  # and then where another machine has its own cache
+            if here and not (path.is_file() and notes.is_file()):
                 pairs = _training_pairs(self.recipe, examined)
                 encoded = encode_corpus(pairs, self.words, path, data.max_length, data.max_ratio)
                 files.write_text(notes, json.dumps(encoded._asdict()))
-            path.touch()
-            notes.touch()
+            wait_for_all()
+        if processes()[0] == 0:
+            files.mark_used(path, notes)
             files.remove_unused(path.parent, DAYS_KEPT)
-        wait_for_all()
         counts = json.loads(notes.read_text(encoding="utf-8"))
         self.report.added = counts["kept"] + counts["too_long"] + counts["ratio"] - self.report.kept
         self.report.drop("too long", counts["too_long"])
@@ -287,6 +289,7 @@ class Run:
             vocabulary=self.words,
             subword_dropout=self.recipe.vocabulary.dropout,
             weights=self.recipe.data.weights,
+            longest=self.recipe.model.longest,
             rank=rank,
             world=world,
         )
@@ -376,6 +379,11 @@ class Run:
 def _claimed(folder: Path) -> AbstractContextManager[None]:
     """Keep other runs out of the folder; the first process does so for all of a run."""
     return files.claimed(folder) if processes()[0] == 0 else nullcontext()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for place in (folder, folder / "state", folder / "state" / "checkpoints"):
+        files.remove_leftovers(place)
 
 
 def _check_free(folder: Path) -> None:

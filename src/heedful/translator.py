@@ -123,7 +123,7 @@ class Translator:
         remaining = iter(lines)
         forced = chain(prefixes, repeat("")) if prefixes is not None else None
         start = 0
-        while taken := list(islice(remaining, window)):
+        while taken := list(islice(remaining, max(1, window))):
             begun = list(islice(forced, len(taken))) if forced is not None else None
             yield from self._window(taken, begun, config, start, batch, workers, align, progress)
             start += len(taken)

@@ -213,6 +213,17 @@ def test_the_length_penalty_is_wu_et_als():
     assert length_penalty(13, 0.0) == 1.0
 
 
+def test_no_output_is_longer_than_the_model_has_positions():
+    config = SearchConfig(beam=3, n_best=3, max_extra=7, length_penalty=0.0, patience=0)
+    lengths = {len(hypothesis.ids) for found in run(Toy(), config) for hypothesis in found}
+    assert max(lengths) > 3
+    for hypotheses in run(Toy(), config, longest=3):
+        assert hypotheses
+        assert all(len(hypothesis.ids) <= 3 for hypothesis in hypotheses)
+    with pytest.raises(HeedfulError, match="3 positions; shorten it"):
+        run(Toy(), config, longest=3, prefixes=[[3, 3, 3]] * len(Toy().logits))
+
+
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize(("max_extra", "lengths"), [(0, [1, 2, 7]), (3, [1, 2, 7]), (-5, [1, 2, 7])])
 def test_no_output_is_longer_than_its_source_plus_max_extra(max_extra, lengths, sample):

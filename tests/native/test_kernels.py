@@ -131,6 +131,12 @@ def test_the_library_is_made_once(kernels, fresh, tmp_path):
     assert made.stat().st_mtime_ns == before.st_mtime_ns
 
 
+def test_a_damaged_library_is_not_there_the_next_time(tmp_path):
+    (tmp_path / "search.so").write_bytes(b"")
+    assert native._loaded("search", tmp_path / "search.so") is None
+    assert not (tmp_path / "search.so").exists()
+
+
 @pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
 def test_without_a_working_compiler_there_is_no_library(fresh, tmp_path, compiler):
     fresh.setenv("CXX", compiler)

@@ -395,7 +395,10 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
         (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),
-        (["evaluate", "en-de", "--reference", "x", "--beam", "0"], "search: beam 0 must be at least 1"),
+        (["translate", "en-de", "--window", "-1"], "--window. Must be >= 0"),
+        (["translate", "en-de", "--max-extra", "100000000"], "max_extra 100000000 must be between"),
+        (["translate", "en-de", "--beam", "100000"], "beam 100000 must be between 1 and 10000"),
+        (["evaluate", "en-de", "--reference", "x", "--beam", "0"], "search: beam 0 must be between 1 and"),
         (["info", "en-de", "--length", "0"], "--length. Must be >= 1"),
     ],
 )
@@ -531,6 +534,18 @@ def test_a_reader_that_leaves_ends_the_program_quietly(trained, tmp_path):
     ran = subprocess.run(program, shell=True, capture_output=True, text=True, timeout=100)
     assert len(ran.stdout.splitlines()) == 1
     assert ran.stderr == ""
+
+
+def test_too_little_memory_ends_in_a_line(trained, monkeypatch):
+    def fail(*_arguments, **_more):
+        raise MemoryError
+
+    monkeypatch.setattr("heedful.translator.Translator.translate", fail)
+    ran = heedful("translate", trained / "model", text="a\n")
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "heedful: not enough memory; try a smaller --batch, --beam or batches.tokens\n",
+    )
 
 
 def test_help_answers_without_torch():

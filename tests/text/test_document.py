@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heedful.text.document import LINE_ENDS, LONGEST, PLACEHOLDER, clean, split, translating
+from heedful.text.document import LINE_ENDS, LONGEST, PLACEHOLDER, _short, clean, split, translating
+from heedful.text.markup import NONE
 
 MIXED = st.lists(
     st.one_of(
@@ -18,6 +19,29 @@ MIXED = st.lists(
     ),
     max_size=12,
 ).map("".join)
+
+
+class Counting:
+    """A pattern, and how often a text was looked through."""
+
+    def __init__(self, pattern):
+        self.pattern, self.looks = pattern, 0
+
+    def finditer(self, text):
+        self.looks += 1
+        return self.pattern.finditer(text)
+
+    def __getattr__(self, name):
+        return getattr(self.pattern, name)
+
+
+def test_a_long_line_is_looked_through_once_and_not_for_each_piece(monkeypatch):
+    pattern = Counting(PLACEHOLDER)
+    monkeypatch.setattr("heedful.text.document.PLACEHOLDER", pattern)
+    pieces = list(_short("word " * 1000 + "`code` " + "word " * 1000, LONGEST, NONE))
+    assert len(pieces) > 20
+    assert "".join(pieces) == "word " * 1000 + "`code` " + "word " * 1000
+    assert pattern.looks == 1
 
 
 def finish(text, answer, **options):

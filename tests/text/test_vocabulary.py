@@ -117,6 +117,12 @@ def test_a_saved_vocabulary_comes_back_byte_for_byte(tmp_path, joint):
     assert loaded.encode_target(TARGETS) == words.encode_target(TARGETS)
 
 
+def test_a_vocabulary_takes_the_place_of_an_earlier_one_of_another_kind(tmp_path):
+    for joint in (True, False, True):
+        vocabulary(joint=joint).save(tmp_path)
+        assert Vocabulary.load(tmp_path).joint == joint
+
+
 def test_learning_is_a_function_of_the_text():
     again = learn(SOURCES, TARGETS, VocabularyConfig(size=331))
     assert again.files() == vocabulary().files()

@@ -197,6 +197,17 @@ def test_a_resumed_training_ends_in_the_very_same_weights(tmp_path, cut, optimiz
     assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
 
 
+def test_other_threads_than_before_are_told_on_resuming(tmp_path, monkeypatch):
+    def records(steps):
+        return list(train(fresh_model(), OneBatch(random_batch()), settings(steps=steps), tmp_path))
+
+    assert not any(isinstance(record, Notice) for record in records(2) + records(3))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 61)
+    [notice] = [record.message for record in records(4) if isinstance(record, Notice)]
+    assert "61 threads" in notice
+    assert "not the same to the last bit" in notice
+
+
 def test_random_states_of_a_gpu_stand_behind_the_processors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.arange(16, dtype=torch.uint8))
     restored = []

@@ -85,6 +85,18 @@ def test_a_second_run_uses_the_cached_tokens(tmp_path, monkeypatch):
     list(run(recipe, tmp_path / "two"))
 
 
+def test_tokens_that_are_somebody_elses_are_used_all_the_same(tmp_path, monkeypatch):
+    recipe = build(toy(tmp_path, steps=1))
+    list(run(recipe, tmp_path / "one"))
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.utime", refuse)
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    assert isinstance(list(run(recipe, tmp_path / "two"))[-1], Finished)
+
+
 def test_runs_of_one_seed_are_equal_and_of_another_are_not(tmp_path):
     table = toy(tmp_path, steps=4)
     weights = []
@@ -98,6 +110,20 @@ def test_subword_dropout_trains_and_is_a_field(tmp_path):
     table = merge(
         toy(tmp_path, steps=3), {"vocabulary": {"kind": "bpe", "size": 300, "byte_fallback": True, "dropout": 0.3}}
     )
+    assert isinstance(list(run(build(table), tmp_path / "model"))[-1], Finished)
+
+
+def test_subword_dropout_makes_no_line_longer_than_there_are_positions(tmp_path):
+    source, target = tmp_path / "s", tmp_path / "t"
+    source.write_text("one thing and another thing\n" * 40)
+    target.write_text("another thing and one thing\n" * 40)
+    words = {"kind": "bpe", "size": 300, "byte_fallback": True, "dropout": 0.9}
+    table = merge(settings(source, target, steps=3), {"vocabulary": words, "model": {"positions": "learned"}})
+    table["data"]["held_out"] = 0
+    free = begin(build(table), tmp_path / "free")
+    lengths = free.store.source_lengths_N.max()
+    assert next(iter(free.stream())).source_BS.size(1) > lengths, "or the rest shows nothing"
+    table["model"]["max_positions"], table["data"]["max_length"] = int(lengths), int(lengths) - 1
     assert isinstance(list(run(build(table), tmp_path / "model"))[-1], Finished)
 
 
@@ -194,6 +220,21 @@ def test_the_time_of_training_before_a_resume_is_counted(tmp_path):
     state.write_text(json.dumps({**progress, "seconds": 3600.0}))
     finished = list(resume(tmp_path / "model"))[-1]
     assert 3600 < finished.seconds < 3900
+
+
+def test_what_a_killed_process_left_aside_is_removed_on_resuming(tmp_path):
+    wishes = iter([False, True])
+    list(run(build(toy(tmp_path, steps=3)), tmp_path / "model", lambda: next(wishes, False)))
+    checkpoints = tmp_path / "model" / "state" / "checkpoints"
+    left = [tmp_path / "model" / ".weights.safetensors.1.tmp", checkpoints / ".step-00000001.safetensors.1.tmp"]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x")
+    folder = tmp_path / "model" / "state" / ".step-00000001.1.tmp"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"x")
+    list(resume(tmp_path / "model"))
+    assert not any(path.exists() for path in (*left, folder))
 
 
 def test_a_record_cut_off_in_the_log_is_dropped_on_resuming(tmp_path):

@@ -16,11 +16,15 @@ PROGRAM = """
 import atexit, json, sys
 from pathlib import Path
 from heedful import build, run
+from heedful.pipeline import Prepared, Run
+from heedful.training.loop import Ended
 threads = Path("/proc/self/task").glob("*/comm")
 atexit.register(lambda: print(*(name.read_text() for name in threads)))  # runs after what is registered later
 recipe = build(json.loads(sys.argv[1]))
+exec(sys.argv[3])
 for event in run(recipe, Path(sys.argv[2])):
-    pass
+    if isinstance(event, (Prepared, Ended)):
+        print(json.dumps({"epochs": event.epochs} if isinstance(event, Prepared) else {"ended": event.reason}))
 """
 
 
@@ -28,11 +32,11 @@ def environment(tmp_path):
     return {**os.environ, "HEEDFUL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
 
-def run_twofold(table, folder):
+def run_twofold(table, folder, first=""):
     script = folder.parent / "program.py"
     script.write_text(PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    arguments = json.dumps(table), str(folder)
+    arguments = json.dumps(table), str(folder), first
     ended = subprocess.run(
         [*torchrun, *arguments], env=environment(folder.parent), capture_output=True, text=True, timeout=120
     )
@@ -45,8 +49,8 @@ def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp
     table = settings(source, target, steps=4, checkpoint_every=2, evaluate_every=0)
     table["model"]["dropout"] = 0.0
     one = {**table, "batches": {"tokens": 128, "accumulate": 2}}
-    list(run(build(one), tmp_path / "one"))
-    run_twofold(table, tmp_path / "two")
+    prepared, *_ = run(build(one), tmp_path / "one")
+    assert f'"epochs": {prepared.epochs}' in run_twofold(table, tmp_path / "two")
     weights = [read_weights(Path(tmp_path / name / "weights.safetensors")) for name in ("one", "two")]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-5)
@@ -55,6 +59,27 @@ def test_two_processes_learn_what_one_process_learns_from_both_their_batches(tmp
 def test_no_thread_of_the_group_outlives_python(tmp_path):
     table = settings(*write_pairs(tmp_path), steps=1, checkpoint_every=1, evaluate_every=0)
     assert "gloo" not in run_twofold(table, tmp_path / "two")
+
+
+def test_processes_that_measure_other_scores_end_together(tmp_path):
+    table = settings(*write_pairs(tmp_path), steps=9, checkpoint_every=1, evaluate_every=1, patience=1)
+    first = """
+import itertools, os
+scores = itertools.count() if os.environ["RANK"] == "0" else itertools.count(0, -1)
+Run._evaluate = lambda self, model, beam=1: ({"loss": 1.0, "bleu": float(next(scores))}, [])
+"""
+    assert run_twofold(table, tmp_path / "two", first).count('"ended": "steps"') == 2
+
+
+def test_each_machine_has_its_own_cache_of_tokens(tmp_path):
+    table = settings(*write_pairs(tmp_path), steps=2, checkpoint_every=1, evaluate_every=0)
+    first = """
+import os
+os.environ["HEEDFUL_CACHE"] += os.environ["RANK"]
+os.environ["LOCAL_RANK"] = "0"
+"""
+    run_twofold(table, tmp_path / "two", first)
+    assert all(list((tmp_path / f"cache{rank}" / "tokens").glob("*.arrow")) for rank in (0, 1))
 
 
 def test_a_layer_that_one_process_leaves_out_still_has_a_gradient_in_the_sum(tmp_path):

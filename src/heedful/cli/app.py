@@ -76,6 +76,8 @@ def main() -> NoReturn:
         status = _silence()
     except KeyboardInterrupt:
         status = _say("interrupted", 130)
+    except MemoryError:
+        status = _say("not enough memory; try a smaller --batch, --beam or batches.tokens", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = _say(f"{where}{error.strerror or error}; choose another place, or make room", 2)

@@ -35,9 +35,9 @@ def average(
         raise HeedfulError(f"{chosen[0]}: not weights of the model in {bundle}; give that model's folder")
     with files.replacing(out) as aside:
         aside.mkdir()
+        others = (bundles.WEIGHTS, "README.md", "log.jsonl")  # card and log tell scores that these weights do not have
         for file in bundle.iterdir():
-            # the card and the log tell scores, which these weights have not had yet
-            if file.is_file() and file.name not in (bundles.WEIGHTS, "README.md", "log.jsonl"):
+            if file.is_file() and file.name not in others and not file.name.startswith("."):
                 shutil.copyfile(file, aside / file.name)
         bundles.write_weights(aside / bundles.WEIGHTS, mean)
     print(f"{out}: the mean of {len(chosen)} checkpoints, {chosen[0].stem} to {chosen[-1].stem}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from heedful import files
 from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
@@ -42,7 +42,10 @@ def translate(
     batch: Annotated[int, Parameter(help="Lines translated together; does not change the result")] = 64,
     window: Annotated[
         int,
-        Parameter(help="Lines read before any is answered; 1 for a program that waits for each (default: 4096)"),
+        Parameter(
+            help="Lines read before any is answered; 1 for a program that waits for each (default: 4096)",
+            validator=validators.Number(gte=0),
+        ),
     ] = 0,
     device: Device = "cpu",
     threads: Threads = 0,

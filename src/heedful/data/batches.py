@@ -91,7 +91,8 @@ def batch_of(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]])
 class BatchStream:
     """Endless batches of a token store. Its whole state is (epoch, position); the rest follows from the seed.
 
-    With several processes each takes every `world`-th batch, beginning with its own `rank`.
+    Subword dropout makes lines longer: one that would then have more than `longest` symbols stays as it is stored. With
+    several processes each takes every `world`-th batch, beginning with its own `rank`.
     """
 
     def __init__(
@@ -102,11 +103,12 @@ class BatchStream:
         vocabulary: Vocabulary | None = None,
         subword_dropout: float = 0.0,
         weights: Sequence[float] = (),
+        longest: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self._store, self._config, self._weights = store, config, weights
-        self._vocabulary, self._subword_dropout = vocabulary, subword_dropout
+        self._vocabulary, self._subword_dropout, self._longest = vocabulary, subword_dropout, longest
         self._rank, self._world = rank, world
         self.epoch, self.position = 0, 0
         self._plan: list[np.ndarray] = []
@@ -173,6 +175,9 @@ class BatchStream:
             sides = []
             for side, (flat, lengths) in (("source", source), ("target", target)):
                 lines = np.split(flat, np.cumsum(lengths)[:-1])
-                sides.append(flatten(self._vocabulary.resample(lines, side, self._subword_dropout, seed)))  # type: ignore[arg-type]
+                resampled = self._vocabulary.resample(lines, side, self._subword_dropout, seed)  # type: ignore[arg-type]
+                longest = self._longest or max(map(len, resampled))
+                both = zip(lines, resampled, strict=True)
+                sides.append(flatten([new if len(new) <= longest else old.tolist() for old, new in both]))
             source, target = sides
         return collate(source, target)

@@ -25,7 +25,7 @@ NEVER = -1e9  # the log-probability of what must not be: finite, so that sums st
 class SearchConfig:
     """How to look for the best output; the defaults are the paper's (section 6.1)."""
 
-    beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy", least=1)
+    beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy", least=1, most=10_000)
     length_penalty: float = setting(
         0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha", least=0
     )
@@ -35,7 +35,9 @@ class SearchConfig:
         "Stop when so many times the beam have ended (Kasai et al. 2022); 0 = when no other can become the best",
         least=0,
     )
-    max_extra: int = setting(50, "Longest output: the source's length plus this, in subwords")
+    max_extra: int = setting(
+        50, "Longest output: the source's length plus this, in subwords", least=-10_000, most=10_000
+    )
     min_length: int = setting(0, "Shortest output, in subwords", least=0)
     no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow", least=0)
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
@@ -158,6 +160,8 @@ def search(
     sentences, width = len(source_lengths_B), config.width
     extra = [len(prefix) for prefix in prefixes] if prefixes else [0] * sentences
     limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
+    if longest is not None and max(extra, default=0) >= longest:
+        raise HeedfulError(f"a prefix of {max(extra)} symbols, but the model has {longest} positions; shorten it")
     limits = [min(limit, longest or limit) for limit in limits]
     if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
         names = ("beam", "n_best", "min_length", "length_penalty", "patience")

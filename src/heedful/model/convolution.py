@@ -19,6 +19,7 @@ from heedful.model.dot_product import DotProductAttention
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.settings import ModelConfig
+from heedful.model.token_embedding import TokenEmbedding
 from heedful.model.transformer import Embedding, lengths_to_mask
 
 HALF = 0.5**0.5  # keeps the variance of a sum of two
@@ -111,8 +112,8 @@ class Convolution(EncoderDecoder):
         _check(config, source_size, target_size)
         self.config = config
         d = config.d_model
-        source = nn.Embedding(source_size, d)
-        target = source if config.share == "all" else nn.Embedding(target_size, d)
+        source = TokenEmbedding(source_size, d)
+        target = source if config.share == "all" else TokenEmbedding(target_size, d)
         for embedding in dict.fromkeys((source, target)):  # one, where they share
             nn.init.normal_(embedding.weight, std=EMBEDDING)
         learned = replace(config, positions="learned")

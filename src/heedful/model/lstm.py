@@ -20,6 +20,7 @@ from heedful.model.dot_product import DotProductAttention
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.settings import ModelConfig
+from heedful.model.token_embedding import TokenEmbedding
 from heedful.model.transformer import lengths_to_mask
 
 HiddenCell = tuple[Tensor, Tensor]  # of one layer, [1, B, D] each
@@ -103,9 +104,9 @@ class LSTM(EncoderDecoder):
         _check(config, source_size, target_size)
         self.config = config
         d, attends = config.d_model, config.family == "lstm-attention"
-        self.source_embedding = nn.Embedding(source_size, d)
+        self.source_embedding = TokenEmbedding(source_size, d)
         shared = config.share == "all"
-        self.target_embedding = self.source_embedding if shared else nn.Embedding(target_size, d)
+        self.target_embedding = self.source_embedding if shared else TokenEmbedding(target_size, d)
         self.dropout = Dropout(config.dropout)
         self.encoder = Stack(config.encoder_layers, config, bidirectional=attends and config.bidirectional)
         self.decoder = Stack(config.decoder_layers, config, bidirectional=False)

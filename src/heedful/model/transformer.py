@@ -21,6 +21,7 @@ from heedful.model.fused_attention import can_fuse, fused_attention
 from heedful.model.layer_norm import LayerNorm
 from heedful.model.rotation import Rotation
 from heedful.model.settings import ModelConfig
+from heedful.model.token_embedding import TokenEmbedding
 
 # Above this many scores per head, scaled_dot_product_attention wins on a CPU: it never holds the whole matrix.
 SHORT = 256 * 256
@@ -259,8 +260,8 @@ class Transformer(EncoderDecoder):
         super().__init__()
         _check(config, source_size, target_size)
         self.config = config
-        source = nn.Embedding(source_size, config.d_model)
-        target = source if config.share == "all" else nn.Embedding(target_size, config.d_model)
+        source = TokenEmbedding(source_size, config.d_model)
+        target = source if config.share == "all" else TokenEmbedding(target_size, config.d_model)
         self.source_embedding = Embedding(source, config)
         self.target_embedding = Embedding(target, config)
         self.encoder = _stack(lambda: EncoderLayer(config), config.encoder_layers, config.tied_layers)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -71,6 +72,8 @@ def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError:
+        with suppress(OSError):
+            path.unlink()  # damaged, by a full disk or a power cut: the next start makes it again
         return None
     for function_name, arguments in SIGNATURES[name].items():
         function = getattr(loaded, function_name)
@@ -109,14 +112,13 @@ def _compile(compiler: str, name: Name, path: Path) -> None:
     processor = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     # OpenMP's own library is left to be found in the process: two of them would fight over the processor.
     threads = ("-fopenmp",) if name == "training" else ()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        object_, made = Path(folder) / "object.o", Path(folder) / path.name
+    with tempfile.TemporaryDirectory() as folder, files.replacing(path) as made:
+        object_ = Path(folder) / "object.o"
         compile_it = (*OPTIONS, processor, *threads, "-c", str(FOLDER / f"{name}.cpp"), "-o", str(object_))
         # else the C library would be asked first for what the source calls its own: glibc has a `step` too
         own = () if platform.system() == "Darwin" else ("-Wl,-Bsymbolic",)
         for arguments in (compile_it, ("-shared", *own, str(object_), "-o", str(made))):
             subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=300)
-        made.replace(path)
 
 
 def _key(compiler: str) -> str:

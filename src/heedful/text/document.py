@@ -7,7 +7,7 @@ through the model as a name that it copies; if a name does not come back, the te
 
 import html
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -317,21 +317,28 @@ def _cut(text: str, lengths: Iterable[int], inline: re.Pattern[str]) -> Iterator
 
 def _short(sentence: str, longest: int, inline: re.Pattern[str]) -> Iterator[str]:
     """Cut at the last end of a clause that fits, else at the last space, else anywhere but within what stays whole."""
-    while len(sentence) > longest:
-        head = sentence[:longest]
+    if len(sentence) <= longest:
+        yield sentence
+        return
+    wholes = [deque(found.span() for found in whole.finditer(sentence)) for whole in (inline, PLACEHOLDER)]
+    begin = 0
+    while len(sentence) - begin > longest:
+        head = sentence[begin : begin + longest]
         ends = [found.end() for found in re.finditer(r"[,;:\u2013\u2014)]\s", head)] or [
             found.end() for found in re.finditer(r"\s", head)
         ]
-        at = max(ends, default=longest)
-        for whole in (inline, PLACEHOLDER):
-            for found in whole.finditer(sentence):
-                if found.start() >= at:
-                    break  # the rest of a long text is looked at when its turn comes
-                if found.end() > at:
-                    at = found.start() or found.end()
-        yield sentence[:at]
-        sentence = sentence[at:]
-    yield sentence
+        at = begin + max(ends, default=longest)
+        for spans in wholes:
+            while spans and spans[0][1] <= begin:
+                spans.popleft()
+            for first, last in spans:
+                if first >= at:
+                    break
+                if last > at:
+                    at = first if first > begin else last
+        yield sentence[begin:at]
+        begin = at
+    yield sentence[begin:]
 
 
 def _trimmed(piece: str, inline: re.Pattern[str]) -> Iterator[Part]:

@@ -13,9 +13,10 @@ import sentencepiece
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
-from heedful.files import write_bytes
+from heedful.files import remove, write_bytes
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+JOINT, SIDES = "vocabulary.model", {"source": "vocabulary.source.model", "target": "vocabulary.target.model"}  # files
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,17 @@ class Vocabulary:
         """Return the vocabulary's files by name: one if joint, else one for each side."""
         source, target = self._models
         if target is None:
-            return {"vocabulary.model": source}
-        return {"vocabulary.source.model": source, "vocabulary.target.model": target}
+            return {JOINT: source}
+        return {SIDES["source"]: source, SIDES["target"]: target}
 
     def save(self, folder: Path) -> None:
-        """Write the vocabulary's files into `folder`."""
-        for name, content in self.files().items():
-            write_bytes(folder / name, content)
+        """Write the vocabulary's files into `folder`, in place of those of an earlier one."""
+        own = self.files()
+        for name in (JOINT, *SIDES.values()):
+            if name in own:
+                write_bytes(folder / name, own[name])
+            else:
+                remove(folder / name)
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
@@ -115,12 +120,10 @@ class Vocabulary:
         Raises:
             HeedfulError: the files are missing or are not sentencepiece models.
         """
-        joint = folder / "vocabulary.model"
         try:
-            if joint.exists():
-                return cls(joint.read_bytes())
-            sides = [(folder / f"vocabulary.{side}.model").read_bytes() for side in ("source", "target")]
-            return cls(*sides)
+            if (folder / JOINT).exists():
+                return cls((folder / JOINT).read_bytes())
+            return cls(*((folder / name).read_bytes() for name in SIDES.values()))
         except (OSError, RuntimeError) as error:
             raise HeedfulError(f"{folder}: no usable vocabulary in it ({error}); copy the whole model folder") from None
 

@@ -21,10 +21,11 @@ from heedful.training.average import average_files, update_exponential
 from heedful.training.loss import Loss, consistent_cross_entropy, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
 from heedful.training.precision import Mixed, Precision, dtype_of
-from heedful.training.processes import rank, world
+from heedful.training.processes import agreed, rank, world
 from heedful.training.schedule import Schedule, learning_rate
 from heedful.training.state import (
     Progress,
+    arithmetic,
     load_state,
     newest_state,
     random_state,
@@ -158,6 +159,7 @@ def train(
         progress, random, average = load_state(place, model, optimizer)
         stream.restore(progress.data)
         restore_random_state(random[rank() % len(random)], device)
+        yield from _other_arithmetic(progress, arithmetic(device))
     batches = iter(stream)
     mixed = Mixed(model, config.precision)
     started = time.monotonic() - progress.seconds
@@ -289,7 +291,8 @@ def _evaluate(
     trained = {name: tensor.clone() for name, tensor in weights.items()} if average else {}
     _assign(weights, average)
     scores, warnings = evaluate(model.eval())
-    score = -scores["loss"] if config.metric == "loss" else scores.get(config.metric, -scores["loss"])
+    # the first process's score on all: where they differed in a last digit, one might end by patience, and others wait
+    score = agreed(-scores["loss"] if config.metric == "loss" else scores.get(config.metric, -scores["loss"]))
     better = progress.best is None or score > progress.best
     if better:
         progress.best, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
@@ -339,7 +342,7 @@ def _save(
     average: dict[str, Tensor],
     device: torch.device,
 ) -> Saved:
-    random = random_state(device)
+    progress.arithmetic, random = arithmetic(device), random_state(device)
     gathered = [torch.empty_like(random) for _ in range(world())]
     if world() > 1:
         distributed.all_gather_object(gathered, random)
@@ -367,6 +370,14 @@ def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
     device_sums = sums.to(flat.device)
     distributed.all_reduce(device_sums)
     sums.copy_(device_sums)
+
+
+def _other_arithmetic(progress: Progress, now: str) -> Iterator[Record]:
+    if progress.arithmetic not in ("", now):
+        yield Notice(
+            f"this training was saved with {progress.arithmetic}, and goes on with {now}: as good, but not the same to "
+            f"the last bit as if it had never been stopped"
+        )
 
 
 def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds: float) -> Iterator[Record]:

@@ -16,7 +16,7 @@ def processes() -> tuple[int, int]:
     """Return (rank, number of processes), joining the others first if torchrun started us."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(local_rank())
         # the others wait while the first one learns the vocabulary and encodes: longer than the usual ten minutes
         backend, patience = "nccl" if torch.cuda.is_available() else "gloo", timedelta(hours=3)
         distributed.init_process_group(backend, timeout=patience)
@@ -32,6 +32,11 @@ def rank() -> int:
 def world() -> int:
     """Return how many processes have been joined."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of its machine, as torchrun counts them; the first is 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def wait_for_all() -> None:

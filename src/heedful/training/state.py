@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from heedful import files
 from heedful.bundle import put_weights, read_weights, take_weights, write_weights
 from heedful.errors import HeedfulError
+from heedful.native import library
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Progress:
     best: float | None = None
     best_step: int = 0
     evaluations_without_gain: int = 0
+    arithmetic: str = ""  # of what the last bits of a sum depend on: see `arithmetic`
     data: dict[str, int | str] = field(default_factory=dict)
 
 
@@ -81,6 +83,14 @@ def load_state(
     device = next(model.parameters()).device
     average = {name: tensor.to(device) for name, tensor in read_weights(place / "average.safetensors").items()}
     return progress, random, average
+
+
+def arithmetic(device: torch.device) -> str:
+    """Return what the last bits of the weights depend on beside the settings: threads, and who computes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    kernels = "compiled" if library("training") else "without a compiler"
+    return f"{torch.get_num_threads()} threads, {kernels}"
 
 
 def random_state(device: torch.device) -> Tensor:
