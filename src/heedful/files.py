@@ -40,10 +40,15 @@ def mark_used(*paths: Path) -> None:
             os.utime(path)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote left aside in `folder`; nobody may be writing there."""
-    for aside in folder.glob(ASIDE.format(name="*", process="*")):
-        remove(aside)
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove what a process that was killed while it wrote files of these names (or patterns) left aside in `folder`.
+
+    Nobody may be writing such files there.
+    """
+    for name in names:
+        for aside in folder.glob(ASIDE.format(name=name, process="*")):
+            if aside.name.split(".")[-2].isdigit():
+                remove(aside)
 
 
 @contextmanager

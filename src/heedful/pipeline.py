@@ -139,7 +139,6 @@ class Run:
         self.recipe, self.folder, self.started = recipe, folder, started
         self.words = Vocabulary.load(folder)
         self.report = examined.report
-        self.dev, self.too_long = self._development(examined)
         self.store = self._encode(examined)
         self.device = _device()
         torch.manual_seed(recipe.training.seed)
@@ -148,6 +147,7 @@ class Run:
         if recipe.start_from and not newest_state(folder / "state"):
             weights = recipe.start_from / bundle.WEIGHTS
             bundle.put_weights(self.model, bundle.read_weights(weights), weights)
+        self.dev, self.too_long = self._development(examined)
 
     def logged_events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield the events of the run; the first process also writes them to log.jsonl."""
@@ -220,9 +220,11 @@ class Run:
         longest = self.recipe.model.longest
         if longest is None or not pairs:
             return pairs, 0
-        sources, targets = zip(*pairs, strict=True)
-        encoded = zip(self.words.encode_source(sources), self.words.encode_target(targets), strict=True)
-        kept = [pair for pair, both in zip(pairs, encoded, strict=True) if max(map(len, both)) <= longest]
+        reader = Translator(self.model, self.words, capitals=self.recipe.data.capitals)
+        sources, targets, _ = reader.encode_pairs(*zip(*pairs, strict=True))
+        lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+        kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= longest]
+        self.report.development -= len(pairs) - len(kept)
         return kept, len(pairs) - len(kept)
 
     def _find_aligner(self) -> None:
@@ -255,15 +257,15 @@ class Run:
         }
         path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), self.words)}.arrow"
         notes = path.with_suffix(".json")
+        if processes()[0] == 0:
+            files.mark_used(path, notes)
+            files.remove_unused(path.parent, DAYS_KEPT)
         for here in (processes()[0] == 0, local_rank() == 0):  # and then where another machine has its own cache
             if here and not (path.is_file() and notes.is_file()):
                 pairs = _training_pairs(self.recipe, examined)
                 encoded = encode_corpus(pairs, self.words, path, data.max_length, data.max_ratio)
                 files.write_text(notes, json.dumps(encoded._asdict()))
             wait_for_all()
-        if processes()[0] == 0:
-            files.mark_used(path, notes)
-            files.remove_unused(path.parent, DAYS_KEPT)
         counts = json.loads(notes.read_text(encoding="utf-8"))
         self.report.added = counts["kept"] + counts["too_long"] + counts["ratio"] - self.report.kept
         self.report.drop("too long", counts["too_long"])
@@ -383,7 +385,7 @@ def _claimed(folder: Path) -> AbstractContextManager[None]:
 
 def _remove_leftovers(folder: Path) -> None:
     for place in (folder, folder / "state", folder / "state" / "checkpoints"):
-        files.remove_leftovers(place)
+        files.remove_leftovers(place, *WRITTEN, "model.toml", "vocabulary*.model", "*.safetensors", "step-*")
 
 
 def _check_free(folder: Path) -> None:

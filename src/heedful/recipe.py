@@ -11,7 +11,7 @@ from heedful.data.batches import BatchConfig
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
-from heedful.text.corpus import DataConfig
+from heedful.text.corpus import DataConfig, check_languages
 from heedful.text.vocabulary import VocabularyConfig
 from heedful.training.loop import TrainingConfig
 
@@ -104,7 +104,10 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     begun = _begun(bundle.locate(table["start_from"]), table, where) if table.get("start_from") else {}
     recipe = from_table(Recipe, merge(PRESETS[preset], begun, table, {"preset": preset}), where)
     recipe.search.check()
-    _check_sharing(recipe, where)
+    if recipe.data.languages:
+        check_languages(recipe.data.languages)
+    if recipe.start_from is None:  # else as it was trained
+        _check_sharing(recipe, where)
     _check_positions(recipe, where)
     return recipe
 

@@ -185,12 +185,15 @@ def test_a_finished_model_is_told_its_languages_and_how_to_search(trained, tmp_p
 def test_a_program_may_wait_for_each_answer(trained):
     command = [sys.executable, "-m", "heedful", "translate", str(trained / "model"), "--window", "1"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        too_late = threading.Timer(100, program.kill)
+        too_late.start()
         for line in ("a b c", "b c"):
             program.stdin.write(line + "\n")
             program.stdin.flush()
             assert program.stdout.readline().endswith("\n")
         program.stdin.close()
         assert program.wait(60) == 0
+        too_late.cancel()
 
 
 @pytest.mark.parametrize(
@@ -206,6 +209,7 @@ def test_a_program_may_wait_for_each_answer(trained):
         (["model", "--source", "pairs.source", "--save", "model"], "a folder"),
         (["model", "--source", "short"], "short has 1 lines and pairs.target"),
         (["--outputs", "pairs.target", "--symbols"], "--symbols needs --source"),
+        (["--outputs", "pairs.target", "--beam", "2"], "translated already"),
         (["--outputs", "short"], "short has 1 lines and pairs.target"),
     ],
 )
@@ -395,7 +399,9 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
         (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),
-        (["translate", "en-de", "--window", "-1"], "--window. Must be >= 0"),
+        (["configure", "en-de", "--beam", "5"], "a model in the box stays as it is; copy"),
+        (["train", "--source", "a", "--target", "b", "--data.languages", "English"], "1 languages"),
+        (["translate", "en-de", "--window", "0"], "--window. Must be >= 1"),
         (["translate", "en-de", "--max-extra", "100000000"], "max_extra 100000000 must be between"),
         (["translate", "en-de", "--beam", "100000"], "beam 100000 must be between 1 and 10000"),
         (["evaluate", "en-de", "--reference", "x", "--beam", "0"], "search: beam 0 must be between 1 and"),
@@ -536,9 +542,12 @@ def test_a_reader_that_leaves_ends_the_program_quietly(trained, tmp_path):
     assert ran.stderr == ""
 
 
-def test_too_little_memory_ends_in_a_line(trained, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_too_little_memory_ends_in_a_line(trained, monkeypatch, error):
     def fail(*_arguments, **_more):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr("heedful.translator.Translator.translate", fail)
     ran = heedful("translate", trained / "model", text="a\n")

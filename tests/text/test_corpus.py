@@ -290,7 +290,6 @@ def test_weights_that_do_not_fit_the_corpora_are_refused(tmp_path, weights):
     [
         ({"tags": ("<a>", "<b>")}, "2 tags for 1 corpora; give one for each"),
         ({"altered": 1.5}, "a share of the pairs, from 0 to 1"),
-        ({"languages": ("en",)}, "1 languages; give the source's and the target's"),
     ],
 )
 def test_settings_that_do_not_fit_the_corpora_are_refused(tmp_path, fields, remedy):

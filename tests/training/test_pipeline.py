@@ -230,11 +230,15 @@ def test_what_a_killed_process_left_aside_is_removed_on_resuming(tmp_path):
     for file in left:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"x")
+    others = tmp_path / "model" / ".config.json.tmp", tmp_path / "model" / ".out.de.1.tmp"
+    for file in others:
+        file.write_bytes(b"x")
     folder = tmp_path / "model" / "state" / ".step-00000001.1.tmp"
     folder.mkdir()
     (folder / "weights.safetensors").write_bytes(b"x")
     list(resume(tmp_path / "model"))
     assert not any(path.exists() for path in (*left, folder))
+    assert all(path.exists() for path in others), "of somebody else"
 
 
 def test_a_record_cut_off_in_the_log_is_dropped_on_resuming(tmp_path):

@@ -1,6 +1,7 @@
 """The program `heedful`: its commands, and how it ends when something goes wrong."""
 
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -76,7 +77,9 @@ def main() -> NoReturn:
         status = _silence()
     except KeyboardInterrupt:
         status = _say("interrupted", 130)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
         status = _say("not enough memory; try a smaller --batch, --beam or batches.tokens", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -51,7 +51,9 @@ def evaluate(
     With --symbols, equal lines of the source are one input, and each of their references counts as right.
     """
     config = from_table(ScoreConfig, given(scoring), "evaluate")
-    from_table(SearchConfig, given(search), "search").check()
+    from_table(SearchConfig, given(search), "search")
+    if given(search) and outputs and not against:
+        raise HeedfulError(f"{outputs} are translated already: leave --beam and other settings of search out")
     if symbols and (against or given(scoring)):
         raise HeedfulError(
             "--symbols gives word and symbol error rates alone: leave --against, --lowercase and such out"
@@ -154,7 +156,7 @@ def _translate(
 
     assert bundle is not None  # `_check` has seen to it
     translator = load(bundle, device, threads, weights)
-    config = from_table(SearchConfig, merge(to_table(translator.search), search), "search")
+    config = from_table(SearchConfig, merge(to_table(translator.search), search, {"n_best": 1}), "search")
     return [found[0].text for found in translator.translate(_counted(lines), config)]
 
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
+from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, flags, given
 from heedful.config import from_table, merge, to_table
 from heedful.decoding.search import SearchConfig
 from heedful.errors import HeedfulError
@@ -41,12 +41,12 @@ def translate(
     markup: Annotated[bool, Parameter(help="With --document: the text is HTML; tags are kept", negative=())] = False,
     batch: Annotated[int, Parameter(help="Lines translated together; does not change the result")] = 64,
     window: Annotated[
-        int,
+        int | None,
         Parameter(
-            help="Lines read before any is answered; 1 for a program that waits for each (default: 4096)",
-            validator=validators.Number(gte=0),
+            help="Lines read before any is answered (default: 4096, typed 1); 1 for a program that waits for each",
+            validator=POSITIVE,
         ),
-    ] = 0,
+    ] = None,
     device: Device = "cpu",
     threads: Threads = 0,
     weights: Weights = "float32",

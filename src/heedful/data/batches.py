@@ -176,7 +176,7 @@ class BatchStream:
             for side, (flat, lengths) in (("source", source), ("target", target)):
                 lines = np.split(flat, np.cumsum(lengths)[:-1])
                 resampled = self._vocabulary.resample(lines, side, self._subword_dropout, seed)  # type: ignore[arg-type]
-                longest = self._longest or max(map(len, resampled))
+                longest = max(map(len, resampled)) if self._longest is None else self._longest
                 both = zip(lines, resampled, strict=True)
                 sides.append(flatten([new if len(new) <= longest else old.tolist() for old, new in both]))
             source, target = sides

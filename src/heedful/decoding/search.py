@@ -36,7 +36,7 @@ class SearchConfig:
         least=0,
     )
     max_extra: int = setting(
-        50, "Longest output: the source's length plus this, in subwords", least=-10_000, most=10_000
+        50, "Longest output: the source's length plus this, in subwords", least=-1_000_000, most=1_000_000
     )
     min_length: int = setting(0, "Shortest output, in subwords", least=0)
     no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow", least=0)
@@ -162,7 +162,8 @@ def search(
     limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
     if longest is not None and max(extra, default=0) >= longest:
         raise HeedfulError(f"a prefix of {max(extra)} symbols, but the model has {longest} positions; shorten it")
-    limits = [min(limit, longest or limit) for limit in limits]
+    if longest is not None:
+        limits = [min(limit, longest) for limit in limits]
     if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
         names = ("beam", "n_best", "min_length", "length_penalty", "patience")
         asked = {name: getattr(config, name) for name in names}

@@ -84,7 +84,8 @@ class MultiHeadAttention(nn.Module):
         """Attend from each position of `x_BLD` to `attended`."""
         query_BHLK = self._split(self.query(x_BLD))
         if self._short(query_BHLK, attended) and not self._needs_weights() and can_fuse(query_BHLK):
-            turns_L2K = None if self.rotation is None else self.rotation.turns(query_BHLK.size(2))
+            length = max(query_BHLK.size(2), attended.key_BHMK.size(2))
+            turns_L2K = None if self.rotation is None else self.rotation.turns(length)
             heads_BHLK = fused_attention(query_BHLK, *attended, allowed_B1LM, turns_L2K)
         else:
             heads_BHLK = self._attend(query_BHLK, attended, allowed_B1LM)

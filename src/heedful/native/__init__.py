@@ -71,9 +71,10 @@ def library(name: Name) -> ctypes.CDLL | None:
 def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(path))
-    except OSError:
-        with suppress(OSError):
-            path.unlink()  # damaged, by a full disk or a power cut: the next start makes it again
+    except OSError as error:
+        if "too short" in str(error) or "ELF header" in str(error):  # damaged: the next start makes it again
+            with suppress(OSError):
+                path.unlink()
         return None
     for function_name, arguments in SIGNATURES[name].items():
         function = getattr(loaded, function_name)

@@ -147,8 +147,6 @@ def corpora(config: DataConfig) -> list[Corpus]:
         raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
     if config.tags and len(config.tags) != len(files):
         raise HeedfulError(f'{len(config.tags)} tags for {len(files)} corpora; give one for each, "" for none')
-    if config.languages:
-        check_languages(config.languages)
     if not 0 <= config.altered <= 1:
         raise HeedfulError(f"data.altered {config.altered}: it is a share of the pairs, from 0 to 1")
     _refuse_repeats([path for entry in files for path in entry if path])

@@ -382,7 +382,8 @@ def _other_arithmetic(progress: Progress, now: str) -> Iterator[Record]:
 
 def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds: float) -> Iterator[Record]:
     """Tell why it ends, and first of a best step that the final weights have nothing of."""
-    if progress.best is not None and progress.best_step <= progress.step - config.checkpoint_every * _averaged(config):
+    kept = last_checkpoints(state_folder / "checkpoints", _averaged(config))
+    if progress.best is not None and kept and progress.best_step < int(kept[0].stem.removeprefix("step-")):
         best = state_folder / "checkpoints" / "best.safetensors"
         yield Notice(
             f"the development {config.metric} was best at step {progress.best_step:,}, before the checkpoints that the "
