@@ -7,11 +7,11 @@ from toy_task import settings, write_pairs
 
 from heedful import Translator, build, resume, run
 from heedful.bundle import read_weights
-from heedful.config import merge, read_toml
+from heedful.config import from_table, merge, read_toml
 from heedful.errors import HeedfulError
 from heedful.heap import keep_products
 from heedful.pipeline import Finished, Prepared, _collapse, begin
-from heedful.recipe import PRESETS
+from heedful.recipe import PRESETS, Recipe
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
 
@@ -317,6 +317,15 @@ def test_what_is_said_of_the_model_to_start_from_is_true_of_the_new_one(tmp_path
     list(run(build(more), tmp_path / "new"))
     provenance = read_toml(tmp_path / "new" / "model.toml")["provenance"]
     assert (provenance["data"], provenance["start_from"]) == ("ours theirs", "old")
+
+
+def test_a_model_that_shares_an_embedding_between_two_vocabularies_can_still_be_started_from(tmp_path):
+    table = merge(toy(tmp_path, steps=1), {"vocabulary": {"joint": False}})
+    with pytest.raises(HeedfulError, match=r"vocabulary\.joint is false"):
+        build(table)
+    as_before = from_table(Recipe, merge(PRESETS["tiny"], table), "before that was refused")
+    list(run(as_before, tmp_path / "old"))
+    assert build({"start_from": str(tmp_path / "old")}).model.share == "all"
 
 
 def test_sizes_come_from_the_model_to_start_from_and_may_not_contradict_it(tmp_path):
