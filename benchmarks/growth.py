@@ -29,7 +29,8 @@ import torch
 from heedful.config import from_table
 from heedful.data.batches import batch_of
 from heedful.data.tokens import encode_corpus
-from heedful.decoding.search import SearchConfig, search
+from heedful.decoding.search import search
+from heedful.decoding.settings import SearchConfig
 from heedful.heap import keep_heap
 from heedful.inspection.cost import search_flops
 from heedful.inspection.timing import peak_memory, time_training
@@ -39,7 +40,8 @@ from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.corpus import Corpus, read_pairs
 from heedful.text.vocabulary import BEGIN, END, VocabularyConfig, learn
-from heedful.training.loop import TrainingConfig, make_optimizer
+from heedful.training.loop import make_optimizer
+from heedful.training.settings import TrainingConfig
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tatoeba-en-de"
 

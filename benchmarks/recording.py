@@ -20,7 +20,8 @@ from torch import Tensor
 
 from heedful import bundle
 from heedful.data.batches import batch_of
-from heedful.model.fused_attention import can_fuse, fused_attention
+from heedful.model.fused_attention import fused_attention
+from heedful.model.kernels import can_compute
 from heedful.model.recorder import recording
 from heedful.model.transformer import KeysValues, MultiHeadAttention
 
@@ -31,7 +32,7 @@ def without_observer(self: MultiHeadAttention, x: Tensor, attended: KeysValues, 
     """Do what `MultiHeadAttention.forward` does for a short text out of training, and ask for no observer."""
     query = self._split(self.query(x))
     assert self._short(query, attended)
-    assert can_fuse(query)
+    assert can_compute(query)
     assert self.rotation is None
     heads = fused_attention(query, *attended, allowed)
     return self.output(heads.transpose(1, 2).flatten(2))

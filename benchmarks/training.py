@@ -39,8 +39,9 @@ from heedful.model.transformer import Transformer
 from heedful.recipe import PRESETS
 from heedful.text.corpus import Corpus, read_pairs
 from heedful.text.vocabulary import PAD, Vocabulary, VocabularyConfig, learn
-from heedful.training.loop import TrainingConfig, make_optimizer
+from heedful.training.loop import make_optimizer
 from heedful.training.precision import settled
+from heedful.training.settings import TrainingConfig
 
 
 class Size(NamedTuple):

@@ -29,7 +29,7 @@ import torch
 
 from heedful import bundle
 from heedful.config import from_table
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.model.inference import Weights, has_native_bfloat16
 from heedful.model.settings import ModelConfig

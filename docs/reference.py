@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from heedful.cli.app import COMMANDS
 from heedful.cli.settings import describe
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import ScoreConfig
 from heedful.recipe import PRESETS, Recipe
 from heedful.serve.limits import ServeConfig

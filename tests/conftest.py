@@ -49,9 +49,9 @@ def _own_cache(tmp_path_factory):
 def without_compiler(monkeypatch):
     """Have torch's operations do everything."""
     monkeypatch.setenv("HEEDFUL_COMPILE", "0")
-    native._make.cache_clear()
+    native._compiled.cache_clear()
     yield
-    native._make.cache_clear()
+    native._compiled.cache_clear()
 
 
 @pytest.fixture(params=["compiled", "torch"])

@@ -10,7 +10,7 @@ import torch
 
 from heedful import bundle
 from heedful.config import to_table
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.ensemble import Ensemble
 from heedful.text.vocabulary import VocabularyConfig, learn

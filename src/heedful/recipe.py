@@ -8,12 +8,12 @@ from typing import Any
 from heedful import bundle
 from heedful.config import Table, from_table, merge, read_toml, setting
 from heedful.data.batches import BatchConfig
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
 from heedful.text.corpus import DataConfig, check_languages
 from heedful.text.vocabulary import VocabularyConfig
-from heedful.training.loop import TrainingConfig
+from heedful.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from heedful.data.tokens import flatten, pad
 from heedful.decoding.alignment import align_words, alignment_layer, words_of_pieces
 from heedful.decoding.explanation import Explanation, Tree
 from heedful.decoding.lexicon import Lexicon
-from heedful.decoding.search import Beams, Hypothesis, SearchConfig, length_penalty, search
+from heedful.decoding.search import Beams, Hypothesis, length_penalty, search
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
 from heedful.model.ablation import without
@@ -41,7 +42,10 @@ WINDOW = 4096  # lines sorted by length together, so that a stream needs bounded
 
 @dataclass(frozen=True)
 class Output:
-    """One translation of a line. `score` is its length-normalised log-probability, `log_probability` the plain sum."""
+    """One translation of a line. `score` is its length-normalised log-probability, `log_probability` the sum, in nats.
+
+    `ids` are its target symbols, END last; `alignment` has (source word, target word), counted from 0, if asked for.
+    """
 
     text: str
     score: float
@@ -88,8 +92,7 @@ class Translator:
     @property
     def longest(self) -> int | None:
         """The symbols of the longest text that the model can read or write, END among them; None: any."""
-        models = members_of(self.model) if isinstance(self.model, Ensemble) else [self.model]
-        return min((own for model in models if (own := model.config.longest) is not None), default=None)
+        return min((own for model in members_of(self.model) if (own := model.config.longest) is not None), default=None)
 
     @cached_property
     def inference(self) -> Inference:
@@ -226,18 +229,19 @@ class Translator:
             memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
             hidden_BTD = self.model.decode(batch.target_in_BT, memory)
         log_TV = self.model.logits(hidden_BTD)[0].float().log_softmax(-1)
-        pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(chosen.ids, "target")
+        source_pieces = self.vocabulary.pieces(source, "source")
+        target_pieces = self.vocabulary.pieces(chosen.ids, "target")
         weights_TS = alignment_weights(maps, 0, self.aligner)
         return Explanation(
             source=clean(text),
             text=chosen.text,
             score=chosen.score,
-            source_pieces=pieces[0],
-            target_pieces=pieces[1],
-            source_words=words_of_pieces(pieces[0]),
-            target_words=words_of_pieces(pieces[1]),
+            source_pieces=source_pieces,
+            target_pieces=target_pieces,
+            source_words=words_of_pieces(source_pieces),
+            target_words=words_of_pieces(target_pieces),
             log_probabilities=log_TV.gather(1, batch.target_out_BT[0][:, None])[:, 0].tolist(),
-            alignment=[] if weights_TS is None else align_words(weights_TS, *pieces),
+            alignment=[] if weights_TS is None else align_words(weights_TS, source_pieces, target_pieces),
             alternatives=[(output.text, output.score) for output in outputs],
             rank=rank,
             tree=tree.finish(chosen.ids, lambda ids: self.vocabulary.pieces(ids, "target")),
@@ -270,7 +274,8 @@ class Translator:
                 heads_BHTS = torch.cat([uses[0].mean(1, keepdim=True), uses[0]], dim=1)
                 looks_LH = heads_BHTS.masked_fill(~words_BS[:, None, None], -1).argmax(-1)[row_L, :, t_L]
                 right_H = (looks_LH == s_L[:, None]).sum(0).tolist()
-                found.update(dict(zip([name, *(f"{name}.{h}" for h in range(len(right_H)))], right_H, strict=False)))
+                names = [name, *(f"{name}.{head}" for head in range(uses[0].size(1)))]
+                found.update(dict(zip(names, right_H, strict=True)))
         return [(name, count / links) for name, count in found.most_common()]
 
     def without(self, *heads: str) -> "Translator":
@@ -361,13 +366,12 @@ class Translator:
         return Output(text.upper() if shouted else text, hypothesis.score, hypothesis.log_probability, hypothesis.ids)
 
     def _aligned(self, sources: list[list[int]], outputs: list[list[Output]], batch: int) -> list[list[Output]]:
-        flat = [(source, output) for source, found in zip(sources, outputs, strict=True) for output in found]
-        known = [i for i, (_, output) in enumerate(flat) if output.ids]
-        scored = self.score_ids([flat[i][0] for i in known], [flat[i][1].ids for i in known], batch=batch, align=True)
-        links = {i: output.alignment for i, output in zip(known, scored, strict=True)}
-        numbered = iter(range(len(flat)))
+        known = [
+            (ids, output.ids) for ids, found in zip(sources, outputs, strict=True) for output in found if output.ids
+        ]
+        scored = iter(self.score_ids(*map(list, zip(*known, strict=True)), batch=batch, align=True) if known else ())
         return [
-            [Output(o.text, o.score, o.log_probability, o.ids, links.get(next(numbered), [])) for o in found]
+            [replace(output, alignment=next(scored).alignment) if output.ids else output for output in found]
             for found in outputs
         ]
 

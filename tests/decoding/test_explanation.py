@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from heedful.data.batches import batch_of
-from heedful.decoding.search import SearchConfig, length_penalty
+from heedful.decoding.search import length_penalty
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.inspection.attention_page import attention_page
 from heedful.inspection.attention_plot import plot_attention

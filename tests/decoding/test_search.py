@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from heedful.decoding.search import SearchConfig, _largest, length_penalty, search
+from heedful.decoding.search import _largest, length_penalty, search
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 
 BEGIN, END, LETTERS = 0, 1, (2, 3, 4)

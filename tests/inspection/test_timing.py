@@ -6,11 +6,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from heedful.data.batches import batch_of
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.inspection.cost import forward_flops, search_flops
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
 from heedful.model.inference import Inference
-from heedful.training.loop import TrainingConfig, make_optimizer
+from heedful.training.loop import make_optimizer
+from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.model.ensemble import Ensemble, members_of
 from heedful.model.family import build_model
 from heedful.model.recorder import recording

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from heedful.data.batches import batch_of
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.inspection.cost import forward_flops, parameters, search_flops
 from heedful.model.family import build_model
@@ -245,7 +245,7 @@ def test_each_family_learns_and_narrow_copies_compute_nearly_the_same(settings):
         ({"family": "lstm", "encoder_layers": 0}, "at least 1"),
         ({"family": "lstm-attention", "d_model": 13}, "even"),
         ({"family": "convolution", "kernel": 1}, "at least 2"),
-        ({"family": "convolution", "dropout": 1.0}, "below 1"),
+        ({"family": "convolution", "dropout": 1.0}, "between 0 and 0.99"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(settings, words):

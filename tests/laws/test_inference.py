@@ -29,6 +29,8 @@ def engine(request, tiny_model):
         model = tiny_model(**settings, dtype=torch.float32 if compiled else torch.float64)
         if compiled and not can_compile(model, weights):
             pytest.skip(f"no C++ compiler here, or no {weights}")
+        if weights == "int8" and not compiled:
+            pytest.skip("compiled only")
         return model, request.param(model, weights)
 
     return make
@@ -135,6 +137,20 @@ def test_narrow_weights_are_nearly_as_good(engine, weights, least):
         hidden, state = inference.step(target[:, t].contiguous(), state)
     error = inference.logits(hidden) - model.logits(model.decode(target, memory)[:, -1])
     assert 0 < error.std() < least * model.logits(model.decode(target, memory)).std()
+
+
+@torch.no_grad()
+def test_rotary_steps_go_on_beyond_the_first_table_of_angles(engine):
+    model, inference = engine(normalization="pre", rotary=True, d_k=6, encoder_layers=1, decoder_layers=1)
+    torch.manual_seed(5)
+    text, target = (torch.randint(4, 29, (1, 300)), torch.tensor([300])), torch.randint(4, 29, (1, 270))
+    state, found = inference.start(inference.encode(*text)), []
+    for t in range(270):
+        hidden, state = inference.step(target[:, t].contiguous(), state)
+        found.append(hidden)
+    expected = model.decode(target, model.encode(*text))
+    for t in (0, 255, 256, 269):
+        close(inference, found[t], expected[:, t])
 
 
 def test_a_mask_is_true_exactly_where_tokens_are():

@@ -31,7 +31,7 @@ def test_the_loss_and_both_gradients_are_torchs_across_chunk_borders(monkeypatch
     ours = smoothed_cross_entropy(hidden, weight, target, smoothing)
     theirs = reference(hidden, weight, target, smoothing)
     assert ours.smoothed.item() == pytest.approx(theirs.item(), rel=1e-6)
-    assert ours.likelihood.item() == pytest.approx(reference(hidden, weight, target, 0.0).item(), rel=1e-6)
+    assert ours.nll.item() == pytest.approx(reference(hidden, weight, target, 0.0).item(), rel=1e-6)
     gradients = [torch.autograd.grad(value, (hidden, weight)) for value in (ours.smoothed, theirs)]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -48,10 +48,10 @@ def test_gradients_are_scaled_by_what_flows_back(smoothing):
         torch.testing.assert_close(-3.5 * one, other)
 
 
-def test_no_gradient_flows_from_the_likelihood():
+def test_no_gradient_flows_from_the_log_likelihood():
     hidden, weight, target = example()
     result = smoothed_cross_entropy(hidden, weight, target, 0.1)
-    for gradient in torch.autograd.grad(result.likelihood, (hidden, weight)):
+    for gradient in torch.autograd.grad(result.nll, (hidden, weight)):
         assert (gradient == 0).all()
 
 
@@ -61,7 +61,7 @@ def test_without_gradients_the_values_are_the_same(smoothing):
     with torch.no_grad():
         without = smoothed_cross_entropy(*example(), smoothing)
     assert without.smoothed.item() == with_gradients.smoothed.item()
-    assert without.likelihood.item() == with_gradients.likelihood.item()
+    assert without.nll.item() == with_gradients.nll.item()
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
@@ -98,7 +98,7 @@ def test_the_loss_of_equal_logits_is_the_logarithm_of_the_vocabulary():
     result = smoothed_cross_entropy(torch.zeros(N, D), torch.randn(V, D), torch.randint(V, (N,)), 0.1)
     expected = N * torch.tensor(float(V)).log().item()
     assert result.smoothed.item() == pytest.approx(expected, rel=1e-6)
-    assert result.likelihood.item() == pytest.approx(expected, rel=1e-6)
+    assert result.nll.item() == pytest.approx(expected, rel=1e-6)
 
 
 @SMOOTHING
@@ -109,7 +109,7 @@ def test_bfloat16_stays_close_to_float32(smoothing):
     rough, exact = (smoothed_cross_entropy(*pair, target, smoothing) for pair in (narrow, wide))
     assert rough.smoothed.dtype == torch.float32
     assert rough.smoothed.item() == pytest.approx(exact.smoothed.item(), rel=0.01)
-    assert rough.likelihood.item() == pytest.approx(exact.likelihood.item(), rel=0.01)
+    assert rough.nll.item() == pytest.approx(exact.nll.item(), rel=0.01)
     for one, other in zip(
         torch.autograd.grad(rough.smoothed, narrow), torch.autograd.grad(exact.smoothed, wide), strict=True
     ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.translator import Translator
 
 LENGTHS = [(7, 5), (2, 11), (13, 1), (1, 3)]  # (source, target)

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from heedful.decoding.search import SearchConfig, search
+from heedful.decoding.search import search
+from heedful.decoding.settings import SearchConfig
 from heedful.model.compiled import CompiledInference, can_compile
 
 BEGIN, END, SYMBOLS = 2, 3, 29

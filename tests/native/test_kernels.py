@@ -19,9 +19,9 @@ def kernels():
 def fresh(monkeypatch, tmp_path):
     """Look for a compiler anew, in an empty cache."""
     monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path))
-    native._make.cache_clear()
+    native._compiled.cache_clear()
     yield monkeypatch
-    native._make.cache_clear()
+    native._compiled.cache_clear()
 
 
 def check_products_of_8_bits(model, rows):
@@ -126,7 +126,7 @@ def test_the_library_is_made_once(kernels, fresh, tmp_path):
     assert native.library("search") is not None
     [made] = tmp_path.iterdir()
     before = made.stat()
-    native._make.cache_clear()
+    native._compiled.cache_clear()
     assert native.library("search") is not None
     assert made.stat().st_mtime_ns == before.st_mtime_ns
 

@@ -12,7 +12,7 @@ import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.serve.app import make_app
 from heedful.text.document import LINE_ENDS, PLACEHOLDER, clean, split
 from heedful.translator import Translator

@@ -17,11 +17,14 @@ from unittest import mock
 import numpy as np
 import pytest
 import tomli_w
+import torch
 
-from heedful import run
+from heedful import bundle, run
+from heedful.bundle import read_weights
 from heedful.cli.app import main
 from heedful.decoding.alignment import SPACE
 from heedful.files import claimed
+from heedful.training.average import average_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
@@ -73,7 +76,7 @@ def test_training_reports_the_data_then_steps_scores_and_the_folder(trained):
 
 
 def test_of_several_processes_the_first_one_speaks(trained):
-    with mock.patch("heedful.cli.train.processes", return_value=(1, 2)):
+    with mock.patch("heedful.cli.train.rank", return_value=1):
         ran = heedful("train", trained / "toy.toml", "--out", trained / "model3", "--training.steps", "2")
     assert (ran.returncode, ran.stderr) == (0, "")
 
@@ -229,6 +232,9 @@ def test_what_error_rates_saved_they_score_again(trained, tmp_path):
     first = heedful("evaluate", trained / "model", *arguments, "--save", saved)
     assert len(saved.read_text().splitlines()) == 3
     assert heedful("evaluate", "--outputs", saved, *arguments).stdout == first.stdout
+    saved.write_text("x\nq\nx\n")
+    rows = json.loads(heedful("evaluate", "--outputs", saved, *arguments).stdout)
+    assert [row["score"] for row in rows] == [50.0, 66.667]  # x is one of two ways; q is not "y z"
     saved.write_text("x\ny z\nnot x\n")
     assert "more than once" in heedful("evaluate", "--outputs", saved, *arguments).stderr
 
@@ -258,6 +264,9 @@ def test_average_makes_a_model_that_translates_and_info_describes_it(trained, tm
     ran = heedful("average", trained / "model", "--last", "2", "--out", tmp_path / "mean")
     assert ran.returncode == 0, ran.stderr
     assert heedful("translate", tmp_path / "mean", text="a b\n").returncode == 0
+    files = sorted((trained / "model" / "state" / "checkpoints").glob("step-*"))[-2:]
+    expected, found = average_files(files), read_weights(tmp_path / "mean" / "weights.safetensors")
+    assert all(torch.equal(found[name], weights) for name, weights in expected.items())
     described = json.loads(heedful("info", tmp_path / "mean", "--json").stdout)
     assert described["parameters"]["decoder"] > 0
     assert "parameters" in heedful("info", tmp_path / "mean").stdout
@@ -393,7 +402,7 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["translate", "nowhere"], "not a model folder"),
         (["train", "--resume", "nowhere"], "no training to resume"),
         (["train", "--training.checkpoint-every", "0"], "training: checkpoint_every 0 must be at least 1"),
-        (["train", "--model.dropout", "1.5"], "model: dropout 1.5 must be between 0 and 1"),
+        (["train", "--model.dropout", "1.5"], "model: dropout 1.5 must be between 0 and 0.99"),
         (["train", "--training.beta1", "1"], "training: beta1 1.0 must be between 0 and 0.99999"),
         (["train", "my.toml", "--model.rotary", "true"], "'true' here; a yes/no flag stands alone"),
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
@@ -498,7 +507,7 @@ def test_attend_reads_one_line_of_utf8(trained):
 
 
 def test_bfloat16_is_refused_where_it_would_be_slower(trained, monkeypatch):
-    monkeypatch.setattr("heedful.cli.translate.has_native_bfloat16", lambda _device: False)
+    monkeypatch.setattr("heedful.cli.model.has_native_bfloat16", lambda _device: False)
     ran = heedful("translate", trained / "model", "--weights", "bfloat16", text="a b\n")
     assert ran.returncode == 2
     assert "leave --weights out" in ran.stderr
@@ -520,9 +529,33 @@ def test_align_finds_the_head_and_keeps_it(trained):
     assert "alignment" in (told := heedful("info", folder).stdout)
     assert best in told
     (trained / "one").write_text("a\n")
-    ran = heedful("align", folder, "--source", trained / "one", "--target", trained / "one", "--tested", "0")
-    assert ran.returncode == 2
-    assert "too few" in ran.stderr
+    (trained / "other").write_text("a b c d e\n")
+    ran = heedful("align", folder, "--source", trained / "other", "--target", trained / "one")
+    assert (ran.returncode, "too few" in ran.stderr) == (2, True)
+
+
+def test_prefixes_markup_and_pairs_are_taken_on_the_command_line(trained, tmp_path):
+    model = trained / "model"
+    (tmp_path / "begin").write_text("g g\n\n")
+    found = heedful("translate", model, "--prefix", tmp_path / "begin", text="a b\nc d\n").stdout.splitlines()
+    assert found[0].startswith("g g")
+    assert found[1] == heedful("translate", model, text="c d\n").stdout.strip()
+    html = heedful("translate", "en-de", "--document", "--markup", text="<p>Good <b>morning</b>!</p>").stdout
+    assert html.startswith("<p>")
+    assert "<b>" in html
+    for name, text in {"in": "a b\n", "out": "b a\n", "pairs.tsv": "a b\tb a\n"}.items():
+        (tmp_path / name).write_text(text)
+    apart = heedful("score", model, "--source", tmp_path / "in", "--target", tmp_path / "out").stdout
+    assert heedful("score", model, "--source", tmp_path / "pairs.tsv").stdout == apart
+    flat = heedful("score", model, "--source", tmp_path / "pairs.tsv", "--length-penalty", "0").stdout.split()
+    assert flat[0] == flat[1]
+
+
+def test_what_a_model_says_of_itself_is_shown_as_it_stands(trained, tmp_path):
+    folder = shutil.copytree(trained / "model", tmp_path / "model")
+    said = "[bold]us[/] and [/them] :x:"
+    bundle.amend(folder, provenance={**bundle.read_manifest(folder)["provenance"], "data": said})
+    assert said in heedful("info", folder).stdout
 
 
 def test_invalid_input_and_unwritable_places_end_calmly(trained, tmp_path):

@@ -221,7 +221,7 @@ def test_paths_start_from_the_folder_when_one_is_given(tmp_path):
     assert corpora(config) == [Corpus(source, target, 1.0)]
 
 
-def test_one_file_given_twice_is_refused_wherever_it_stands(tmp_path):
+def test_a_corpus_given_twice_and_one_file_for_both_sides_are_refused(tmp_path):
     source, target = write_pair_of_files(tmp_path, PAIRS)
     roundabout = tmp_path / "folder" / ".." / source.name
     (tmp_path / "folder").mkdir()
@@ -230,10 +230,28 @@ def test_one_file_given_twice_is_refused_wherever_it_stands(tmp_path):
         ([source], [roundabout], []),
         ([source, source], [target, target], []),
         ([], [], [source, source]),
-        ([source], [target], [target]),
     ):
         with pytest.raises(HeedfulError, match="given twice"):
             corpora(DataConfig(source=tuple(sources), target=tuple(targets), pairs=tuple(pairs)))
+
+
+def test_one_file_may_stand_in_several_corpora(tmp_path):
+    source, target = write_pair_of_files(tmp_path, PAIRS)
+    other = write(tmp_path / "other", "x\n" * len(PAIRS))
+    for sources, targets in (([source, source], [target, other]), ([source, target], [target, source])):
+        found = corpora(DataConfig(source=tuple(sources), target=tuple(targets)))
+        assert found == [Corpus(one, two) for one, two in zip(sources, targets, strict=True)]
+
+
+def test_held_out_pairs_are_held_out_in_both_directions(tmp_path):
+    pairs = [(f"source {number}", f"target {number}") for number in range(40)]
+    source, target = write_pair_of_files(tmp_path, pairs)
+    config = DataConfig(source=(source, target), target=(target, source))
+    examined = examine(corpora(config), [], config)
+    held_out = {frozenset(pair[1:]) for pair in examined.held_out()}
+    assert held_out
+    assert not held_out & {frozenset(pair[1:]) for pair in examined.training()}
+    assert examine(corpora(config), pairs[:1], config).report.leaked == 2
 
 
 def test_training_text_is_refused_as_development_text(tmp_path):
@@ -285,17 +303,22 @@ def test_weights_that_do_not_fit_the_corpora_are_refused(tmp_path, weights):
         corpora(DataConfig(source=(source,), target=(target,), weights=weights))
 
 
-@pytest.mark.parametrize(
-    ("fields", "remedy"),
-    [
-        ({"tags": ("<a>", "<b>")}, "2 tags for 1 corpora; give one for each"),
-        ({"altered": 1.5}, "a share of the pairs, from 0 to 1"),
-    ],
-)
-def test_settings_that_do_not_fit_the_corpora_are_refused(tmp_path, fields, remedy):
+def test_tags_that_do_not_fit_the_corpora_are_refused(tmp_path):
     source, target = write_pair_of_files(tmp_path, PAIRS)
-    with pytest.raises(HeedfulError, match=remedy):
-        corpora(DataConfig(source=(source,), target=(target,), **fields))
+    with pytest.raises(HeedfulError, match="2 tags for 1 corpora; give one for each"):
+        corpora(DataConfig(source=(source,), target=(target,), tags=("<a>", "<b>")))
+
+
+def test_words_are_found_apart_for_each_tag_and_belong_to_its_first_corpus(tmp_path):
+    inner = [(f"cat{a}{b}", f"katze{a}{b}") for a in "abcdefgh" for b in "abcdefgh"]
+    pairs = [(f"the {one} {number}", f"die {other} {number}") for number in range(9) for one, other in inner]
+    source, target = write_pair_of_files(tmp_path, pairs)
+    again = write_pair_of_files(tmp_path, [(f"{one} .", f"{other} .") for one, other in pairs], "again")
+    for tags in (("<de>", "<en>", "<de>"), ()):
+        config = DataConfig(source=(source, target, again[0]), target=(target, source, again[1]), tags=tags, held_out=0)
+        words = examine(corpora(config), [], config).words
+        assert {number for number, *_ in words} == ({0, 1} if tags else {0})
+        assert {(0, "cataa", "katzeaa"), (0, "Cataa", "katzeaa"), (1 if tags else 0, "katzeaa", "cataa")} <= set(words)
 
 
 @settings(deadline=None, max_examples=41)
@@ -330,12 +353,12 @@ def test_the_same_pair_in_two_corpora_is_a_duplicate_and_numbers_name_the_corpus
 
 @settings(deadline=None, max_examples=61)
 @given(few_pairs, st.integers(1, 5), st.integers(0, 3))
-def test_held_out_pairs_share_no_side_with_training_and_every_pair_is_accounted_for(pairs, held_out, seed):
+def test_held_out_pairs_share_no_sentence_with_training_and_every_pair_is_accounted_for(pairs, held_out, seed):
     pairs = [*pairs, *((f"left {n}", f"right {n}") for n in range(19))]
     clean, dropped = left_over_after_cleaning(pairs)
     training, dev, report = examined(pairs, DataConfig(held_out=held_out, seed=seed))
-    assert {source for source, _ in training}.isdisjoint(source for source, _ in dev)
-    assert {target for _, target in training}.isdisjoint(target for _, target in dev)
+    sentences = {text for pair in dev for text in pair}
+    assert sentences.isdisjoint(text for pair in training for text in pair)
     assert len(dev) == report.held_out == report.development == min(held_out, len(clean) // 10)
     assert {*training, *dev} <= set(clean)
     assert report.dropped == dropped
@@ -343,8 +366,7 @@ def test_held_out_pairs_share_no_side_with_training_and_every_pair_is_accounted_
     assert report.read == len(pairs)
     assert len(clean) == len(training) + len(dev) + report.shared_with_held_out
     # Nothing is left out without cause.
-    sides = {("s", s) for s, _ in dev} | {("t", t) for _, t in dev}
-    assert set(training) == {(s, t) for s, t in clean if ("s", s) not in sides and ("t", t) not in sides}
+    assert set(training) == {pair for pair in clean if sentences.isdisjoint(pair)}
 
 
 def test_the_seed_alone_chooses_the_held_out_pairs():
@@ -355,10 +377,10 @@ def test_the_seed_alone_chooses_the_held_out_pairs():
 
 @settings(deadline=None, max_examples=41)
 @given(few_pairs, st.lists(st.tuples(*[st.integers(0, 17).map(str)] * 2), min_size=1, max_size=5))
-def test_training_pairs_that_share_a_side_with_given_development_text_are_counted_as_leaked(pairs, dev):
+def test_training_pairs_that_share_a_sentence_with_given_development_text_are_counted_as_leaked(pairs, dev):
     pairs = [("only", "once"), *pairs]
     training, held_out, report = examined(pairs, DataConfig(), dev)
-    leaked = [(s, t) for s, t in training if s in {d[0] for d in dev} or t in {d[1] for d in dev}]
+    leaked = [pair for pair in training if not {text for given in dev for text in given}.isdisjoint(pair)]
     assert report.leaked == len(leaked)
     assert (held_out, report.held_out, report.development) == ([], 0, len(dev))
     assert training == left_over_after_cleaning(pairs)[0]

@@ -10,8 +10,9 @@ from torch.nn import functional
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
-from heedful.training.loop import TrainingConfig, train
+from heedful.training.loop import train
 from heedful.training.schedule import learning_rate
+from heedful.training.settings import TrainingConfig
 
 STEPS = 200
 

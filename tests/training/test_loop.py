@@ -12,8 +12,9 @@ from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training import loop
-from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, TrainingConfig, train
+from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, train
 from heedful.training.loss import smoothed_cross_entropy
+from heedful.training.settings import TrainingConfig
 from heedful.training.state import newest_state, random_state, restore_random_state
 
 SYMBOLS = 23
@@ -264,3 +265,28 @@ def test_the_state_of_the_stream_is_saved_with_the_model(tmp_path):
     other = BatchStream(Store(), BatchConfig(tokens=15, seed=2))
     other.restore(again.state())
     assert all(torch.equal(a, b.source_BS) for a, b in zip(seen[4:], islice(other, 5), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "best"),
+    [("loss", [3.0, 2.0, 2.5], [True, True, False]), ("chrf", [3.0, 2.0, 3.5], [True, False, True])],
+)
+def test_the_best_step_is_that_of_the_metric_asked_for(tmp_path, metric, scores, best):
+    coming = iter(scores)
+    records = train(
+        fresh_model(),
+        OneBatch(random_batch()),
+        settings(steps=3, evaluate_every=1, metric=metric),
+        tmp_path,
+        evaluate=lambda _model: ({"loss": 1.0, "bleu": 1.0, metric: next(coming)}, []),
+    )
+    assert [record.best for record in records if isinstance(record, Evaluation)] == best
+
+
+def test_two_passes_without_dropout_cost_what_one_does():
+    model, batch = fresh_model(), random_batch()
+    one, two = (loop.batch_loss(model, batch, 0.1, weight).smoothed for weight in (0.0, 5.0))
+    assert two.item() == pytest.approx(one.item(), rel=1e-5)
+    parameters = list(model.parameters())
+    for a, b in zip(*(torch.autograd.grad(loss, parameters) for loss in (one, two)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

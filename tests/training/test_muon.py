@@ -4,8 +4,9 @@ from torch import nn
 
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
-from heedful.training.loop import TrainingConfig, make_optimizer
+from heedful.training.loop import make_optimizer
 from heedful.training.muon import ADAM_SIZE, Muon, matrices_of, orthogonal
+from heedful.training.settings import TrainingConfig
 
 CONFIG = ModelConfig(encoder_layers=2, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
 

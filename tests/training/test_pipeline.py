@@ -1,6 +1,8 @@
 import json
 import os
+import time
 
+import numpy as np
 import pytest
 import torch
 from toy_task import settings, write_pairs
@@ -81,8 +83,42 @@ def test_minutes_become_steps_once_and_are_stored_as_steps(tmp_path):
 def test_a_second_run_uses_the_cached_tokens(tmp_path, monkeypatch):
     recipe = build(toy(tmp_path, steps=1))
     list(run(recipe, tmp_path / "one"))
-    monkeypatch.setattr("heedful.pipeline.encode_corpus", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr("heedful.preparation.encode_corpus", lambda *_: pytest.fail("encoded again"))
     list(run(recipe, tmp_path / "two"))
+
+
+def test_tokens_that_nobody_reads_go_and_those_that_this_run_reads_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
+    recipe, tokens = build(toy(tmp_path, steps=1)), tmp_path / "cache" / "tokens"
+    begin(recipe, tmp_path / "one")
+    own = sorted(tokens.iterdir())
+    (tokens / "other.arrow").write_bytes(b"x")
+    for file in tokens.iterdir():
+        os.utime(file, (0, time.time() - 86_400 * 61))
+    monkeypatch.setattr("heedful.preparation.encode_corpus", lambda *_: pytest.fail("encoded again"))
+    begin(recipe, tmp_path / "two")
+    assert sorted(tokens.iterdir()) == own
+
+
+def test_single_words_are_trained_on_with_their_corpus_tag_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("heedful.text.corpus.word_pairs", lambda _pairs: [("a", "b")])
+    plain, more = (
+        begin(build(toy(tmp_path, steps=1), {"data": {"words": words, "tags": ["<t>"]}}), tmp_path / str(words))
+        for words in (False, True)
+    )
+    assert (more.report.added, more.report.kept - plain.report.kept) == (2, 2)  # as it is, and with a capital
+    last = more.store.lines("source", np.arange(len(more.store))[-2:])
+    assert [more.words.pieces(line, "source")[0] for line in last] == ["▁<t>", "▁<t>"]
+
+
+def test_training_text_that_is_in_the_development_text_is_told(tmp_path):
+    table = toy(tmp_path, steps=1)
+    for side in ("source", "target"):
+        lines = (tmp_path / f"pairs.{side}").read_text().splitlines(True)[:5]
+        (tmp_path / f"dev.{side}").write_text("".join(lines))
+    dev = {f"development_{side}": str(tmp_path / f"dev.{side}") for side in ("source", "target")}
+    notices = [event.message for event in run(build(table, {"data": dev}), tmp_path / "m") if isinstance(event, Notice)]
+    assert any("share a sentence with the development data" in notice for notice in notices)
 
 
 def test_tokens_that_are_somebody_elses_are_used_all_the_same(tmp_path, monkeypatch):
@@ -200,6 +236,24 @@ def test_development_lines_in_capitals_are_read_as_the_model_reads_them(tmp_path
         recipe = build(table, {"data": {**dev, "capitals": True}})
         scores.append(list(run(recipe, tmp_path / write.__name__))[-1].scores)
     assert scores[0] == scores[1]
+
+
+def test_development_lines_in_capitals_fit_where_their_lower_case_does(tmp_path):
+    table = toy(tmp_path, steps=2, evaluate_every=1)
+    for path in tmp_path.glob("pairs.*"):  # words, and a number, which capitals leave as it is
+        path.write_text("".join("7" if c == "g" else 2 * c if c.isalpha() else c for c in path.read_text()))
+    (tmp_path / "dev.source").write_text("AA BB CC DD 7\n" * 3)
+    (tmp_path / "dev.target").write_text("7 DD CC BB AA\n" * 3)
+    dev = {"development_source": str(tmp_path / "dev.source"), "development_target": str(tmp_path / "dev.target")}
+    changes = {
+        "data": {**dev, "capitals": True, "max_length": 5},
+        "vocabulary": {"kind": "bpe", "size": 300, "byte_fallback": True},
+        "model": {"positions": "learned", "max_positions": 6},
+    }
+    begun = begin(recipe := build(merge(table, changes)), tmp_path / "measured")
+    assert len(begun.words.encode_source(["AA BB CC DD 7"])[0]) > 6, "or the rest shows nothing"
+    assert (len(begun.dev), begun.too_long) == (3, 0)
+    assert isinstance(list(run(recipe, tmp_path / "model"))[-1], Finished)
 
 
 def test_stored_tokens_do_not_depend_on_what_is_only_said_of_the_text(tmp_path, monkeypatch):

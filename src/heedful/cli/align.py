@@ -7,11 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from heedful import bundle as bundles
+from heedful.cli.model import load
 from heedful.cli.settings import POSITIVE, Bundle, Device, Threads
-from heedful.cli.translate import load
 from heedful.decoding import lexicon
 from heedful.errors import HeedfulError
-from heedful.text.corpus import Corpus, read_pairs
+from heedful.text.corpus import Corpus, read_whole_pairs
 
 SHOWN = 5
 
@@ -23,7 +23,7 @@ def align(
     source: Annotated[Path, Parameter(help="Sentences that it was trained on, or other ones like them")],
     target: Annotated[Path, Parameter(help="Their translations, line by line")],
     pairs: Annotated[int, Parameter(help="Learn the lexicon from so many of them", validator=POSITIVE)] = 20_000,
-    tested: Annotated[int, Parameter(help="Measure agreement on so many of them")] = 500,
+    tested: Annotated[int, Parameter(help="Measure agreement on so many of them", validator=POSITIVE)] = 500,
     device: Device = "cpu",
     threads: Threads = 0,
 ) -> None:
@@ -33,14 +33,14 @@ def align(
     development data.
     """
     translator = load(bundle, device, threads, "float32")
-    words = translator.vocabulary
-    read = list(islice((pair for pair in read_pairs(Corpus(source, target)) if pair.source and pair.target), pairs))
+    read = list(islice(read_whole_pairs(Corpus(source, target)), pairs))
     if not read:
         raise HeedfulError(f"{source}: no pairs in it; give sentences and their translations")
-    sources = words.encode_source([pair.source or "" for pair in read])
-    targets = words.encode_target([pair.target or "" for pair in read])
+    sources, targets, _ = translator.encode_pairs(*zip(*read, strict=True))
     learned = lexicon.learn(zip(sources, targets, strict=True))
-    found = translator.agreements(sources[:tested], targets[:tested], learned)
+    longest = translator.longest or max(map(len, (*sources, *targets)))
+    fitting = [pair for pair in zip(sources, targets, strict=True) if max(map(len, pair)) <= longest][:tested]
+    found = translator.agreements([pair[0] for pair in fitting], [pair[1] for pair in fitting], learned)
     if not found:
         raise HeedfulError(
             f"{bundle}: nothing to choose by: either the model has no attention to the source, or these "

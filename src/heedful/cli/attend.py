@@ -2,25 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from cyclopts import Parameter
-from rich.console import Console
 from rich.text import Text
 
 from heedful import files
-from heedful.cli.settings import Bundle, Device, Threads, flags, given
-from heedful.cli.translate import load, standard_input
-from heedful.config import from_table, merge, to_table
+from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.settings import Bundle, Device, Threads, given
+from heedful.cli.streams import standard_input, terminal
 from heedful.decoding.explanation import Explanation, readable
-from heedful.decoding.search import SearchConfig
 from heedful.inspection.attention_map import draw_map
 from heedful.inspection.attention_page import attention_page
 from heedful.inspection.attention_plot import plot_attention
 from heedful.model.recorder import parse_head
-
-SearchFlags: Any = flags(SearchConfig)
 
 
 def attend(
@@ -51,7 +47,7 @@ def attend(
     translator = load(bundle, device, threads)
     if without:
         translator = translator.without(*without)
-    config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
+    config = search_of(translator, given(search))
     found = translator.explain(text or next(standard_input(), ""), config, rank=rank)
     if html:
         files.write_text(html, attention_page(found))
@@ -73,7 +69,7 @@ def attend(
 
 
 def _print(found: Explanation, show: str) -> None:
-    console = Console(highlight=False)
+    console = terminal()
     label, weights, rows, columns = _chosen(found, show)
     console.print(Text(found.text, style="bold"))
     line = Text()

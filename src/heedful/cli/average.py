@@ -23,6 +23,7 @@ def average(
     weights: Annotated[tuple[Path, ...], Parameter(help="Average these weight files instead", negative=())] = (),
 ) -> None:
     """Average checkpoints into a new model folder (section 6.1)."""
+    bundle = bundles.locate(bundle)
     bundles.read_manifest(bundle)
     chosen = list(weights) or last_checkpoints(bundle / "state" / "checkpoints", last)
     if not chosen:

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
+from heedful.cli.model import SearchFlags, load, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, flags, given
-from heedful.cli.translate import load
-from heedful.config import from_table, merge, read_toml, to_table
-from heedful.decoding.search import SearchConfig
+from heedful.cli.streams import terminal
+from heedful.config import read_toml
 from heedful.errors import HeedfulError
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
 from heedful.pipeline import begin
@@ -24,7 +23,6 @@ from heedful.training.loop import make_optimizer
 from heedful.training.precision import dtype_of
 
 RecipeFlags: Any = flags(Recipe)
-SearchFlags: Any = flags(SearchConfig)
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())]
 
 
@@ -80,7 +78,7 @@ def translate(
     so the same lines are translated as a whole once more, by one thread and by all.
     """
     translator = load(bundle, device, threads, weights)
-    config = from_table(SearchConfig, merge(to_table(translator.search), given(search)), "search")
+    config = search_of(translator, given(search))
     config.check()
     text = [line or "" for line in read_lines(input)][:lines]
     if not text:
@@ -94,7 +92,8 @@ def translate(
     more: dict[str, float] = {}
     for workers in sorted({1, every}) if compiled else ():
         began = time.perf_counter()
-        all(translator.translate(text, config, batch=batch, workers=workers))
+        for _ in translator.translate(text, config, batch=batch, workers=workers):
+            pass
         threads_used = "1 thread" if workers == 1 else f"{workers} threads"
         more[f"sentences a second as a whole, {threads_used}"] = len(text) / (time.perf_counter() - began)
     _show(phases, counted, found.flops, translator.device, weights, json_, more)
@@ -139,4 +138,4 @@ def _show(
             table.add_row(name, f"{figure:,.1f}")
         elif not isinstance(figure, dict):
             table.add_row(name, str(figure))
-    Console(highlight=False).print(table)
+    terminal().print(table)

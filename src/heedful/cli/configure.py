@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from heedful import bundle as bundles
 from heedful.cli.settings import flags, given
 from heedful.config import from_table, merge, to_table
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.text.corpus import check_languages
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from heedful import files
+from heedful.cli.streams import terminal
 from heedful.errors import HeedfulError
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def demo(
     from heedful.recipe import build
     from heedful.translator import Translator
 
-    console = Console(highlight=False)
+    console = terminal()
     train, development, test = split(dictionary())
     data = {
         "folder": out,
@@ -227,4 +229,5 @@ def _next_steps(console: Console, out: Path) -> None:
 def _commands(out: Path) -> Iterator[str]:
     yield "heedful train --source my.en --target my.de --out my-model"
     yield "heedful translate my-model < new.en"
-    yield f"heedful translate {out / 'model'} --n-best 3      [dim]# type words here, letters apart: h e l l o[/]"
+    model = escape(str(out / "model"))
+    yield f"heedful translate {model} --n-best 3      [dim]# type words here, letters apart: h e l l o[/]"

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from heedful.cli.streams import terminal
 from heedful.pipeline import Event, Finished, Prepared
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step
 
@@ -18,7 +19,7 @@ PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 
 def show(events: Iterable[Event], folder: Path, console: Console | None = None) -> None:
     """Show the events of a run as they come, on standard error."""
-    console = console or Console(stderr=True, highlight=False)
+    console = console or terminal(stderr=True)
     if not console.is_terminal:
         console.width = 160  # a log has no edge to wrap at
     display = _Live(console, folder) if console.is_terminal else _Plain(console, folder)

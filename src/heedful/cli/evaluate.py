@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from heedful import bundle as bundles
 from heedful import files
+from heedful.cli.model import SearchFlags, load, search_of
 from heedful.cli.settings import Device, Threads, Weights, flags, given
-from heedful.config import from_table, merge, to_table
-from heedful.decoding.search import SearchConfig
+from heedful.cli.streams import terminal
+from heedful.config import from_table
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
 from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus
 from heedful.text.corpus import read_lines
 
 ScoreFlags: Any = flags(ScoreConfig)
-SearchFlags: Any = flags(SearchConfig)
 Row = dict[str, Any]  # metric, score, details, signature
 
 
@@ -152,11 +152,9 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
 def _translate(
     bundle: Path | None, lines: list[str], search: dict[str, Any], device: str, threads: int, weights: Weights
 ) -> list[str]:
-    from heedful.cli.translate import load
-
     assert bundle is not None  # `_check` has seen to it
     translator = load(bundle, device, threads, weights)
-    config = from_table(SearchConfig, merge(to_table(translator.search), search, {"n_best": 1}), "search")
+    config = search_of(translator, {**search, "n_best": 1})
     return [found[0].text for found in translator.translate(_counted(lines), config)]
 
 
@@ -181,7 +179,7 @@ def _print(rows: list[Row], as_json: bool) -> None:
         score = row["score"]
         shown = f"{score:.2f}" if isinstance(score, float) else score
         table.add_row(escape(row["metric"]), shown, row["details"].removeprefix(f"{row['metric']} = {shown} "))
-    console = Console(highlight=False)
+    console = terminal()
     if not console.is_terminal:
         console.width = 160
     console.print(table)

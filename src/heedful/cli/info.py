@@ -5,12 +5,12 @@ from collections import Counter
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from heedful.bundle import WEIGHTS, model_configs, read_manifest, read_weights
 from heedful.cli.settings import POSITIVE, Bundle
+from heedful.cli.streams import terminal
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.settings import ModelConfig
 
@@ -63,7 +63,7 @@ def info(
         table.add_row("alignment", f"{aligns}, which agrees with a lexicon in {100 * agrees:.0f} % of its links")
     for key, value in manifest["provenance"].items():
         table.add_row(key, escape(", ".join(value) if isinstance(value, list) else str(value)))
-    Console(highlight=False).print(table)
+    terminal().print(table)
 
 
 def _sizes(config: ModelConfig) -> str:

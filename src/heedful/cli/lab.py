@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.markup import escape
 
 from heedful.cli.settings import Threads
+from heedful.cli.streams import terminal
 from heedful.lab import EXPERIMENTS
 from heedful.lab.experiment import find, read_results, run_and_keep
 from heedful.lab.report import check_free, write_report
@@ -16,7 +17,7 @@ Folder = Annotated[Path, Parameter(name="--out", help="Folder of the results")]
 
 def list() -> None:
     """List the experiments: the question, where the paper raises it, and about how many minutes it takes."""
-    console = Console(highlight=False)
+    console = terminal()
     for name in EXPERIMENTS:
         experiment = find(name)
         quick, full = experiment.MINUTES
@@ -42,7 +43,7 @@ def run(
     """
     from heedful.lab import corpora
 
-    console = Console(highlight=False, stderr=True)
+    console = terminal(stderr=True)
     check_free(out)
     if data:
         corpora.look_in(data)
@@ -68,8 +69,8 @@ def run(
                 if not console.is_terminal:
                     console.print(f"  {progress}", style="dim")
         [result] = [result for result in read_results(out) if result["name"] == each]
-        Console(highlight=False).print(str(experiment.verdict(result["data"])), markup=False)
-    console.print(f"\nreport: {write_report(out)}", style="dim")
+        terminal().print(str(experiment.verdict(result["data"])), markup=False)
+    console.print(f"\nreport: {escape(str(write_report(out)))}", style="dim", soft_wrap=True)
 
 
 def report(folder: Annotated[Path, Parameter(help="Folder of the results")] = Path("lab"), /) -> None:

@@ -1,19 +1,18 @@
 """`heedful score`."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from heedful.cli.settings import Bundle, Device, Threads
-from heedful.cli.translate import load
+from heedful.cli.model import load
+from heedful.cli.settings import POSITIVE, Bundle, Device, Threads
 from heedful.errors import HeedfulError
 from heedful.text.corpus import Corpus, read_pairs
-from heedful.translator import Output
-
-WINDOW = 4096  # pairs that are read and scored before the next ones are
+from heedful.translator import WINDOW, Output
 
 
 def score(
@@ -24,7 +23,7 @@ def score(
     target: Annotated[Path | None, Parameter(help="Translations to score, line by line")] = None,
     length_penalty: Annotated[float | None, Parameter(help="Alpha of the penalty (default: the model's own)")] = None,
     jsonl: Annotated[bool, Parameter(help="Write a JSON object a line, with word alignments", negative=())] = False,
-    batch: Annotated[int, Parameter(help="Pairs scored together; does not change the result")] = 64,
+    batch: Annotated[int, Parameter(help="Pairs scored together; does not change the result", validator=POSITIVE)] = 64,
     device: Device = "cpu",
     threads: Threads = 0,
 ) -> None:
@@ -32,8 +31,6 @@ def score(
 
     The score is the one that `translate` reports for the same output: log-probability over the length penalty.
     """
-    from dataclasses import replace
-
     translator = load(bundle, device, threads)
     if length_penalty is not None:
         translator.search = replace(translator.search, length_penalty=length_penalty)
@@ -43,7 +40,7 @@ def score(
     while window := list(islice(pairs, WINDOW)):
         read += len(window)
         sources, targets = [pair.source or "" for pair in window], [pair.target or "" for pair in window]
-        for output in translator.score(sources, targets, batch=max(1, batch), align=jsonl):
+        for output in translator.score(sources, targets, batch=batch, align=jsonl):
             _print(output, jsonl)
     if not read:
         raise HeedfulError(f"{source}: the file is empty; give at least one pair")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.markup import escape
 
 from heedful.bundle import locate
+from heedful.cli.model import load
 from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
-from heedful.cli.translate import load
+from heedful.cli.streams import terminal
 from heedful.config import from_table
 from heedful.errors import HeedfulError
 from heedful.serve.limits import ServeConfig, new_key
@@ -52,7 +53,8 @@ def serve(
     pairs = ", ".join(f"{source} to {target}" for source, target in app.state.server.batchers)
     listening = _listen(config)
     address = f"http://{_address(config.host, listening.getsockname()[1])}"
-    Console(stderr=True, highlight=False).print(f"[bold]{address}[/]  {pairs}  [dim]Ctrl-C ends[/]", soft_wrap=True)
+    said = f"[bold]{escape(address)}[/]  {pairs}  [dim]Ctrl-C ends[/]"
+    terminal(stderr=True).print(said, soft_wrap=True)
     if open_:
         webbrowser.open(address)  # it waits for the answer until the server listens to it
     patience = int(config.seconds) + 1  # on SIGTERM, what is running is finished first

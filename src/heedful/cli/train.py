@@ -15,7 +15,7 @@ from heedful.errors import HeedfulError
 from heedful.pipeline import Event, resume, run
 from heedful.recipe import Recipe, build
 from heedful.training.loop import Evaluation, Step
-from heedful.training.processes import processes
+from heedful.training.processes import join, rank
 
 RecipeFlags: Any = flags(Recipe)
 
@@ -48,7 +48,8 @@ def train(
             chosen = build(table, changes, where=str(recipe or "flags"))
             folder = out or Path("runs") / (recipe.stem if recipe else "model")
             events = run(chosen, folder, stopping)
-        if processes()[0] != 0:  # of several, the first one speaks
+        join()
+        if rank() != 0:  # of several, the first one speaks
             for _ in events:
                 pass
             return

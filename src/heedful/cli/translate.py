@@ -10,15 +10,12 @@ from typing import IO, Annotated, Any
 from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, flags, given
-from heedful.config import from_table, merge, to_table
-from heedful.decoding.search import SearchConfig
+from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, given
+from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
-from heedful.model.inference import has_native_bfloat16
-from heedful.text.corpus import decoded_lines, how_to_convert, open_bytes, read_lines
-from heedful.translator import WINDOW, Output, Translator
-
-SearchFlags: Any = flags(SearchConfig)
+from heedful.text.corpus import how_to_convert, open_bytes, read_lines
+from heedful.translator import WINDOW, Output
 
 
 def translate(
@@ -39,7 +36,9 @@ def translate(
         bool, Parameter(help="Translate real text: split into sentences, paragraphs kept", negative=())
     ] = False,
     markup: Annotated[bool, Parameter(help="With --document: the text is HTML; tags are kept", negative=())] = False,
-    batch: Annotated[int, Parameter(help="Lines translated together; does not change the result")] = 64,
+    batch: Annotated[
+        int, Parameter(help="Lines translated together; does not change the result", validator=POSITIVE)
+    ] = 64,
     window: Annotated[
         int | None,
         Parameter(
@@ -59,10 +58,7 @@ def translate(
     sentences: the text is split, and paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights)
-    config = from_table(
-        SearchConfig, merge(to_table(translator.search), _beam_for(given(search), translator.search.beam)), "search"
-    )
-    config.check()
+    config = search_of(translator, _beam_for(given(search), translator.search.beam))
     if document or markup:
         if jsonl or prefix or config.n_best > 1:
             raise HeedfulError("--document gives one text: leave --jsonl, --prefix and --n-best out")
@@ -79,7 +75,7 @@ def translate(
         results = translator.translate(
             (line or "" for line in lines),
             config,
-            batch=max(1, batch),
+            batch=batch,
             prefixes=prefixes,
             align=jsonl,
             window=window or (1 if input is None and sys.stdin.isatty() else WINDOW),
@@ -90,36 +86,6 @@ def translate(
                 file.write(line + "\n")
             if input is None:
                 file.flush()
-
-
-def load(folder: Path, device: str, threads: int, weights: Weights = "float32") -> Translator:
-    """Load a bundle and set the threads that it computes with.
-
-    Raises:
-        HeedfulError: there is no such device here, or bfloat16 is wanted where it would be slower.
-    """
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise HeedfulError(f"--device {device}: not to be had here ({reason}); --device cpu always is") from None
-    if weights == "bfloat16" and not has_native_bfloat16(torch.device(device)):
-        raise HeedfulError(f"{device} here has no bfloat16 products: leave --weights out, float32 is faster")
-    if threads:
-        torch.set_num_threads(threads)
-    return Translator.load(folder, device, weights)
-
-
-def standard_input() -> Iterator[str]:
-    r"""Yield the lines of standard input as `read_lines` does those of a file; only \n ends a line.
-
-    Raises:
-        HeedfulError: a line is not UTF-8.
-    """
-    for line in decoded_lines(sys.stdin.buffer, "standard input"):
-        yield (line or "").strip()
 
 
 def _read_text(path: Path | None) -> str:
@@ -173,10 +139,9 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 @contextmanager
 def _progress(path: Path | None) -> Iterator[Any]:
     """A count of lines on standard error, if it is a terminal and the text is a file: a pipe can be read but once."""
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     if path is None or not path.is_file() or not console.is_terminal:
         yield lambda done: None
         return

@@ -169,15 +169,14 @@ class BatchStream:
         return np.repeat(rows, times_N) if times_N.any() else rows  # a tiny corpus may have bad luck
 
     def _collate(self, rows: np.ndarray) -> Batch:
-        source, target = self._store.take("source", rows), self._store.take("target", rows)
-        if self._subword_dropout and self._vocabulary:
-            seed = hash((self._config.seed, self.epoch, self.position))
-            sides = []
-            for side, (flat, lengths) in (("source", source), ("target", target)):
-                lines = np.split(flat, np.cumsum(lengths)[:-1])
-                resampled = self._vocabulary.resample(lines, side, self._subword_dropout, seed)  # type: ignore[arg-type]
-                longest = max(map(len, resampled)) if self._longest is None else self._longest
-                both = zip(lines, resampled, strict=True)
-                sides.append(flatten([new if len(new) <= longest else old.tolist() for old, new in both]))
-            source, target = sides
-        return collate(source, target)
+        if not (self._subword_dropout and self._vocabulary):
+            return collate(self._store.take("source", rows), self._store.take("target", rows))
+        seed = hash((self._config.seed, self.epoch, self.position))
+        sides = []
+        for side in ("source", "target"):
+            lines = self._store.lines(side, rows)
+            resampled = self._vocabulary.resample(lines, side, self._subword_dropout, seed)  # type: ignore[arg-type]
+            longest = max(map(len, resampled)) if self._longest is None else self._longest
+            both = zip(lines, resampled, strict=True)
+            sides.append(flatten([new if len(new) <= longest else old.tolist() for old, new in both]))
+        return collate(*sides)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from heedful.files import replacing
-from heedful.text.vocabulary import PAD, Vocabulary
+from heedful.text.vocabulary import PAD, UNKNOWN, Vocabulary
 
 CHUNK = 20_000  # pairs encoded, written and mapped at a time
 SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint16())])
@@ -46,6 +46,11 @@ class TokenStore:
         if isinstance(taken, pa.ChunkedArray):
             taken = taken.chunk(0)
         return taken.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.diff(taken.offsets.to_numpy())
+
+    def lines(self, side: str, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the ids of each of the given rows of "source" or "target"."""
+        flat, lengths = self.take(side, rows)
+        return np.split(flat, np.cumsum(lengths)[:-1])
 
     def _lengths(self, side: str) -> np.ndarray:
         chunks = [np.diff(chunk.offsets.to_numpy()) for chunk in self._table.column(side).chunks]
@@ -88,7 +93,7 @@ def encode_corpus(
             verdicts = [_verdict(len(s), len(t), max_length, max_ratio) for s, t in zip(source, target, strict=True)]
             keep = [row for row, verdict in enumerate(verdicts) if verdict == 0]
             counts[:3] += np.bincount(verdicts, minlength=3)
-            counts[3] += sum(line.count(1) for side in (source, target) for line in side)
+            counts[3] += sum(line.count(UNKNOWN) for side in (source, target) for line in side)
             columns = [
                 [source[row] for row in keep],
                 [target[row] for row in keep],

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from heedful.data.batches import Batch
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.inspection.cost import forward_flops, search_flops
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.ensemble import members_of
 from heedful.model.inference import Encoded, Inference, State
 from heedful.text.vocabulary import PAD
-from heedful.training.loop import TrainingConfig, batch_loss, scale_and_clip
+from heedful.training.loop import batch_loss, scale_and_clip
 from heedful.training.precision import Mixed
+from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
 
 
@@ -78,9 +79,10 @@ def time_training(
         tokens = flops = 0
         for _ in range(accumulate):
             batch = next(batches).to(device)
+            data += watch.lap()
             tokens += int((batch.target_out_BT != PAD).sum())
             flops += _training_flops(model, batch, 2 if config.consistency else 1)
-            data += watch.lap()
+            watch.lap()  # counting is no part of a step
             loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
             forward += watch.lap()
             loss.smoothed.backward()  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from heedful.config import Table
 from heedful.errors import HeedfulError
@@ -68,22 +68,21 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
     x["sum"] = x["embedding"] + x["position"]
     below = x["sum"] if layer == 0 else entered[use]
     x["input"] = cast(Tensor, residual.norm(below)) if residual.pre else below  # type: ignore[operator]
-    heads, d_k = attention.heads, attention.key.out_features // attention.heads
-    d_v = attention.value.out_features // heads
-    found = []
-    for number in range(heads):
-        keys, values = slice(number * d_k, (number + 1) * d_k), slice(number * d_v, (number + 1) * d_v)
-        query, key = x["input"] @ attention.query.weight[keys].T, x["input"] @ attention.key.weight[keys].T
-        if attention.rotation is not None:
-            query, key = map(attention.rotation, (query, key))
-        value = x["input"] @ attention.value.weight[values].T
-        scaled = query @ key.T / d_k**0.5
-        weights = scaled.softmax(-1)
-        found.append(weights @ value)
-        if number == head:
-            x |= {"Q": query, "K": key, "V": value, "scores": query @ key.T, "scaled": scaled, "weights": weights}
-            x["head"] = found[-1]
-    x["joined"] = torch.cat(found, dim=-1)
+
+    def by_head(projection: nn.Linear) -> Tensor:  # [H, S, K]
+        return (x["input"] @ projection.weight.T).view(len(ids), attention.heads, -1).transpose(0, 1)
+
+    query_HSK, key_HSK, value_HSK = map(by_head, (attention.query, attention.key, attention.value))
+    if attention.rotation is not None:
+        query_HSK, key_HSK = map(attention.rotation, (query_HSK, key_HSK))
+    scores_HSS = query_HSK @ key_HSK.mT
+    scaled_HSS = scores_HSS / query_HSK.size(-1) ** 0.5
+    weights_HSS = scaled_HSS.softmax(-1)
+    heads_HSK = weights_HSS @ value_HSK
+    every = (query_HSK, key_HSK, value_HSK, scores_HSS, scaled_HSS, weights_HSS, heads_HSK)
+    names = ("Q", "K", "V", "scores", "scaled", "weights", "head")
+    x |= {name: each[head] for name, each in zip(names, every, strict=True)}
+    x["joined"] = heads_HSK.transpose(0, 1).flatten(1)
     x["output"] = x["joined"] @ attention.output.weight.T
     return {
         "text": text,
@@ -91,7 +90,7 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         "ids": list(map(int, ids)),
         "layer": layer,
         "number": head,
-        "d_k": d_k,
+        "d_k": query_HSK.size(-1),
         "steps": {
             name: {
                 "is": what + (turned if name in ("Q", "K") else ""),

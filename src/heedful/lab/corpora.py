@@ -15,9 +15,9 @@ from heedful.inspection.cost import forward_flops
 from heedful.model.settings import ModelConfig
 from heedful.pipeline import Finished, Prepared
 from heedful.recipe import build
-from heedful.text.corpus import Corpus, read_pairs
+from heedful.text.corpus import Corpus, read_whole_pairs
 from heedful.text.vocabulary import Vocabulary
-from heedful.training.loop import Evaluation, Step
+from heedful.training.loop import Evaluation, Step, mean_loss
 from heedful.translator import Translator
 
 Pairs = list[tuple[str, str]]
@@ -68,7 +68,7 @@ def read(name: str, split: str) -> Pairs:
     """
     require([name])
     [source, target] = [cast(Path, place(file)) for file in _files(name, split)]
-    return [(pair.source, pair.target) for pair in read_pairs(Corpus(source, target)) if pair.source and pair.target]
+    return list(read_whole_pairs(Corpus(source, target)))
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,14 @@ def learn_text(
                     pass
         translator = Translator.load(folder / "model")
         outputs = [found[0].text for found in translator.translate([source for source, _ in test])]
+        sample = zip(*training[:SAMPLE], strict=True)
         return Learned(
             parameters=prepared.parameters,
             epochs=tokens / length / prepared.report.kept,
             seconds=seconds,
             flops=flops * tokens / length,
             curve=curve,
-            training_loss=_loss(translator, training[:SAMPLE]),
+            training_loss=mean_loss(translator.model, *translator.encode_pairs(*sample)[:2]),
             development=final,
             test=bleu_and_chrf(outputs, [target for _, target in test]),
             outputs=outputs,
@@ -176,9 +177,3 @@ def _cost_of_a_pair(model: ModelConfig, words: Vocabulary, pairs: Pairs) -> tupl
         for source, target in zip(sources, targets, strict=True)
     ]
     return 3 * sum(forward) / len(forward), sum(map(len, targets)) / len(targets)
-
-
-def _loss(translator: Translator, pairs: Pairs) -> float:
-    """Return the mean negative log-likelihood of a target symbol."""
-    scored = translator.score([source for source, _ in pairs], [target for _, target in pairs])
-    return -sum(one.log_probability for one in scored) / sum(len(one.ids) for one in scored)

@@ -119,7 +119,7 @@ def learn(
         (loss.smoothed / symbols).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        yield loss.likelihood.item() / symbols
+        yield loss.nll.item() / symbols
 
 
 @torch.inference_mode()

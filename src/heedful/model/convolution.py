@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
-from heedful.errors import HeedfulError
+from heedful.config import check_ranges
 from heedful.model.dot_product import DotProductAttention
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
@@ -80,17 +80,15 @@ class DecoderLayer(nn.Module):
         self.cross_attention = DotProductAttention()
         self.output = _linear(config.d_model, config.d_model)
 
-    def forward(
-        self, window_BLD: Tensor, x_BTD: Tensor, embedded_BTD: Tensor, memory: ConvolutionMemory, shape: tuple[int, int]
-    ) -> Tensor:
+    def forward(self, window_BLD: Tensor, x_BTD: Tensor, embedded_BTD: Tensor, memory: ConvolutionMemory) -> Tensor:
         """Transform target states; the window is `x_BTD` with the past positions that its kernels need before it.
 
-        `shape` is (sentences, -1): hypotheses of a sentence attend as further positions of it.
+        There may be more rows than sentences: several hypotheses of a sentence attend as further positions of it.
         """
         seen_BTD = self.convolution(window_BLD)
         query_BTD = (self.query(seen_BTD) + embedded_BTD) * HALF
         states_BSD, values_BSD, allowed_B11S = memory
-        query_BWD = query_BTD.view(*shape, query_BTD.size(2))
+        query_BWD = query_BTD.view(len(states_BSD), -1, query_BTD.size(2))
         found_BWD = self.cross_attention(query_BWD, states_BSD, values_BSD, allowed_B11S)
         # Section 3.4: a mean of m values has 1/m of their variance if all weigh the same.
         length = states_BSD.size(1) if allowed_B11S is None else allowed_B11S.sum(-1).to(found_BWD.dtype)
@@ -154,7 +152,7 @@ class Convolution(EncoderDecoder):
         x_BTD = self.decoder_in(embedded_BTD)
         for layer in self.decoder:
             window_BLD = functional.pad(x_BTD, (0, 0, self.config.kernel - 1, 0))
-            x_BTD = layer(window_BLD, x_BTD, embedded_BTD, memory, tuple(target_in_BT.shape))
+            x_BTD = layer(window_BLD, x_BTD, embedded_BTD, memory)
         return cast(Tensor, self.dropout(self.decoder_out(x_BTD)))
 
     def start(self, memory: ConvolutionMemory) -> ConvolutionState:
@@ -175,11 +173,10 @@ class Convolution(EncoderDecoder):
             state.windows = [window_NPD.repeat_interleave(width, 0) for window_NPD in state.windows]
         embedded_N1D = self.target_embedding(token_N[:, None], state.position)
         x_N1D, windows = self.decoder_in(embedded_N1D), []
-        shape = len(state.memory.states_BSD), len(token_N) // len(state.memory.states_BSD)
         for layer, past_NPD in zip(self.decoder, state.windows, strict=True):
             window_NLD = torch.cat([past_NPD, x_N1D], dim=1)
             windows.append(window_NLD[:, 1:])
-            x_N1D = layer(window_NLD, x_N1D, embedded_N1D, state.memory, shape)
+            x_N1D = layer(window_NLD, x_N1D, embedded_N1D, state.memory)
         state.windows, state.position = windows, state.position + 1
         return self.decoder_out(x_N1D)[:, 0], state
 
@@ -196,9 +193,5 @@ def _linear(inner: int, outer: int) -> nn.Module:
 
 
 def _check(config: ModelConfig, source_size: int, target_size: int) -> None:
-    sizes = (config.encoder_layers, config.decoder_layers, config.d_model, config.max_positions)
-    if min(sizes) < 1 or not 0 <= config.dropout < 1:
-        raise HeedfulError("model: sizes must be at least 1, dropout at least 0 and below 1")
-    if config.kernel < 2:
-        raise HeedfulError(f"model: kernel {config.kernel} sees no neighbour; set at least 2")
+    check_ranges(config, "model")
     config.check_sharing(source_size, target_size)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heedful.model.fused_attention import NARROW
-from heedful.native import library
+from heedful.model.kernels import KINDS, can_compute, kernels
 
 
 class Dropout(nn.Module):
@@ -27,7 +26,7 @@ class Dropout(nn.Module):
         """Return `x`, in training with some elements dropped; added to `onto`, if that is given."""
         if self.training and self.p > 0.0 and x.device.type == "cpu":
             threshold = min(round(self.p * 256), 255)
-            if x.dtype in NARROW and library("training"):
+            if can_compute(x):
                 return _CompiledDropout.apply(x, onto, threshold)  # type: ignore[no-untyped-call, no-any-return]
             x = _ByteDropout.apply(x, threshold)  # type: ignore[no-untyped-call]
         elif self.training and self.p > 0.0:
@@ -52,12 +51,10 @@ class _CompiledDropout(torch.autograd.Function):
 
 
 def _drop(x: Tensor, onto: Tensor | None, seed: int, threshold: int) -> Tensor:
-    found = library("training")
-    assert found is not None
     x, onto = x.contiguous(), None if onto is None else onto.to(x.dtype).contiguous()
     out = torch.empty_like(x)
     address = None if onto is None else onto.data_ptr()
-    found.dropout(NARROW[x.dtype], x.data_ptr(), address, x.numel(), seed, threshold, out.data_ptr())
+    kernels().dropout(KINDS[x.dtype], x.data_ptr(), address, x.numel(), seed, threshold, out.data_ptr())
     return out
 
 

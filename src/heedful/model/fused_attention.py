@@ -5,15 +5,14 @@ torch's operations it takes a dozen passes each way, and copies to bring the hea
 """
 
 import ctypes
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from heedful.native import I64, PTR, library
-
-NARROW = {torch.float32: 0, torch.bfloat16: 1}
+from heedful.model.kernels import KINDS, kernels
+from heedful.native import I64, PTR
 
 
 class _View(ctypes.Structure):
@@ -28,11 +27,6 @@ class _Sizes(ctypes.Structure):
     _fields_ = tuple((name, I64) for name in ("sentences", "heads", "positions", "attended", "d_k", "d_v"))
 
 
-def can_fuse(query_BHLK: Tensor) -> bool:
-    """Return whether `fused_attention` can serve here."""
-    return query_BHLK.device.type == "cpu" and query_BHLK.dtype in NARROW and library("training") is not None
-
-
 def fused_attention(
     query_BHLK: Float[Tensor, "B H L K"],
     key_BHMK: Float[Tensor, "B H M K"],
@@ -40,7 +34,7 @@ def fused_attention(
     allowed_B1LM: Bool[Tensor, "*mask"] | None,
     turns_L2K: Float[Tensor, "L 2 K"] | None = None,
 ) -> Float[Tensor, "B H L Kv"]:
-    """Return softmax(Q K^T / sqrt(d_k)) V  (equation 1): equal to `attention`, by test.
+    """Return softmax(Q K^T / sqrt(d_k)) V  (equation 1), where `can_compute`: equal to `attention`, by test.
 
     A row that may attend to nothing gets uniform weights. With the turns of a Rotation for as many positions, queries
     and keys are turned where they are read anyway. The heads of a position lie side by side in memory.
@@ -57,11 +51,11 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         query, key, value = (_rows_together(tensor) for tensor in (query, key, value))
         ctx.sizes = _Sizes(*query.shape[:3], key.size(2), query.size(3), value.size(3))
-        lanes = _library().lanes()
+        lanes = kernels().lanes()
         weights = torch.empty(*query.shape[:3], -(-key.size(2) // lanes) * lanes, dtype=torch.float32)
         out = _like(query, value.size(3))
-        _library().attention(
-            NARROW[query.dtype],
+        kernels().attention(
+            KINDS[query.dtype],
             ctypes.byref(ctx.sizes),
             *(ctypes.byref(_view(tensor)) for tensor in (query, key, value)),
             ctypes.byref(_mask(allowed, query, key)),
@@ -79,8 +73,8 @@ class _Attention(torch.autograd.Function):
         query, key, value, weights, turns = ctx.saved_tensors
         gradient = _rows_together(gradient)
         to_query, to_key, to_value = (_like(tensor, tensor.size(3)) for tensor in (query, key, value))
-        _library().attention_backward(
-            NARROW[query.dtype],
+        kernels().attention_backward(
+            KINDS[query.dtype],
             ctypes.byref(ctx.sizes),
             *(ctypes.byref(_view(tensor)) for tensor in (query, key, value)),
             weights.data_ptr(),
@@ -89,10 +83,6 @@ class _Attention(torch.autograd.Function):
             *(ctypes.byref(_view(tensor)) for tensor in (gradient, to_query, to_key, to_value)),
         )
         return to_query, to_key, to_value, None, None
-
-
-def _library() -> ctypes.CDLL:
-    return cast(ctypes.CDLL, library("training"))
 
 
 def _rows_together(tensor_BHLK: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from heedful.config import check_ranges
 from heedful.errors import HeedfulError
 from heedful.model.dot_product import DotProductAttention
 from heedful.model.dropout import Dropout
@@ -201,8 +202,7 @@ def _backwards(source_BS: Tensor, lengths_B: Tensor) -> Tensor:
 
 
 def _check(config: ModelConfig, source_size: int, target_size: int) -> None:
-    if min(config.encoder_layers, config.d_model) < 1 or not 0 <= config.dropout < 1:
-        raise HeedfulError("model: sizes must be at least 1, dropout at least 0 and below 1")
+    check_ranges(config, "model")
     if config.encoder_layers != config.decoder_layers:
         raise HeedfulError(
             f"model: an LSTM's decoder begins with its encoder's states, layer by layer, but there are "

@@ -21,11 +21,13 @@ class ModelConfig:
     heads: int = setting(8, "Attention heads (h)", least=1)
     d_k: int = setting(0, "Width of a head's keys and queries; 0 = d_model / heads", least=0)
     d_v: int = setting(0, "Width of a head's values; 0 = d_model / heads", least=0)
-    dropout: float = setting(0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)", least=0, most=1)
-    attention_dropout: float = setting(0.0, "Dropout on attention weights", least=0, most=1)
-    activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks", least=0, most=1)
+    dropout: float = setting(
+        0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)", least=0, most=0.99
+    )
+    attention_dropout: float = setting(0.0, "Dropout on attention weights", least=0, most=0.99)
+    activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks", least=0, most=0.99)
     layer_dropout: float = setting(
-        0.0, "Probability of leaving a layer out of a training step (Fan et al. 2020)", least=0, most=1
+        0.0, "Probability of leaving a layer out of a training step (Fan et al. 2020)", least=0, most=0.99
     )
     tied_layers: int = setting(1, "So many layers of a stack, one after the other, share their weights", least=1)
     normalization: Literal["post", "pre"] = setting(
@@ -40,7 +42,7 @@ class ModelConfig:
     )
     bidirectional: bool = setting(True, "LSTM with attention: the encoder's first layer reads both ways")
     residuals: bool = setting(True, "LSTMs: add each layer's input to its output, from the second on (GNMT: third)")
-    kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees", least=1)
+    kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees", least=2)
 
     @property
     def longest(self) -> int | None:

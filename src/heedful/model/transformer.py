@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heedful.config import check_ranges
 from heedful.errors import HeedfulError
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
-from heedful.model.fused_attention import can_fuse, fused_attention
+from heedful.model.fused_attention import fused_attention
+from heedful.model.kernels import can_compute
 from heedful.model.layer_norm import LayerNorm
 from heedful.model.rotation import Rotation
 from heedful.model.settings import ModelConfig
@@ -83,7 +85,7 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Tensor, "B L D"]:
         """Attend from each position of `x_BLD` to `attended`."""
         query_BHLK = self._split(self.query(x_BLD))
-        if self._short(query_BHLK, attended) and not self._needs_weights() and can_fuse(query_BHLK):
+        if self._short(query_BHLK, attended) and not self._needs_weights() and can_compute(query_BHLK):
             length = max(query_BHLK.size(2), attended.key_BHMK.size(2))
             turns_L2K = None if self.rotation is None else self.rotation.turns(length)
             heads_BHLK = fused_attention(query_BHLK, *attended, allowed_B1LM, turns_L2K)
@@ -328,12 +330,7 @@ def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor | None:
 
 
 def _check(config: ModelConfig, source_size: int, target_size: int) -> None:
-    sizes = (config.encoder_layers, config.decoder_layers, config.heads, config.d_model, config.d_ff)
-    if min(sizes) < 1 or min(config.d_k, config.d_v) < 0 or config.tied_layers < 1:
-        raise HeedfulError("model: every size and number of layers must be at least 1")
-    dropouts = (config.dropout, config.attention_dropout, config.activation_dropout, config.layer_dropout)
-    if not all(0 <= p < 1 for p in dropouts):
-        raise HeedfulError("model: each dropout must be at least 0 and below 1")
+    check_ranges(config, "model")
     if config.d_model % config.heads and not (config.d_k and config.d_v):
         raise HeedfulError(
             f"model: d_model {config.d_model} is not a multiple of {config.heads} heads; change one, or set d_k and d_v"

@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent
 OPTIONS = ("-O2", "-fpeel-loops", "-std=c++17", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 Name = Literal["search", "training"]
-_making = threading.Lock()
+_lock = threading.Lock()
 I64, U64, F32, F64, PTR = ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_double, ctypes.c_void_p
 SIGNATURES: dict[Name, dict[str, list[type]]] = {
     "search": {
@@ -50,12 +50,13 @@ SIGNATURES: dict[Name, dict[str, list[type]]] = {
         "accumulate": [PTR, PTR, I64],
     },
 }
+COUNTS = ("panel", "together", "lanes")  # of all functions, those that return a number
 
 
 def prepare(*names: Name) -> None:
     """Compile in the background what is still to be compiled: the compiler can work while torch is imported."""
     for name in names:
-        threading.Thread(target=_made, args=(name,)).start()
+        threading.Thread(target=_path_of, args=(name,)).start()
 
 
 def library(name: Name) -> ctypes.CDLL | None:
@@ -63,7 +64,7 @@ def library(name: Name) -> ctypes.CDLL | None:
 
     Those of training take their threads from torch's OpenMP, and can be loaded only after torch has been.
     """
-    path = _made(name)
+    path = _path_of(name)
     return _loaded(name, path) if path else None
 
 
@@ -78,17 +79,17 @@ def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
         return None
     for function_name, arguments in SIGNATURES[name].items():
         function = getattr(loaded, function_name)
-        function.argtypes, function.restype = arguments, I64 if arguments in ([], [I64]) else None
+        function.argtypes, function.restype = arguments, I64 if function_name in COUNTS else None
     return loaded
 
 
-def _made(name: Name) -> Path | None:
-    with _making:
-        return _make(name)
+def _path_of(name: Name) -> Path | None:
+    with _lock:
+        return _compiled(name)
 
 
 @cache
-def _make(name: Name) -> Path | None:
+def _compiled(name: Name) -> Path | None:
     compiler = _compiler()
     if compiler is None:
         return None

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from heedful.decoding.search import SearchConfig
+from heedful.decoding.settings import SearchConfig
 from heedful.serve.limits import ServeConfig
 from heedful.text.document import NO_REPEAT, Sentence
 from heedful.translator import Output, Translator

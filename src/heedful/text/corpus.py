@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
-from heedful.text.augment import word_pairs
+from heedful.text.augment import Triple, word_pairs
 
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 
@@ -34,6 +34,7 @@ class DataConfig:
         0.0,
         "Share of the pairs that get an altered copy: no full stop, lower case, a typo, another name, a paragraph",
         least=0,
+        most=1,
     )
     words: bool = setting(False, "Also learn single words: those that mostly stand together in the pairs")
     languages: tuple[str, ...] = setting((), "Codes of the source and the target language; for whoever uses the model")
@@ -101,21 +102,32 @@ class Examined:
     undecodable: Literal["refuse", "drop"]
     use: np.ndarray  # uint8: 0 left out, 1 training, 2 held out for development
     report: Report
+    given: list[tuple[str, str]]  # the development pairs that have files of their own
+    tags: Sequence[str]  # one for each corpus, or none at all
 
-    def training(self) -> Iterator[tuple[int, str, str]]:
+    def training(self) -> Iterator[Triple]:
         """Yield (corpus number, source, target) of each training pair."""
         return self._chosen(1)
 
     @cached_property
-    def words(self) -> list[tuple[str, str]]:
-        """Words of the training pairs with their translations: found when first asked for, in one more reading."""
-        return word_pairs(self.training())
+    def words(self) -> list[Triple]:
+        """Words of the training pairs with their translations: found when first asked for, in more readings.
 
-    def held_out(self) -> Iterator[tuple[int, str, str]]:
+        They are found apart for each tag, which may stand for a direction, and belong to the first corpus that has it.
+        A source word is there as it is written inside sentences and with a capital, as people may begin with one.
+        """
+        tags = self.tags or ("",) * len(self.corpora)
+        found = list[Triple]()
+        for tag in dict.fromkeys(tags):
+            for source, target in word_pairs(triple for triple in self.training() if tags[triple[0]] == tag):
+                found += [(tags.index(tag), form, target) for form in (source, source.capitalize())]
+        return found
+
+    def held_out(self) -> Iterator[Triple]:
         """Yield (corpus number, source, target) of each pair held out for development."""
         return self._chosen(2)
 
-    def _chosen(self, use: int) -> Iterator[tuple[int, str, str]]:
+    def _chosen(self, use: int) -> Iterator[Triple]:
         position = 0
         for number, corpus in enumerate(self.corpora):
             for pair in read_pairs(corpus, self.undecodable):
@@ -128,7 +140,8 @@ def corpora(config: DataConfig) -> list[Corpus]:
     """Return the training corpora that `config` names.
 
     Raises:
-        HeedfulError: no corpus; sources without targets; a file missing or given twice; weights that do not fit.
+        HeedfulError: no corpus; sources without targets; a file missing, a corpus given twice, or one whose sides are
+            one file; weights that do not fit.
     """
     if len(config.source) != len(config.target):
         raise HeedfulError(
@@ -147,9 +160,14 @@ def corpora(config: DataConfig) -> list[Corpus]:
         raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
     if config.tags and len(config.tags) != len(files):
         raise HeedfulError(f'{len(config.tags)} tags for {len(files)} corpora; give one for each, "" for none')
-    if not 0 <= config.altered <= 1:
-        raise HeedfulError(f"data.altered {config.altered}: it is a share of the pairs, from 0 to 1")
-    _refuse_repeats([path for entry in files for path in entry if path])
+    seen = set[tuple[Path, Path | None]]()
+    for source, target in files:
+        entry = source.resolve(), target.resolve() if target else None
+        if entry[0] == entry[1]:
+            raise HeedfulError(f"{source}: given twice, as a source and as its target; a pair has two sides")
+        if entry in seen:
+            raise HeedfulError(f"{source}: given twice; to see a corpus more often, give it a weight (--data.weights)")
+        seen.add(entry)
     return [Corpus(source, target, weight) for (source, target), weight in zip(files, weights, strict=True)]
 
 
@@ -180,12 +198,15 @@ def development(config: DataConfig) -> list[tuple[str, str]]:
         return []
     target = None if config.development_pairs else cast(Path, config.development_target)
     corpus = Corpus(_resolve(chosen, config), _resolve(target, config) if target else None)
-    training = [file for entry in corpora(config) for file in entry[:2] if file]
-    _refuse_repeats([*training, corpus.source, *([corpus.target] if corpus.target else [])])
-    kept = [pair for pair in read_pairs(corpus, config.undecodable) if pair.source and pair.target]
+    seen = {file.resolve() for entry in corpora(config) for file in entry[:2] if file}
+    for file in filter(None, corpus[:2]):
+        if file.resolve() in seen:
+            raise HeedfulError(f"{file}: given twice; development text may stand in one place only")
+        seen.add(file.resolve())
+    kept = list(read_whole_pairs(corpus, config.undecodable))
     if not kept:
         raise HeedfulError(f"{corpus.source}: no development pair in it; give a file with text on both sides")
-    return cast(list[tuple[str, str]], [tuple(pair) for pair in kept])
+    return kept
 
 
 def read_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[Pair]:
@@ -209,6 +230,11 @@ def read_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse"
         yield Pair(source, target)
     if next(targets, _END) is not _END:
         raise _unequal(corpus, lines, lines + 1 + sum(1 for _ in targets))
+
+
+def read_whole_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a corpus that have text on both sides; raises what `read_pairs` raises."""
+    return ((pair.source, pair.target) for pair in read_pairs(corpus, undecodable) if pair.source and pair.target)
 
 
 def read_lines(path: Path, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[str | None]:
@@ -281,7 +307,7 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
     """Read the corpora once and decide for each pair whether to train on it, hold it out or leave it out.
 
     Where no development pairs are given, up to `config.held_out` pairs are held out; every other pair that shares
-    a sentence with one of them, on either side, is left out of training, so that the two are disjoint.
+    a sentence with one of them, on whichever side it stands, is left out of training, so that the two are disjoint.
 
     Raises:
         HeedfulError: whatever `read_pairs` raises, or no pair is left.
@@ -291,8 +317,8 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
     if not dev and config.held_out:
         _hold_out(use, keys, config, report)
     else:
-        dev_sides = [np.array(sorted({_key(pair[side]) for pair in dev}), dtype=np.uint64) for side in (0, 1)]
-        shared = np.isin(keys[:, 0], dev_sides[0]) | np.isin(keys[:, 1], dev_sides[1])
+        dev_keys = np.frombuffer(b"".join(_digest(text) for pair in dev for text in pair), dtype=np.uint64)
+        shared = np.isin(keys, dev_keys).any(axis=1)
         report.leaked = int((shared & (use == 1)).sum())
     if not (use == 1).any():
         names = ", ".join(str(corpus.source) for corpus in training)
@@ -302,7 +328,7 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
             "set --data.held-out 0, or give development files" if report.shared_with_held_out else "check the files"
         )
         raise HeedfulError(f"{names}: no pair left to train on, of {report.read:,} read ({reasons}); {remedy}")
-    return Examined(training, config.undecodable, use, report)
+    return Examined(training, config.undecodable, use, report, dev, config.tags)
 
 
 def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -> tuple[np.ndarray, np.ndarray]:
@@ -315,8 +341,7 @@ def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -
             if reason:
                 report.drop(reason)
             use.append(not reason)
-            keys += blake2b((source or "").encode(), digest_size=8).digest()
-            keys += blake2b((target or "").encode(), digest_size=8).digest()
+            keys += _digest(source or "") + _digest(target or "")
         if len(use) == before:
             raise HeedfulError(f"{corpus.source}: the file is empty; give a file with at least one pair")
     report.read = len(use)
@@ -340,13 +365,14 @@ def _reason_to_drop(source: str | None, target: str | None, config: DataConfig) 
 
 
 def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Report) -> None:
-    """Mark pairs as held out (2), and drop every other training pair that shares a side with one of them."""
+    """Mark pairs as held out (2), and drop every other training pair that shares a sentence with one of them."""
     candidates = np.flatnonzero(use == 1)
     count = min(config.held_out, len(candidates) // 10)
     if not count:
         return
     chosen = np.random.default_rng(config.seed).choice(candidates, count, replace=False)
-    shared = np.isin(keys[:, 0], keys[chosen, 0]) | np.isin(keys[:, 1], keys[chosen, 1])
+    # on whichever side: a corpus may stand there in both directions
+    shared = np.asarray(np.isin(keys, keys[chosen]).any(axis=1))
     shared[chosen] = False
     report.held_out = report.development = count
     report.shared_with_held_out = int((shared & (use == 1)).sum())
@@ -391,14 +417,6 @@ def _resolve(path: Path, config: DataConfig) -> Path:
     return full
 
 
-def _refuse_repeats(paths: Iterable[Path]) -> None:
-    seen = set[Path]()
-    for path in paths:
-        if path.resolve() in seen:
-            raise HeedfulError(f"{path}: given twice; each file may stand in one place only")
-        seen.add(path.resolve())
-
-
 def _unequal(corpus: Corpus, sources: int, targets: int) -> HeedfulError:
     return HeedfulError(
         f"{corpus.source} has {sources:,} lines and {corpus.target} has {targets:,}; "
@@ -406,8 +424,8 @@ def _unequal(corpus: Corpus, sources: int, targets: int) -> HeedfulError:
     )
 
 
-def _key(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=8).digest()
 
 
 _END = cast(str | None, object())

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +12,17 @@ from torch import Tensor, distributed, nn
 
 from heedful import files
 from heedful.bundle import take_weights, write_weights
-from heedful.config import setting
-from heedful.data.batches import Batch, BatchStream
+from heedful.data.batches import Batch, BatchStream, batch_of
 from heedful.errors import HeedfulError
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
 from heedful.training.loss import Loss, consistent_cross_entropy, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
-from heedful.training.precision import Mixed, Precision, dtype_of
+from heedful.training.precision import Mixed, dtype_of
 from heedful.training.processes import agreed, rank, world
-from heedful.training.schedule import Schedule, learning_rate
+from heedful.training.schedule import learning_rate
+from heedful.training.settings import TrainingConfig
 from heedful.training.state import (
     Progress,
     arithmetic,
@@ -33,64 +33,18 @@ from heedful.training.state import (
     save_state,
 )
 
-Metric = Literal["bleu", "chrf", "loss"]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train; the defaults are the paper's for its base model."""
-
-    steps: int = setting(100_000, "Steps to train for", least=1)
-    minutes: float = setting(
-        0.0, "Set the number of steps so that training takes about so long here; 0 = off", least=0, most=525_600
-    )
-    optimizer: Literal["adam", "adamw", "muon"] = setting(
-        "adam", "Adam, Adam with decoupled weight decay, or Muon for matrices beside it"
-    )
-    beta1: float = setting(0.9, "Adam's decay of the mean gradient", least=0, most=0.99999)
-    beta2: float = setting(0.98, "Adam's decay of the mean squared gradient", least=0, most=0.99999)
-    epsilon: float = setting(1e-9, "Adam's epsilon", least=0)
-    weight_decay: float = setting(0.0, "Weight decay", least=0)
-    matrix_rate: float = setting(
-        1.0, "Learning rate of the matrices under Muon, as a multiple of that of the rest", least=0
-    )
-    schedule: Schedule = setting("paper", "Learning rate: equation 3, warmup-stable-decay, or cosine")
-    rate: float = setting(1.0, "Peak learning rate; with the paper's schedule a factor on equation 3", least=0)
-    warmup: int = setting(4000, "Steps over which the learning rate rises", least=0)
-    decay: float = setting(0.2, "Share of the steps over which stable-decay falls to zero", least=0, most=1)
-    clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping", least=0)
-    label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)", least=0, most=1)
-    consistency: float = setting(
-        0.0, "R-Drop: weight of the divergence between two passes under different dropout; 0 = one pass", least=0
-    )
-    precision: Precision = setting(
-        "auto", "Compute in float32, in bfloat16 (weights stay float32), or in which of them is faster here"
-    )
-    average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)", least=0)
-    exponential_average: float = setting(
-        0.0, "Decay of an exponential average to use instead; 0 = off", least=0, most=1
-    )
-    stored: Literal["float32", "bfloat16"] = setting(
-        "float32", "Type of the final weights on disk; bfloat16 halves the model folder"
-    )
-    checkpoint_every: int = setting(1000, "Steps between checkpoints", least=1)
-    evaluate_every: int = setting(
-        1000, "Steps between evaluations on the development data; 0 = only at the end", least=0
-    )
-    metric: Metric = setting("bleu", "Development score that patience goes by, and that tells which step was best")
-    patience: int = setting(0, "Stop after so many evaluations without a better score; 0 = never", least=0)
-    seed: int = setting(1, "Seed of initialisation and dropout", least=0)
-    threads: int = setting(0, "CPU threads; 0 = all cores", least=0)
-
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step. Losses are nats per target token; `tokens` counts target tokens of all processes."""
+    """One optimizer step. `loss` is the smoothed one, `nll` the negative log-likelihood, in nats a target token.
+
+    `tokens` counts the target tokens of all processes.
+    """
 
     step: int
     steps: int
     loss: float
-    likelihood: float
+    nll: float
     rate: float
     tokens: int
     tokens_per_second: float
@@ -147,7 +101,8 @@ def train(
     """Train `model` in place, resuming from the newest state under `state_folder` if there is one.
 
     `evaluate` scores the model on development data and returns warnings beside the scores; `stop` is asked after
-    each step. On several processes (torchrun) each has its own `stream`, and gradients are summed over all.
+    each batch, and obeyed at the end of its step. On several processes (torchrun) each has its own `stream`, and
+    gradients are summed over all.
 
     Raises:
         HeedfulError: the loss or the gradient is not a number; the last state on disk is good.
@@ -185,18 +140,18 @@ def train(
             group["lr"] = rate
 
         # forward and backward, as often as gradients are accumulated
-        sums = torch.zeros(4, dtype=torch.float64)  # smoothed loss, likelihood, tokens, wishes to stop
+        sums = torch.zeros(4, dtype=torch.float64)  # smoothed loss, negative log-likelihood, tokens, wishes to stop
         for _ in range(accumulate):
             batch = next(batches).to(device)
             loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
             mixed.collect_gradients()
             tokens = int((batch.target_out_BT != PAD).sum())
-            sums += torch.tensor([loss.smoothed.item(), loss.likelihood.item(), tokens, stop()])
+            sums += torch.tensor([loss.smoothed.item(), loss.nll.item(), tokens, stop()])
 
         # the gradient of the mean over all tokens of this step, on all processes
         _sum_over_processes(model, sums)
-        smoothed, likelihood, counted, stops = sums.tolist()
+        smoothed, nll, counted, stops = sums.tolist()
         norm = scale_and_clip(model, 1.0 / counted, config.clip)
         if not (math.isfinite(smoothed) and math.isfinite(norm)):
             raise HeedfulError(_diverged(step, stream, newest_state(state_folder)))
@@ -207,7 +162,14 @@ def train(
         progress.step, progress.tokens, progress.data = step, progress.tokens + int(counted), stream.state()
         speed = counted / (time.monotonic() - began)
         yield Step(
-            step, config.steps, smoothed / counted, likelihood / counted, rate, int(counted), speed, stream.epoch
+            step=step,
+            steps=config.steps,
+            loss=smoothed / counted,
+            nll=nll / counted,
+            rate=rate,
+            tokens=int(counted),
+            tokens_per_second=speed,
+            epoch=stream.epoch,
         )
 
         last = step == config.steps
@@ -239,6 +201,19 @@ def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistenc
         return smoothed_cross_entropy(hidden_BTD[real_BT], weight_VD, target_N, smoothing)
     first_ND, second_ND = (half_BTD[real_BT] for half_BTD in hidden_BTD.chunk(2))
     return consistent_cross_entropy(first_ND, second_ND, weight_VD, target_N, smoothing, consistency)
+
+
+@torch.inference_mode()
+def mean_loss(model: EncoderDecoder, sources: Sequence[list[int]], targets: Sequence[list[int]]) -> float:
+    """Return the mean negative log-likelihood of a target symbol, END included, in nats; the model is in eval mode."""
+    device = next(model.parameters()).device
+    rows = sorted(range(len(sources)), key=lambda i: (len(targets[i]), len(sources[i])))
+    total = 0.0
+    for start in range(0, len(rows), 64):
+        chosen = rows[start : start + 64]
+        batch = batch_of([sources[i] for i in chosen], [targets[i] for i in chosen]).to(device)
+        total += batch_loss(model, batch, 0.0).nll.item()
+    return total / sum(map(len, targets))
 
 
 def make_optimizer(model: EncoderDecoder, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -315,7 +290,7 @@ def _keep_checkpoint(folder: Path, step: int, weights: dict[str, Tensor], most: 
     if rank() != 0:
         return
     write_weights(folder / f"step-{step:08d}.safetensors", weights)
-    for old in last_checkpoints(folder, 10**9)[: -max(most, 1)]:
+    for old in sorted(folder.glob("step-*.safetensors"))[: -max(most, 1)]:
         files.remove(old)
 
 
@@ -343,11 +318,9 @@ def _save(
     device: torch.device,
 ) -> Saved:
     progress.arithmetic, random = arithmetic(device), random_state(device)
-    gathered = [torch.empty_like(random) for _ in range(world())]
+    gathered = [random] * world()
     if world() > 1:
         distributed.all_gather_object(gathered, random)
-    else:
-        gathered = [random]
     place = folder / f"step-{progress.step:08d}"
     if rank() == 0:
         place = save_state(folder, progress, model, optimizer, torch.stack(gathered), average)

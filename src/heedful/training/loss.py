@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from heedful.model.fused_attention import NARROW
-from heedful.native import library
+from heedful.model.kernels import KINDS, can_compute, kernels
 
 CHUNK = 384
 LEAST = 1e-30  # below it, float32 and bfloat16 soon run out of exponents
@@ -23,7 +22,7 @@ class Loss(NamedTuple):
     """Sums over tokens, in nats: the smoothed loss to minimise, and the plain negative log-likelihood."""
 
     smoothed: Float[Tensor, ""]
-    likelihood: Float[Tensor, ""]
+    nll: Float[Tensor, ""]
 
 
 def smoothed_cross_entropy(
@@ -37,8 +36,8 @@ def smoothed_cross_entropy(
     The target distribution gives 1 - smoothing to the target and spreads `smoothing` evenly over all V symbols, as
     Szegedy et al. 2016 and `torch.nn.functional.cross_entropy` do. Gradients flow from `smoothed` only.
     """
-    smoothed, likelihood = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 1, 0.0)  # type: ignore[no-untyped-call]
-    return Loss(smoothed, likelihood)
+    smoothed, nll = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 1, 0.0)  # type: ignore[no-untyped-call]
+    return Loss(smoothed, nll)
 
 
 def consistent_cross_entropy(
@@ -55,8 +54,8 @@ def consistent_cross_entropy(
     consistency / 4 times the two Kullback-Leibler divergences between them.
     """
     hidden_ND = torch.cat([first_ND, second_ND])
-    smoothed, likelihood = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 2, consistency)  # type: ignore[no-untyped-call]
-    return Loss(smoothed, likelihood)
+    smoothed, nll = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 2, consistency)  # type: ignore[no-untyped-call]
+    return Loss(smoothed, nll)
 
 
 class _ProjectedLoss(torch.autograd.Function):
@@ -112,21 +111,21 @@ class _ProjectedLoss(torch.autograd.Function):
             _add_product(weight_gradient_VD, gradient_CV.T, hidden_CD)
         if weight_gradient_VD is not None:
             weight_gradient_VD -= hidden_ND.sum(0, dtype=wide) * (smoothing / len(weight_VD))
-        likelihood_N = -target_probability_PN.flatten().log()
+        nll_N = -target_probability_PN.flatten().log()
         # where a probability is next to nothing, take its logarithm the long way
         target_logit_N = target_logit_PN.flatten()
         for lost_C in (target_probability_PN.flatten() < LEAST).nonzero()[:, 0].split(CHUNK):
             logits_CV = (hidden_ND[lost_C] @ weight_VD.T).to(wide)
-            likelihood_N[lost_C] = logits_CV.logsumexp(1) - target_logit_N[lost_C]
-        likelihood = likelihood_N.sum() / passes
+            nll_N[lost_C] = logits_CV.logsumexp(1) - target_logit_N[lost_C]
+        nll = nll_N.sum() / passes
         # minus the mean log-probability of all symbols: log sum exp, minus the mean logit
-        uniform = likelihood + (target_logit_N - hidden_ND.to(wide) @ mean_weight_D).sum() / passes
+        uniform = nll + (target_logit_N - hidden_ND.to(wide) @ mean_weight_D).sum() / passes
         ctx.save_for_backward(hidden_gradient_PND, weight_gradient_VD)
         ctx.passes = passes
-        return (1.0 - smoothing) * likelihood + smoothing * uniform + consistency / 4 * divergence, likelihood
+        return (1.0 - smoothing) * nll + smoothing * uniform + consistency / 4 * divergence, nll
 
     @staticmethod
-    def backward(ctx: Any, smoothed: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, smoothed: Tensor, _nll: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         hidden_gradient_PND, weight_gradient_VD = ctx.saved_tensors
         scale = smoothed / ctx.passes
         weight_gradient_VD = (weight_gradient_VD * scale).to(hidden_gradient_PND.dtype)
@@ -135,10 +134,9 @@ class _ProjectedLoss(torch.autograd.Function):
 
 def _softmax_in_place(logits_CV: Tensor) -> Tensor:
     """Half the memory to move."""
-    compiled = library("training") if logits_CV.device.type == "cpu" and logits_CV.dtype in NARROW else None
-    if compiled is None:
+    if not can_compute(logits_CV):
         return torch.softmax(logits_CV, 1, out=logits_CV)
-    compiled.softmax_in_place(NARROW[logits_CV.dtype], logits_CV.data_ptr(), *logits_CV.shape)
+    kernels().softmax_in_place(KINDS[logits_CV.dtype], logits_CV.data_ptr(), *logits_CV.shape)
     return logits_CV
 
 
@@ -148,11 +146,10 @@ def _add_product(sum_VD: Tensor, left_VC: Tensor, right_CD: Tensor) -> None:
         sum_VD.addmm_(left_VC, right_CD)
         return
     product_VD = left_VC @ right_CD
-    compiled = library("training") if sum_VD.device.type == "cpu" and product_VD.dtype == torch.bfloat16 else None
-    if compiled is None:
-        sum_VD += product_VD
+    if product_VD.dtype == torch.bfloat16 and can_compute(product_VD):
+        kernels().accumulate(sum_VD.data_ptr(), product_VD.data_ptr(), sum_VD.numel())
     else:
-        compiled.accumulate(sum_VD.data_ptr(), product_VD.data_ptr(), sum_VD.numel())
+        sum_VD += product_VD
 
 
 def _divergence(first_CV: Tensor, second_CV: Tensor, difference_CV: Tensor) -> tuple[Tensor, Tensor]:

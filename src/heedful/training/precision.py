@@ -8,14 +8,13 @@ section 3.1): autocast would convert weights and activations at every operation 
 import copy
 import timeit
 from functools import cache
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import has_native_bfloat16
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from heedful.training.settings import Precision
 
 
 class Mixed:

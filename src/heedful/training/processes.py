@@ -3,6 +3,7 @@
 import atexit
 import os
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 
@@ -11,17 +12,19 @@ import torch
 import torch.distributed.nn
 from torch import distributed
 
+T = TypeVar("T")
 
-def processes() -> tuple[int, int]:
-    """Return (rank, number of processes), joining the others first if torchrun started us."""
+
+def join() -> None:
+    """Join the others if torchrun started us, and this has not been done."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())
-        # the others wait while the first one learns the vocabulary and encodes: longer than the usual ten minutes
+        # the others wait while the first one learns the vocabulary and encodes: longer than the usual half hour, or the
+        # ten minutes of NCCL
         backend, patience = "nccl" if torch.cuda.is_available() else "gloo", timedelta(hours=3)
         distributed.init_process_group(backend, timeout=patience)
         atexit.register(distributed.destroy_process_group)  # while Python still runs: its threads must not outlive it
-    return rank(), world()
 
 
 def rank() -> int:
@@ -41,13 +44,13 @@ def local_rank() -> int:
 
 def wait_for_all() -> None:
     """Go on when all have come here."""
-    if processes()[1] > 1:
+    if world() > 1:
         distributed.barrier()
 
 
-def agreed(value: float) -> float:
+def agreed(value: T) -> T:
     """Return the first process's value on all of them."""
     values = [value]
-    if processes()[1] > 1:
+    if world() > 1:
         distributed.broadcast_object_list(values)
     return values[0]

@@ -78,7 +78,10 @@ def load_state(
     try:
         progress = Progress(**json.loads((place / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise HeedfulError(f"{place / 'state.json'}: damaged ({error}); remove {place} and start again") from None
+        raise HeedfulError(
+            f"{place / 'state.json'}: damaged ({error}); begin another training with the weights that "
+            f"there are: --start-from {place.parent.parent} --out NEW"
+        ) from None
     random = read_weights(place / "random.safetensors")["random"]
     device = next(model.parameters()).device
     average = {name: tensor.to(device) for name, tensor in read_weights(place / "average.safetensors").items()}

@@ -1,0 +1,44 @@
+"""A model as commands take it: loaded, and with the search that flags ask for."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from heedful.cli.settings import flags
+from heedful.config import Table, from_table, merge, to_table
+from heedful.decoding.settings import SearchConfig
+from heedful.errors import HeedfulError
+from heedful.model.inference import Weights, has_native_bfloat16
+from heedful.translator import Translator
+
+SearchFlags: Any = flags(SearchConfig)
+
+
+def load(folder: Path, device: str, threads: int, weights: Weights = "float32") -> Translator:
+    """Load a bundle and set the threads that it computes with.
+
+    Raises:
+        HeedfulError: there is no such device here, or bfloat16 is wanted where it would be slower.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise HeedfulError(f"--device {device}: not to be had here ({reason}); --device cpu always is") from None
+    if weights == "bfloat16" and not has_native_bfloat16(torch.device(device)):
+        raise HeedfulError(f"{device} here has no bfloat16 products: leave --weights out, float32 is faster")
+    if threads:
+        torch.set_num_threads(threads)
+    return Translator.load(folder, device, weights)
+
+
+def search_of(translator: Translator, changes: Table) -> SearchConfig:
+    """Return the search of a model, with what was given on the command line laid over it.
+
+    Raises:
+        HeedfulError: a setting that cannot be.
+    """
+    config = from_table(SearchConfig, merge(to_table(translator.search), changes), "search")
+    config.check()
+    return config

@@ -1,0 +1,49 @@
+"""How to search: settings, without the search."""
+
+from dataclasses import dataclass
+
+from heedful.config import check_ranges, setting
+from heedful.errors import HeedfulError
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How to look for the best output; the defaults are the paper's (section 6.1)."""
+
+    beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy", least=1, most=10_000)
+    length_penalty: float = setting(
+        0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha", least=0
+    )
+    n_best: int = setting(1, "Outputs to return for each input, at most the beam", least=1)
+    patience: float = setting(
+        1.0,
+        "Stop when so many times the beam have ended (Kasai et al. 2022); 0 = when no other can become the best",
+        least=0,
+    )
+    max_extra: int = setting(
+        50, "Longest output: the source's length plus this, in subwords", least=-1_000_000, most=1_000_000
+    )
+    min_length: int = setting(0, "Shortest output, in subwords", least=0)
+    no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow", least=0)
+    sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
+    temperature: float = setting(1.0, "Sampling: divide logits by this")
+    top_k: int = setting(0, "Sampling: draw from the k most probable symbols; 0 = from all", least=0)
+    top_p: float = setting(1.0, "Sampling: draw from the most probable symbols that make up this probability")
+    seed: int = setting(1, "Sampling: seed", least=0)
+
+    @property
+    def width(self) -> int:
+        """Hypotheses of a sentence at each step: the beam, or as many independent draws as outputs are wanted."""
+        return self.n_best if self.sample else self.beam
+
+    def check(self) -> None:
+        """Refuse settings that cannot be.
+
+        Raises:
+            HeedfulError: with the setting and its range.
+        """
+        check_ranges(self, "search")
+        if self.n_best > self.width:
+            raise HeedfulError(f"search: n_best {self.n_best} must be between 1 and the beam, {self.beam}")
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise HeedfulError("search: temperature must be above 0, top_p in (0, 1]")

@@ -1,0 +1,111 @@
+"""The text of a recipe, made ready for training: examined, its vocabulary learned, encoded, and what to judge by."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from heedful import files
+from heedful.config import to_table
+from heedful.data.tokens import Encoded, TokenStore, content_key, encode_corpus
+from heedful.decoding import lexicon
+from heedful.decoding.lexicon import Lexicon
+from heedful.errors import HeedfulError
+from heedful.recipe import Recipe
+from heedful.text import augment, corpus, vocabulary
+from heedful.text.corpus import DataConfig, Examined, Report
+from heedful.text.vocabulary import Vocabulary
+from heedful.training.processes import local_rank, rank, wait_for_all
+
+DAYS_KEPT = 60  # of a corpus, encoded, that no training has read
+# What the stored tokens do not depend on, beside the content of the files: a new setting makes them again unless it is
+# named here. How many pairs are held out is known once the files have been read.
+WITHOUT_EFFECT = (
+    *("folder", "source", "target", "pairs", "weights", "languages", "capitals", "attribution"),
+    *("development_source", "development_target", "development_pairs", "held_out"),
+)
+TOKENS_VERSION = 2  # of the way that they are made
+LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
+
+
+def examine(data: DataConfig) -> Examined:
+    """Return the verdict on each training pair, and the development pairs that are given.
+
+    Raises:
+        HeedfulError: something in the files or the settings that the user can mend.
+    """
+    return corpus.examine(corpus.corpora(data), corpus.development(data), data)
+
+
+def learn_vocabulary(recipe: Recipe, examined: Examined) -> Vocabulary:
+    """Learn the vocabulary from all that will be trained on."""
+    sources = (source for _, source, _ in _training_pairs(recipe.data, examined))
+    targets = (target for _, _, target in _training_pairs(recipe.data, examined))
+    tags = sorted({tag for tag in recipe.data.tags if tag})
+    return vocabulary.learn(sources, targets, recipe.vocabulary, tags=tags, threads=os.cpu_count() or 1)
+
+
+def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStore:
+    """Return the training pairs as ids, from the cache where they are there, and complete the report.
+
+    Raises:
+        HeedfulError: no pair is short enough.
+    """
+    inputs = [file for entry in examined.corpora for file in entry[:2] if file]
+    settings = {
+        "version": TOKENS_VERSION,
+        "kinds": [path.suffixes for path in inputs],
+        "held_out": examined.report.held_out,
+        **{name: value for name, value in to_table(data).items() if name not in WITHOUT_EFFECT},
+    }
+    path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), words)}.arrow"
+    notes = path.with_suffix(".json")
+    if rank() == 0:
+        files.mark_used(path, notes)
+        files.remove_unused(path.parent, DAYS_KEPT)
+    for here in (rank() == 0, local_rank() == 0):  # and then where another machine has its own cache
+        if here and not (path.is_file() and notes.is_file()):
+            encoded = encode_corpus(_training_pairs(data, examined), words, path, data.max_length, data.max_ratio)
+            files.write_text(notes, json.dumps(encoded._asdict()))
+        wait_for_all()
+    store = TokenStore(path)
+    _complete(examined.report, Encoded(**json.loads(notes.read_text(encoding="utf-8"))), store)
+    if not len(store):
+        report = examined.report
+        raise HeedfulError(f"no pair left of {report.read}: {report.dropped}; raise data.max_length")
+    return store
+
+
+def development_pairs(data: DataConfig, examined: Examined) -> list[tuple[str, str]]:
+    """Return what to judge by: the pairs given, read as they are, or those held out.
+
+    Those have their corpus's tag in front, as it stands in training.
+    """
+    if examined.given:
+        return examined.given
+    return [(source, target) for _, source, target in augment.augmented(examined.held_out(), tags=data.tags)]
+
+
+def learn_lexicon(store: TokenStore, seed: int) -> Lexicon:
+    """Return a lexicon of some of the training pairs."""
+    chosen = np.random.default_rng(seed).choice(len(store), min(len(store), LEXICON_PAIRS), replace=False)
+    chosen.sort()
+    return lexicon.learn(zip(store.lines("source", chosen), store.lines("target", chosen), strict=True))
+
+
+def _training_pairs(data: DataConfig, examined: Examined) -> Iterator[augment.Triple]:
+    yield from augment.augmented(examined.training(), tags=data.tags, altered=data.altered, seed=data.seed)
+    if data.words:
+        yield from augment.augmented(examined.words, tags=data.tags)
+
+
+def _complete(report: Report, encoded: Encoded, store: TokenStore) -> None:
+    """Count what encoding found."""
+    report.added = encoded.kept + encoded.too_long + encoded.ratio - report.kept
+    report.drop("too long", encoded.too_long)
+    report.drop("ratio", encoded.ratio)
+    report.unknown = encoded.unknown
+    if len(store):
+        for side, lengths in (("source", store.source_lengths_N), ("target", store.target_lengths_N)):
+            report.lengths[side] = [float(lengths.mean()), float(np.median(lengths)), float(lengths.max())]
