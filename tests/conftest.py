@@ -2,14 +2,23 @@
 
 import os
 import random
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
 # Tensors of a few hundred numbers gain nothing from a second thread, and its barriers cost much on a busy machine.
 # Before torch is imported; the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # equal bytes are promised on a processor
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):  # what rich asks before it looks at the terminal
+    os.environ.pop(name, None)
+hypothesis.settings.register_profile("heedful", deadline=None)  # a busy machine is no defect of ours
+hypothesis.settings.load_profile("heedful")
 
 # Not decoding.search: beartype refuses `typing.Self` in a method that the hook decorates on its own (PEP 673).
 jaxtyping.install_import_hook(
@@ -61,6 +70,31 @@ def compiled_or_not(request):
         request.getfixturevalue("without_compiler")
     elif native.library("training") is None:
         pytest.skip("no C++ compiler here")
+
+
+@pytest.fixture(scope="session")
+def served():
+    """Return a context in which an application answers at an address of its own."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+
+    @contextmanager
+    def serve(app):
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            deadline = time.monotonic() + 60
+            while not server.started:
+                assert thread.is_alive(), "the server ended before it had started"
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+        assert not thread.is_alive()
+
+    return serve
 
 
 @pytest.fixture(scope="session")

@@ -50,4 +50,4 @@ def test_development_sentences_are_translated_well(name, translator, data_folder
     folder = data_folder("tatoeba-en-de")
     sources, references = ([line or "" for line in read_lines(folder / f"val.{side}")] for side in (source, target))
     outputs = [found[0].text for found in translator.translate(sources)]
-    assert sacrebleu.corpus_bleu(outputs, [references]).score >= 35
+    assert sacrebleu.corpus_bleu(outputs, [references]).score >= {"en-de": 41.0, "de-en": 49.2}[name]  # 41.38, 49.63

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,6 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 import httpx
 import numpy as np
-import uvicorn
 from libretranslatepy import LibreTranslateAPI
 from starlette.requests import Request
 
@@ -36,28 +36,15 @@ def boxed():
 
 
 @pytest.fixture
-def serving(boxed):
+def serving(boxed, served):
     """Return a function that serves the box's model with other settings, and gives a client of it."""
-    running = []
+    with ExitStack() as running:
 
-    def serve(**changes):
-        config = uvicorn.Config(make_app([boxed], ServeConfig(**changes)), port=0, log_level="error")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
-        running.append((server, thread, client))
-        return client
+        def serve(**changes):
+            address = running.enter_context(served(make_app([boxed], ServeConfig(**changes))))
+            return running.enter_context(httpx.Client(base_url=address, timeout=60))
 
-    yield serve
-    for server, thread, client in running:
-        client.close()
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
+        yield serve
 
 
 def test_texts_lists_forms_html_and_alternatives(serving, boxed):
@@ -343,7 +330,7 @@ def test_two_models_of_the_same_languages_are_refused(boxed):
 def test_what_cannot_be_served_is_said_in_one_line(arguments, says, tmp_path):
     environment = os.environ | {"HEEDFUL_COMPILE": "0"}  # so that there are no weights of 8 bits
     command = [*HEEDFUL, "serve", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
     assert ended.returncode == 2
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1

@@ -1,10 +1,6 @@
 """Requests made from the OpenAPI document, valid and not: no server error, nothing that the document does not say."""
 
-import threading
-import time
-
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 
 from heedful.serve.app import make_app
@@ -15,18 +11,9 @@ schemathesis = pytest.importorskip("schemathesis", reason="it makes the requests
 
 
 @pytest.fixture(scope="module")
-def interface():
-    server = uvicorn.Server(
-        uvicorn.Config(make_app([Translator.load("en-de")], ServeConfig(wait=0)), port=0, log_level="error")
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
-    server.should_exit = True
-    thread.join(30)
+def interface(served):
+    with served(make_app([Translator.load("en-de")], ServeConfig(wait=0))) as address:
+        yield schemathesis.openapi.from_url(f"{address}/openapi.json")
 
 
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])

@@ -1,14 +1,11 @@
 """Ten thousand texts that nobody would write, over HTTP: an answer to each, lines and placeholders kept."""
 
 import re
-import threading
-import time
 
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 import httpx
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,19 +39,11 @@ TEXTS = st.lists(
 
 
 @pytest.fixture(scope="module")
-def client():
+def client(served):
     boxed = Translator.load("en-de")
     boxed.search = SearchConfig(beam=1, max_extra=8)
-    server = uvicorn.Server(uvicorn.Config(make_app([boxed]), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    with httpx.Client(base_url=address, timeout=60) as opened:
+    with served(make_app([boxed])) as address, httpx.Client(base_url=address, timeout=60) as opened:
         yield opened
-    server.should_exit = True
-    thread.join(30)
 
 
 @pytest.mark.slow

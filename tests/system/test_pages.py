@@ -1,8 +1,6 @@
 """The pages as a reader meets them, in headless Chromium: nothing on the console, nothing fetched, text stays text."""
 
 import shutil
-import threading
-import time
 
 import pytest
 
@@ -92,20 +90,12 @@ def test_the_labs_report_opens(visit, tmp_path, width, scheme):
 
 
 @pytest.fixture(scope="module")
-def address():
+def address(served):
     """Serve the box's English to German model."""
-    uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     from heedful.serve.app import make_app
 
-    config = uvicorn.Config(make_app([Translator.load("en-de")]), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    with served(make_app([Translator.load("en-de")])) as found:
+        yield found
 
 
 @SIZES

@@ -59,7 +59,9 @@ def same_bytes(first: Path, second: Path):
 
 def test_killed_at_random_moments_and_resumed_a_run_ends_in_the_same_bytes(tmp_path, recipe):
     folder = tmp_path / "killed"
-    generator = random.Random()
+    seed = random.randrange(1000)
+    print(f"seed {seed}")  # pytest shows it where the test fails
+    generator = random.Random(seed)
     status, _ = run_until(heedful("train", recipe, "--out", folder), folder, generator.randint(10, 60), signal.SIGKILL)
     assert status == -signal.SIGKILL
     status, _ = run_until(heedful("train", "--resume", folder), folder, generator.randint(70, 130), signal.SIGKILL)
