@@ -43,7 +43,6 @@ BOX = Path(__file__).with_name("models")  # the models that come with heedful
 class Bundle:
     """A loaded model folder."""
 
-    folder: Path
     model: EncoderDecoder
     vocabulary: Vocabulary
     manifest: Table
@@ -180,7 +179,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     models = [build_model(config, *vocabulary.sizes) for config in model_configs(folder, manifest)]
     model = Ensemble(models) if manifest["format"] == ENSEMBLE else models[0]
     put_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-    return Bundle(folder, model.to(device).eval(), vocabulary, manifest)
+    return Bundle(model.to(device).eval(), vocabulary, manifest)
 
 
 def model_configs(folder: Path, manifest: Table) -> list[ModelConfig]:

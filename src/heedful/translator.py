@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ from heedful.heap import keep_heap
 from heedful.model.ablation import without
 from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.engine import Engine
 from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
-from heedful.model.inference import Inference, State, Weights
+from heedful.model.inference import Inference, Weights
 from heedful.model.recorder import Maps, attentions, parse_head, recording
 from heedful.model.transformer import Transformer
 from heedful.text.capitals import is_shouted
@@ -95,12 +96,12 @@ class Translator:
         return min((own for model in members_of(self.model) if (own := model.config.longest) is not None), default=None)
 
     @cached_property
-    def inference(self) -> Inference:
+    def inference(self) -> Engine:
         """The model as search uses it, with the weights that it had when this was first asked for."""
         if self.device.type == "cpu":
             keep_heap()
         if isinstance(self.model, Ensemble):
-            return cast(Inference, EnsembleInference([_engine(one, self.weights) for one in members_of(self.model)]))
+            return EnsembleInference([_engine(one, self.weights) for one in members_of(self.model)])
         return _engine(self.model, self.weights)
 
     def translate(
@@ -144,13 +145,20 @@ class Translator:
                 sentences = steps.send(answers)  # type: ignore[arg-type]
             except StopIteration as finished:
                 return cast(list[str], finished.value)[0]
-            found: dict[int, list[Output]] = {}
-            for kind in {(sentence.careful, sentence.align) for sentence in sentences}:
-                rows = [i for i, sentence in enumerate(sentences) if (sentence.careful, sentence.align) == kind]
-                search = replace(config, no_repeat_ngram=NO_REPEAT) if kind[0] else config
-                outputs = self.translate([sentences[i].text for i in rows], search, align=kind[1])
-                found.update(zip(rows, outputs, strict=True))
-            answers = [found[i] for i in range(len(sentences))]
+            careful = replace(config, no_repeat_ngram=NO_REPEAT)
+            answers = self.translate_each([(s.text, careful if s.careful else config, s.align) for s in sentences])
+
+    def translate_each(
+        self, wanted: Sequence[tuple[str, SearchConfig, bool]], *, batch: int = 64
+    ) -> list[list[Output]]:
+        """Translate each text by a search of its own, with alignments or without; those of a kind go together."""
+        kinds = [(config, align) for _, config, align in wanted]
+        found: dict[int, list[Output]] = {}
+        for config, align in dict.fromkeys(kinds):
+            rows = [i for i, kind in enumerate(kinds) if kind == (config, align)]
+            outputs = self.translate([wanted[i][0] for i in rows], config, batch=batch, align=align)
+            found.update(zip(rows, outputs, strict=True))
+        return [found[i] for i in range(len(wanted))]
 
     def encode(self, lines: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Return the symbols that the model reads for each line, END last, and which lines are in capitals.
@@ -354,10 +362,10 @@ class Translator:
                 device=self.device,
                 longest=self.longest,
                 observe=observe,
-                whole=getattr(self.inference, "search", None),  # of compiled steps alone
+                whole=self.inference.search,
             )
 
-    def _step(self, token_N: Tensor, state: State) -> tuple[Tensor, State]:
+    def _step(self, token_N: Tensor, state: Any) -> tuple[Tensor, Any]:
         hidden_ND, state = self.inference.step(token_N, state)
         return self.inference.logits(hidden_ND), state
 
@@ -398,14 +406,14 @@ class Translator:
         return outputs
 
 
-def _engine(model: EncoderDecoder, weights: Weights) -> Inference:
-    """Return what takes the steps of a search with this model; all engines have the same calls."""
+def _engine(model: EncoderDecoder, weights: Weights) -> Engine:
+    """Return what takes the steps of a search with this model."""
     if not isinstance(model, Transformer):
         if weights != "float32":
             raise HeedfulError(f"{weights} weights are for Transformers: leave --weights out")
-        return cast(Inference, model)  # steps by itself
+        return cast(Engine, model)  # steps by itself
     if can_compile(model, weights):
-        return cast(Inference, CompiledInference(model, weights))
+        return CompiledInference(model, weights)
     if weights == "int8":
         raise HeedfulError("int8 weights need a C++ compiler and a processor with AVX2: leave --weights out")
     return Inference(model, weights)

@@ -3,7 +3,9 @@
 import copy
 import json
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +28,7 @@ from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer, sinusoids
 
 pytest.importorskip("matplotlib")
+STORED = Path(__file__).resolve().parents[2] / "docs" / "results" / "lab"
 LEAST = {"vocabulary": 300, "steps": 1, "layers": 1, "tokens": 256, "repeats": 1}
 SHORT = {  # the least that each can do
     "residuals": {"layers": 12, "sequences": 32, "repeats": 1},
@@ -165,6 +168,21 @@ def test_data_that_do_not_bear_the_claim_out_are_not_said_to(folder, name):
     data = copy.deepcopy(data_of(folder, name))
     CONTRARY[name](data)
     assert str(find(name).verdict(data)).startswith("Not shown here: ")
+
+
+def test_the_page_of_the_full_runs_is_what_their_data_say(tmp_path):
+    for path in STORED.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    write_report(tmp_path)
+    assert (STORED / "README.md").read_text(encoding="utf-8") == (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["attention-steps", "scaling", "encoder-decoder", "positions", "table4"])
+def test_a_claim_that_a_full_run_bears_out_is_not_said_of_contrary_data(name):
+    data = data_of(STORED, name)
+    assert find(name).verdict(data).shown
+    CONTRARY[name](data)
+    assert not find(name).verdict(data).shown
 
 
 def test_data_that_bear_a_claim_out_are_said_to(folder):

@@ -20,9 +20,10 @@ from libretranslatepy import LibreTranslateAPI
 from starlette.requests import Request
 
 from heedful.errors import HeedfulError
-from heedful.serve.app import TranslateRequest, make_app
+from heedful.serve.app import make_app
 from heedful.serve.batching import Batcher, TooManyError
 from heedful.serve.limits import Keys, ServeConfig, new_key
+from heedful.serve.messages import TranslateRequest
 from heedful.text.document import Sentence
 from heedful.translator import Translator
 

@@ -54,12 +54,7 @@ class Beams:
     ended_B: np.ndarray  # how many hypotheses have ended
     to_beat_B: np.ndarray  # the score of the last of the best outputs so far
     finished: list[list[Hypothesis]]  # for each input, best first
-    shortest_limit: int = 0
     any_ended: bool = False
-
-    def __post_init__(self) -> None:
-        """Find the shortest of the limits."""
-        self.shortest_limit = int(self.limit_B.min(initial=2**62))
 
     @property
     def length(self) -> int:
@@ -68,9 +63,12 @@ class Beams:
 
     def keep(self, staying_B: np.ndarray) -> None:
         """Forget the other sentences."""
-        for name in ("sentence_B", "limit_B", "live_BWT", "live_BW", "ended_B", "to_beat_B"):
-            setattr(self, name, getattr(self, name)[staying_B])
-        self.__post_init__()
+        self.sentence_B = self.sentence_B[staying_B]
+        self.limit_B = self.limit_B[staying_B]
+        self.live_BWT = self.live_BWT[staying_B]
+        self.live_BW = self.live_BW[staying_B]
+        self.ended_B = self.ended_B[staying_B]
+        self.to_beat_B = self.to_beat_B[staying_B]
 
 
 def length_penalty(length: float | np.ndarray, alpha: float) -> Any:
@@ -176,7 +174,7 @@ class _Rules:
         length = beams.length + 1
         if self.prefixes or self.config.no_repeat_ngram or length <= self.config.min_length:
             return True
-        return length >= beams.shortest_limit
+        return bool((beams.limit_B <= length).any())
 
     def apply(self, score_NV: Tensor, beams: Beams) -> None:
         """Write NEVER over the scores of what is not allowed."""
@@ -376,7 +374,7 @@ def _retire(beams: Beams, rules: _Rules) -> np.ndarray | None:
     that of the longest output.
     """
     config, length = rules.config, beams.length
-    if not beams.any_ended and length < beams.shortest_limit:
+    if not beams.any_ended and not (beams.limit_B <= length).any():
         return None
     best_B = beams.live_BW.max(axis=1)
     can_win_B = best_B / length_penalty(beams.limit_B, config.length_penalty) > beams.to_beat_B

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from heedful.data.batches import Batch
 from heedful.decoding.settings import SearchConfig
 from heedful.inspection.cost import forward_flops, search_flops
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.engine import Engine
 from heedful.model.ensemble import members_of
-from heedful.model.inference import Encoded, Inference, State
 from heedful.text.vocabulary import PAD
 from heedful.training.loop import batch_loss, scale_and_clip
 from heedful.training.precision import Mixed
@@ -130,7 +130,7 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     translator.inference  # noqa: B018 - made before the watch starts
     watch = Stopwatch(translator.device)
     timed = Translator(translator.model, translator.vocabulary)
-    timed.inference = cast(Inference, _TimedInference(translator.inference, found, watch))
+    timed.inference = _TimedEngine(translator.inference, found, watch)
     outputs = list(timed.translate(lines, config, batch=batch, workers=1))
     found.text += watch.lap()
     sources = translator.vocabulary.encode_source(lines)
@@ -143,40 +143,41 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     return found
 
 
-class _TimedInference:
+class _TimedEngine:
     """What search uses of a model, with a stopwatch; what passes between its calls is the search's own time."""
 
     one_thread = False
+    search = None  # a whole search in one call has no phases to time
 
-    def __init__(self, inference: Inference, found: Translation, watch: Stopwatch) -> None:
+    def __init__(self, inference: Engine, found: Translation, watch: Stopwatch) -> None:
         self._inference, self._found, self._watch = inference, found, watch
 
-    def encode(self, source_BS: Tensor, source_lengths_B: Tensor) -> Encoded:
+    def encode(self, source_BS: Tensor, source_lengths_B: Tensor) -> Any:
         self._found.text += self._watch.lap()
         encoded = self._inference.encode(source_BS, source_lengths_B)
         self._found.encode += self._watch.lap()
         return encoded
 
-    def start(self, encoded: Encoded) -> "_TimedState":
+    def start(self, encoded: Any) -> "_TimedState":
         state = self._inference.start(encoded)
         self._found.encode += self._watch.lap()
         return _TimedState(state, self._found, self._watch)
 
-    def step(self, token_N: Tensor, state: "_TimedState") -> tuple[Tensor, "_TimedState"]:
+    def step(self, token_N: Tensor, state: "_TimedState") -> tuple[Any, "_TimedState"]:
         self._found.search += self._watch.lap()
-        hidden_ND, after = self._inference.step(token_N, state.state)
+        hidden, after = self._inference.step(token_N, state.state)
         self._found.step += self._watch.lap()
-        return hidden_ND, replace(state, state=after)
+        return hidden, replace(state, state=after)
 
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        logits_NV = self._inference.logits(hidden_ND)
+    def logits(self, hidden: Any) -> Tensor:
+        logits_NV = self._inference.logits(hidden)
         self._found.step += self._watch.lap()
         return logits_NV
 
 
 @dataclass(frozen=True)
 class _TimedState:
-    state: State
+    state: Any
     found: Translation
     watch: Stopwatch
 

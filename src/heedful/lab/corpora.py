@@ -27,6 +27,12 @@ SPLITS = {
     "multi30k-en-de": ("train", "val", "test_2016_flickr"),
     "tatoeba-en-de": ("train", "val", "test"),
 }
+FAMILIES: dict[str, Table] = {  # about equally many parameters with two layers and 2,000 symbols
+    "transformer": {"d_model": 96, "d_ff": 192, "heads": 4},
+    "convolution": {"d_model": 98, "max_positions": 256},
+    "lstm-attention": {"d_model": 104},
+    "lstm": {"d_model": 104},
+}
 SAMPLE = 1_000  # pairs that the loss on training text and the mean cost of a pair are measured on
 
 
@@ -103,6 +109,12 @@ def short_run(model: Table, *, vocabulary: int, tokens: int, steps: int, seed: i
         },
         "search": {"beam": 1},
     }
+
+
+def family_run(family: str, *, layers: int, vocabulary: int, tokens: int, steps: int, seed: int) -> Table:
+    """Return the tables of a short run of one of FAMILIES, with so many layers on each side."""
+    sizes = {"encoder_layers": layers, "decoder_layers": layers, "dropout": 0.1, **FAMILIES[family]}
+    return short_run({"family": family, **sizes}, vocabulary=vocabulary, tokens=tokens, steps=steps, seed=seed)
 
 
 def learn_text(

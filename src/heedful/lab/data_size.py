@@ -5,16 +5,13 @@ from typing import Any
 
 from heedful.config import Table, merge
 from heedful.lab import corpora
-from heedful.lab.experiment import Rows, Running, Verdict
+from heedful.lab.experiment import Rows, Running, Verdict, mean_and_range
 
 QUESTION = "How much data does the Transformer need before it is ahead of recurrence?"
 PAPER = "section 5 and table 3 (D)"
 MINUTES = (5.6, 29.0)
 NEEDS: tuple[str, ...] = ("tatoeba-en-de",)
-FAMILIES: dict[str, Table] = {  # about equally many parameters with 2,000 symbols
-    "transformer": {"d_model": 96, "d_ff": 192, "heads": 4},
-    "lstm-attention": {"d_model": 104},
-}
+FAMILIES = ("transformer", "lstm-attention")
 CHANGES: dict[str, Table] = {  # of the Transformer's regularisation, at one size
     "dropout 0": {"model": {"dropout": 0.0}},
     "label smoothing 0": {"training": {"label_smoothing": 0.0}},
@@ -48,7 +45,15 @@ def run(settings: Settings) -> Running:
     def learn(family: str, pairs: int, change: str = "") -> Running:
         runs = []
         for seed in range(1, settings.repeats + 1):
-            recipe = merge(_recipe(family, seed, settings), CHANGES.get(change, {}))
+            run_ = corpora.family_run(
+                family,
+                layers=settings.layers,
+                vocabulary=settings.vocabulary,
+                tokens=settings.tokens,
+                steps=settings.steps,
+                seed=seed,
+            )
+            recipe = merge(run_, CHANGES.get(change, {}))
             told = f"{family}{', ' if change else ''}{change}, {pairs:,} pairs, seed {seed}"
             learned = yield from corpora.learn_text(told, recipe, training[:pairs], *held_out)
             found = {"bleu": learned.test["bleu"], "development_loss": learned.development["loss"], **vars(learned)}
@@ -96,8 +101,6 @@ def table(data: Table) -> Rows:
         for family, size in zip(data["families"], sizes, strict=True)
     ]
     for model, size in [*found, *((f"transformer, {change}", size) for change, size in data["changes"].items())]:
-        every = [run["bleu"] for run in size["runs"]]
-        spread = f" ({min(every):.1f} to {max(every):.1f})" if len(every) > 1 else ""
         training, development = _mean(size, "training_loss"), _mean(size, "development_loss")
         rows.append(
             [
@@ -105,7 +108,7 @@ def table(data: Table) -> Rows:
                 model,
                 f"{_mean(size, 'parameters'):,.0f}",
                 f"{_mean(size, 'epochs'):.1f}",
-                f"{_mean(size, 'bleu'):.1f}{spread}",
+                mean_and_range([run["bleu"] for run in size["runs"]]),
                 f"{training:.2f}",
                 f"{development:.2f}",
                 f"{development - training:.2f}",
@@ -134,14 +137,6 @@ def draw(data: Table, figure: Any) -> None:
     left.set(xscale="log", xlabel="pairs", ylabel=f"BLEU on {data['tested']:,} test pairs", ylim=(0, None))
     right.set(xscale="log", xlabel="pairs", ylabel="development loss less training loss, nats", title="gap")
     left.legend(frameon=False, fontsize=8)
-
-
-def _recipe(family: str, seed: int, settings: Settings) -> Table:
-    layers = {"encoder_layers": settings.layers, "decoder_layers": settings.layers}
-    model = {"family": family, "dropout": 0.1, **layers, **FAMILIES[family]}
-    return corpora.short_run(
-        model, vocabulary=settings.vocabulary, tokens=settings.tokens, steps=settings.steps, seed=seed
-    )
 
 
 def _regularisation(data: Table) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -67,9 +68,9 @@ def verdict(data: Table) -> Verdict:
     parts, shown = [], True
     for task, runs in data["tasks"].items():
         best = _best(runs)
-        error = _mean([run["errors"][best] for run in runs])
-        memory = {change: _mean([run["memory"][change] for run in runs]) for change in CHANGES}
-        alone = {place: _mean([run["without"][place] for run in runs]) for place in runs[0]["without"]}
+        error = fmean([run["errors"][best] for run in runs])
+        memory = {change: fmean([run["memory"][change] for run in runs]) for change in CHANGES}
+        alone = {place: fmean([run["without"][place] for run in runs]) for place in runs[0]["without"]}
         shown &= memory["as it is"] > 0.8 and error < 0.2 and memory["another sentence's"] < 0.1
         shown &= abs(memory["shuffled places"] - memory["as it is"]) < 0.02
         lost = ", ".join(f"without {place} {100 * value:.0f} %" for place, value in alone.items())
@@ -91,9 +92,9 @@ def table(data: Table) -> Rows:
     head += [f"right: {change}, %" for change in CHANGES] + [f"right without {place}, %" for place in layers]
     rows = [head]
     for task, runs in data["tasks"].items():
-        values = [_mean([run["errors"][place] for run in runs]) for place in layers]
-        values += [_mean([run["memory"][change] for run in runs]) for change in CHANGES]
-        values += [_mean([run["without"][place] for run in runs]) for place in layers]
+        values = [fmean([run["errors"][place] for run in runs]) for place in layers]
+        values += [fmean([run["memory"][change] for run in runs]) for change in CHANGES]
+        values += [fmean([run["without"][place] for run in runs]) for place in layers]
         rows.append([task, *(f"{100 * value:.0f}" for value in values)])
     return rows
 
@@ -114,7 +115,7 @@ def draw(data: Table, figure: Any) -> None:
         for number, (task, runs) in enumerate(data["tasks"].items()):
             places = [place + 0.27 * (number - 1) for place in range(len(labels))]
             every = [values(run) for run in runs]
-            panel.bar(places, [_mean(list(column)) for column in zip(*every, strict=True)], width=0.25, label=task)
+            panel.bar(places, [fmean(list(column)) for column in zip(*every, strict=True)], width=0.25, label=task)
             for one in every:
                 panel.plot(places, one, "k.", markersize=3)
         panel.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels], fontsize=7)
@@ -200,8 +201,4 @@ def _right_with(model: Transformer, pairs: Pairs, change: str) -> float:
 def _best(runs: list[Table]) -> str:
     """Return the layer that aligns best on the mean of the repeats."""
     places: list[str] = list(runs[0]["errors"])
-    return min(places, key=lambda place: _mean([run["errors"][place] for run in runs]))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    return min(places, key=lambda place: fmean([run["errors"][place] for run in runs]))

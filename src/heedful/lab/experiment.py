@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol, cast
 
 from heedful import files
@@ -54,6 +55,12 @@ class Experiment(Protocol):
     def draw(self, data: Table, figure: Any) -> None:
         """Draw the data into a figure of matplotlib."""
         ...
+
+
+def mean_and_range(values: Sequence[float], form: str = ".1f") -> str:
+    """Return "34.1 (33.0 to 35.2)", the mean of the repeats and what they lie between; of one alone its value."""
+    between = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
+    return f"{fmean(values):{form}}{between}"
 
 
 def find(name: str) -> Experiment:

@@ -1,6 +1,7 @@
 """What do heads look at, what is lost without each, and how many are best? (section 3.2.2, table 3 row A)"""
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from heedful.config import Table
 from heedful.decoding.explanation import Explanation
-from heedful.lab.experiment import Rows, Running, Verdict
+from heedful.lab.experiment import Rows, Running, Verdict, mean_and_range
 from heedful.lab.toy import FIRST, gathering, learn, right
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
@@ -105,11 +106,11 @@ def verdict(data: Table) -> Verdict:
     idle = sum(loss < 0.02 for loss in losses.values())
     trained = {heads: [run["loss"] for run in runs] for heads, runs in data["trained"].items()}
     fewest, *_, many = trained
-    best = min(trained, key=lambda heads: _mean(trained[heads]))
+    best = min(trained, key=lambda heads: fmean(trained[heads]))
     bound = max(trained[best]) + MARGIN
     worse = {heads: sum(loss > bound for loss in trained[heads]) for heads in (fewest, many)}
     told = ", ".join(
-        f"{heads} {_mean(trained[heads]):.3f} ({100 * _mean([run['right'] for run in runs]):.0f} %)"
+        f"{heads} {fmean(trained[heads]):.3f} ({100 * fmean([run['right'] for run in runs]):.0f} %)"
         for heads, runs in data["trained"].items()
     )
     return Verdict(
@@ -155,7 +156,7 @@ def table(data: Table) -> Rows:
     for number, runs in data["trained"].items():
         name = f"trained: h = {number}, d_k = {data['d_model'] // int(number)}"
         losses, shares = [run["loss"] for run in runs], [100 * run["right"] for run in runs]
-        rows.append([name, *("",) * (len(head_row) - 3), _spread(losses, ".3f"), _spread(shares, ".0f")])
+        rows.append([name, *("",) * (len(head_row) - 3), mean_and_range(losses, ".3f"), mean_and_range(shares, ".0f")])
     return rows
 
 
@@ -180,7 +181,7 @@ def draw(data: Table, figure: Any) -> None:
     numbers = [int(number) for number in data["trained"]]
     for number, runs in zip(numbers, data["trained"].values(), strict=True):
         right_panel.plot([number] * len(runs), [run["loss"] for run in runs], "k.", markersize=4)
-    means = [_mean([run["loss"] for run in runs]) for runs in data["trained"].values()]
+    means = [fmean([run["loss"] for run in runs]) for runs in data["trained"].values()]
     right_panel.plot(numbers, means, "o-")
     right_panel.set(xscale="log", xlabel="heads h, each of d_model / h", ylabel="last loss, nats a symbol")
     right_panel.set(ylim=(0, None), title="trained at equal cost")
@@ -244,12 +245,3 @@ def _train(heads: int, seed: int, settings: Settings) -> Table:
     losses = list(learn(model, task, settings.steps, 2e-3, seed=seed))
     last = losses[-max(1, settings.steps // 20) :]
     return {"loss": sum(last) / len(last), "right": float(right(model, task(200, 77)).float().mean())}
-
-
-def _spread(values: list[float], form: str) -> str:
-    spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
-    return f"{_mean(values):{form}}{spread}"
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -9,7 +9,7 @@ import torch
 
 from heedful.config import Table
 from heedful.inspection.cost import parameters
-from heedful.lab.experiment import Rows, Running, Verdict
+from heedful.lab.experiment import Rows, Running, Verdict, mean_and_range
 from heedful.lab.paths import path_lengths
 from heedful.lab.toy import FIRST, Task, copying, learn, recalling, right
 from heedful.model.family import build_model
@@ -107,10 +107,7 @@ def table(data: Table) -> Rows:
         growth = _exponents(data, family)
         steps = [f"{found['paths'][way][-1]} ({growth[way]:.2f})" for way in WAYS]
         for task, runs in found["right"].items():
-            cells = []
-            for values in zip(*runs, strict=True):
-                spread = f" ({100 * min(values):.0f} to {100 * max(values):.0f})" if len(values) > 1 else ""
-                cells.append(f"{100 * statistics.mean(values):.0f}{spread}")
+            cells = [mean_and_range([100 * share for share in shares], ".0f") for shares in zip(*runs, strict=True)]
             rows.append([family, f"{found['parameters']:,}", *steps, task, *cells])
     return rows
 

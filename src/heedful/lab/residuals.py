@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -54,8 +55,8 @@ def verdict(data: Table) -> Verdict:
     """The claim: without residual connections gradients and positions do not get through a deep stack."""
     ratio, position = {}, {}
     for kind, found in data["kinds"].items():
-        ratio[kind] = _mean([run[0] / run[-1] for run in found["gradient"]])
-        position[kind] = _mean([run[-1] for run in found["position"]])
+        ratio[kind] = fmean([run[0] / run[-1] for run in found["gradient"]])
+        position[kind] = fmean([run[-1] for run in found["position"]])
     depth = len(data["kinds"]["pre-norm"]["gradient"][0])
     lost = ratio["no residuals"] < 0.1 * min(ratio["pre-norm"], 1.0)
     carried = position["pre-norm"] > position["no residuals"] + 0.2
@@ -80,8 +81,8 @@ def table(data: Table) -> Rows:
     head = ["", *(f"gradient, layer {p + 1}" for p in places), *(f"R² of position, layer {p + 1}" for p in places)]
     rows = [head]
     for kind, found in data["kinds"].items():
-        values = [f"{_mean([run[p] for run in found['gradient']]):.2e}" for p in places]
-        rows.append([kind, *values, *(f"{_mean([run[p] for run in found['position']]):.2f}" for p in places)])
+        values = [f"{fmean([run[p] for run in found['gradient']]):.2e}" for p in places]
+        rows.append([kind, *values, *(f"{fmean([run[p] for run in found['position']]):.2f}" for p in places)])
     return rows
 
 
@@ -147,7 +148,3 @@ def _readable_position(state_BSD: Tensor) -> float:
     weights = torch.linalg.solve(fitted.T @ fitted + ridge, fitted.T @ position)
     rest = (tested @ weights - position).pow(2).mean() / position.var(correction=0)
     return max(0.0, 1.0 - float(rest))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -7,8 +7,7 @@ from typing import Any
 from heedful.config import Table
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.lab import corpora
-from heedful.lab.experiment import Rows, Running, Verdict
-from heedful.lab.table2 import FAMILIES
+from heedful.lab.experiment import Rows, Running, Verdict, mean_and_range
 
 QUESTION = "Do recurrence and convolution lose more on long sentences of real text than the Transformer does?"
 PAPER = "sections 1 and 4"
@@ -48,12 +47,19 @@ def run(settings: Settings) -> Running:
     }
     bounds, groups = zip(*((pair, rows) for pair, rows in of_length.items() if rows), strict=True)
     families: dict[str, list[Table]] = {}
-    for family in FAMILIES:
+    for family in corpora.FAMILIES:
         families[family] = []
         for seed in range(1, settings.repeats + 1):
             learned = yield from corpora.learn_text(
                 f"{family}, seed {seed}",
-                _recipe(family, seed, settings),
+                corpora.family_run(
+                    family,
+                    layers=settings.layers,
+                    vocabulary=settings.vocabulary,
+                    tokens=settings.tokens,
+                    steps=settings.steps,
+                    seed=seed,
+                ),
                 training,
                 development[: settings.development],
                 test,
@@ -98,11 +104,7 @@ def table(data: Table) -> Rows:
     rows = [["family", "parameters", "BLEU, all", *words]]
     for family, runs in data["families"].items():
         columns = zip(*([run["all"]["bleu"], *(group["bleu"] for group in run["groups"])] for run in runs), strict=True)
-        cells = []
-        for values in columns:
-            spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
-            cells.append(f"{sum(values) / len(values):.1f}{spread}")
-        rows.append([family, f"{runs[0]['parameters']:,}", *cells])
+        rows.append([family, f"{runs[0]['parameters']:,}", *map(mean_and_range, columns)])
     return rows
 
 
@@ -125,14 +127,6 @@ def draw(data: Table, figure: Any) -> None:
         title="what is left of it",
     )
     left.legend(frameon=False)
-
-
-def _recipe(family: str, seed: int, settings: Settings) -> Table:
-    layers = {"encoder_layers": settings.layers, "decoder_layers": settings.layers}
-    model = {"family": family, "dropout": 0.1, **layers, **FAMILIES[family]}
-    return corpora.short_run(
-        model, vocabulary=settings.vocabulary, tokens=settings.tokens, steps=settings.steps, seed=seed
-    )
 
 
 def _means(runs: list[Table]) -> list[float]:

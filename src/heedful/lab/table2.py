@@ -6,18 +6,12 @@ from typing import Any
 
 from heedful.config import Table, merge
 from heedful.lab import corpora
-from heedful.lab.experiment import Rows, Running, Verdict
+from heedful.lab.experiment import Rows, Running, Verdict, mean_and_range
 
 QUESTION = "Does the Transformer reach the same score as recurrence and convolution with less training?"
 PAPER = "section 6.1, table 2"
 MINUTES = (4.4, 27.0)
 NEEDS: tuple[str, ...] = ("multi30k-en-de",)
-FAMILIES: dict[str, Table] = {  # about equally many parameters with 2,000 symbols
-    "transformer": {"d_model": 96, "d_ff": 192, "heads": 4},
-    "convolution": {"d_model": 98, "max_positions": 256},
-    "lstm-attention": {"d_model": 104},
-    "lstm": {"d_model": 104},
-}
 IN_THE_PAPER = {"transformer": 3.3e18, "convolution": 9.6e18, "lstm-attention": 2.3e19}  # base; ConvS2S; GNMT + RL
 
 
@@ -43,7 +37,7 @@ def run(settings: Settings) -> Running:
     training, development = (corpora.read(name, split) for split in corpora.SPLITS[name][:2])
     chosen = development[: settings.development]
     families: dict[str, list[Table]] = {}
-    for family in FAMILIES:
+    for family in corpora.FAMILIES:
         families[family] = []
         for seed in range(1, settings.repeats + 1):
             learned = yield from corpora.learn_text(
@@ -83,13 +77,11 @@ def table(data: Table) -> Rows:
     rows = [["family", "parameters", "FLOPs in all", "best BLEU", *costs, "FLOPs in the paper"]]
     for family, runs in data["families"].items():
         curve = _mean_curve(runs)
-        bests = [max(point["bleu"] for point in run["curve"]) for run in runs]
-        spread = f" ({min(bests):.1f} to {max(bests):.1f})" if len(bests) > 1 else ""
+        best = mean_and_range([max(point["bleu"] for point in run["curve"]) for run in runs])
         cells = []
         for score in levels.values():
             flops, seconds = (_reached(curve, score, key) for key in ("flops", "seconds"))
             cells += ["not reached", ""] if flops is None or seconds is None else [f"{flops:.2e}", f"{seconds:.0f}"]
-        best = f"{sum(bests) / len(bests):.1f}{spread}"
         paper = f"{IN_THE_PAPER[family]:.1e}" if family in IN_THE_PAPER else ""
         rows.append([family, f"{runs[0]['parameters']:,}", f"{curve[-1]['flops']:.2e}", best, *cells, paper])
     return rows
@@ -115,10 +107,13 @@ def draw(data: Table, figure: Any) -> None:
 
 
 def _recipe(family: str, seed: int, settings: Settings) -> Table:
-    layers = {"encoder_layers": settings.layers, "decoder_layers": settings.layers}
-    model = {"family": family, "dropout": 0.1, **layers, **FAMILIES[family]}
-    run = corpora.short_run(
-        model, vocabulary=settings.vocabulary, tokens=settings.tokens, steps=settings.steps, seed=seed
+    run = corpora.family_run(
+        family,
+        layers=settings.layers,
+        vocabulary=settings.vocabulary,
+        tokens=settings.tokens,
+        steps=settings.steps,
+        seed=seed,
     )
     # A constant rate and an average of the weights: each point of the curve is as good as a run that ends there.
     every = max(1, settings.steps // settings.scored)

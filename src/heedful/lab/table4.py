@@ -3,13 +3,14 @@
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 from heedful.config import Table, merge
 from heedful.errors import HeedfulError
 from heedful.evaluation.brackets import bracket_scores, bracketed, linearise, parse, read_trees
 from heedful.lab import corpora, grammar
-from heedful.lab.experiment import Rows, Running, Verdict
+from heedful.lab.experiment import Rows, Running, Verdict, mean_and_range
 
 QUESTION = "Does the Transformer learn another task, constituency parsing, without being told anything about trees?"
 PAPER = "section 6.3, table 4"
@@ -96,8 +97,8 @@ def verdict(data: Table) -> Verdict:
     """The claim: it parses well without tuning; the bound here is a guess that needs no model, every word a branch."""
     trained = [place for place, tested in enumerate(data["tested"]) if tested["to"] <= data["longest"]]
     beyond = [place for place in range(len(data["tested"])) if place not in trained]
-    bound = _mean([data["right_branching"][place]["f1"] for place in trained])
-    lowest = min(_mean([run["scores"][place]["f1"] for place in trained]) for run in data["families"]["transformer"])
+    bound = fmean([data["right_branching"][place]["f1"] for place in trained])
+    lowest = min(fmean([run["scores"][place]["f1"] for place in trained]) for run in data["families"]["transformer"])
 
     def told(family: str) -> str:
         f1, exact, formed = (_over(data, family, trained, key) for key in ("f1", "exact", "well_formed"))
@@ -122,12 +123,11 @@ def table(data: Table) -> Rows:
         for family, runs in data["families"].items():
             values = [_over(data, family, [place], key) for key in ("precision", "recall")]
             every = [run["scores"][place]["f1"] for run in runs]
-            spread = f" ({min(every):.1f} to {max(every):.1f})" if len(every) > 1 else ""
             rest = [_over(data, family, [place], key) for key in ("exact", "well_formed")]
             rows.append(
                 [family, f"{runs[0]['parameters']:,}", words, f"{tested['sentences']:,}"]
                 + [f"{value:.1f}" for value in values]
-                + [f"{_mean(every):.1f}{spread}"]
+                + [mean_and_range(every)]
                 + [f"{value:.0f}" for value in rest]
             )
         guess = data["right_branching"][place]
@@ -226,8 +226,4 @@ def _right_branching(trees: list[str], training: list[str]) -> list[str]:
 
 def _over(data: Table, family: str, places: list[int], key: str) -> float:
     """Return the mean of a score over repeats and tested lengths."""
-    return _mean([run["scores"][place][key] for run in data["families"][family] for place in places])
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    return fmean([run["scores"][place][key] for run in data["families"][family] for place in places])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from heedful.data.batches import Batch, batch_of
 from heedful.model.encoder_decoder import EncoderDecoder
-from heedful.text.vocabulary import END
+from heedful.text.vocabulary import END, PAD
 from heedful.training.loop import batch_loss
 
 FIRST = 4  # the first symbol that is not a control symbol
@@ -102,19 +102,17 @@ def in_words(digits: list[int]) -> list[tuple[int, int]]:
     return words
 
 
-def learn(
-    model: EncoderDecoder, task: Task, steps: int, rate: float, *, batch: int = 64, seed: int = 1
-) -> Iterator[float]:
-    """Train on new examples at every step, and yield the loss of each: nats a symbol."""
+def learn(model: EncoderDecoder, task: Task, steps: int, rate: float, *, seed: int = 1) -> Iterator[float]:
+    """Train on 64 new examples at every step, and yield the loss of each: nats a symbol."""
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
     model.train()
     torch.manual_seed(seed)
     for step in range(steps):
         for group in optimizer.param_groups:  # up over a tenth of the steps, then down to zero
             group["lr"] = rate * min((step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps))
-        examples = _batch(task(batch, seed * 1_000_003 + step))
+        examples = _batch(task(64, seed * 1_000_003 + step))
         loss = batch_loss(model, examples, 0.0)
-        symbols = int((examples.target_out_BT != 0).sum())
+        symbols = int((examples.target_out_BT != PAD).sum())
         optimizer.zero_grad()
         (loss.smoothed / symbols).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -129,7 +127,7 @@ def right(model: EncoderDecoder, pairs: Pairs) -> Tensor:
     model.eval()
     hidden_BTD = model.decode(batch.target_in_BT, model.encode(batch.source_BS, batch.source_lengths_B))
     guessed_BT = model.logits(hidden_BTD).argmax(-1)
-    return ((guessed_BT == batch.target_out_BT) | (batch.target_out_BT == 0)).all(1)
+    return ((guessed_BT == batch.target_out_BT) | (batch.target_out_BT == PAD)).all(1)
 
 
 def _batch(pairs: Pairs) -> Batch:

@@ -11,10 +11,8 @@ from heedful.model.settings import ModelConfig
 class EncoderDecoder(nn.Module):
     """A model that reads a source and says what may follow each symbol of a target.
 
-    What `encode` returns is the family's own affair, and goes back into `decode` as it is. For search, an engine
-    steps one position at a time with cached states: `start(encode(...))`, then `step(token, state)`, which equals
-    `decode` by test. The engine of an LSTM or a convolution is the model itself; a Transformer's is made from its
-    weights (inference.py, compiled.py).
+    What `encode` returns is the family's own affair, and goes back into `decode` as it is. Search steps one position
+    at a time instead, by an engine: see engine.py.
     """
 
     config: ModelConfig

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.engine import Engine
 
 
 class Ensemble(EncoderDecoder):
@@ -49,7 +50,9 @@ class States(list[Any]):
 class EnsembleInference:
     """An ensemble, ready to translate: the engines of its members take each step together."""
 
-    def __init__(self, engines: Sequence[Any]) -> None:
+    search = None  # one step after another
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = engines
         self.one_thread = all(engine.one_thread for engine in engines)
 

@@ -1,33 +1,40 @@
 """The HTTP interface: LibreTranslate's, with /explain beside it, and the page."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qs
 
 import numpy as np
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import ClientDisconnect
 
 from heedful.errors import HeedfulError
 from heedful.inspection import attention_page
 from heedful.inspection.worked_example import steps_of
 from heedful.model.transformer import Transformer
-from heedful.serve.batching import Batcher, TooManyError
+from heedful.serve.batching import Batcher
 from heedful.serve.limits import Keys, ServeConfig
-from heedful.text.document import Sentence, Translating, as_read, clean, split, translating
+from heedful.serve.messages import (
+    ERRORS,
+    Body,
+    ExplainRequest,
+    Language,
+    Refused,
+    Translated,
+    TranslateRequest,
+    body_of,
+    read,
+    unless_gone,
+)
+from heedful.text.document import Sentence, Translating, as_read, split, translating
 from heedful.translator import Translator
 
 T = TypeVar("T")
-Body = TypeVar("Body", bound=BaseModel)
 EXPLANATIONS = 16  # that may wait, since others wait for the same thread
 PIECES = 256  # of a sentence to explain: its attention grows with their square
 PAGE = Path(__file__).with_name("page")
@@ -58,79 +65,6 @@ NAMES = {
 }
 
 
-class TranslateRequest(BaseModel):
-    """What LibreTranslate's clients send."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"q": "Where is the station?", "source": "en", "target": "de"}]}
-    )
-    q: str | list[str] = Field(description="A text, or a list of texts")
-    source: str = Field(description="Code of its language; auto where only one model writes the target")
-    target: str = Field(description="Code of the language to write")
-    format: Literal["text", "html"] = Field("text", description="html: tags are kept")
-    alternatives: int = Field(0, ge=0, description="How many other translations to return")
-    api_key: str = Field("", description="Needed where the server was started with --keys")
-
-
-class ExplainRequest(BaseModel):
-    """A sentence to look into."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"q": "The cat sleeps.", "source": "en", "target": "de", "without": []}]}
-    )
-    q: str = Field(description="A text; one of its sentences is explained")
-    source: str = Field(description="Code of its language")
-    target: str = Field(description="Code of the language to write")
-    sentence: int = Field(0, ge=0, description="Which sentence, from 0")
-    without: list[str] = Field([], max_length=256, description='Heads switched off: "cross.1.0", or "cross.1" for all')
-    rank: int = Field(1, ge=1, description="Which of the beam's outputs is explained; 1 = the best")
-    layer: int = Field(0, ge=0, description="Encoder layer of the worked example")
-    head: int = Field(0, ge=0, description="Its head")
-    api_key: str = Field("", description="Needed where the server was started with --keys")
-
-
-class Translated(BaseModel):
-    """Translations: a text for a text, a list for a list."""
-
-    translatedText: str | list[str]
-    alternatives: list[str] | list[list[str]] | None = None
-
-
-class Language(BaseModel):
-    """A language that can be read, and those that it can be translated into."""
-
-    code: str
-    name: str
-    targets: list[str]
-
-
-class Problem(BaseModel):
-    """What was wrong, and what to do."""
-
-    error: str
-
-
-class Refused(Exception):  # noqa: N818 - an answer, not an accident
-    """A request that is answered by an error."""
-
-    def __init__(self, status: int, error: str, retry_after: int | None = None) -> None:
-        super().__init__(error)
-        self.status, self.error, self.retry_after = status, clean(error), retry_after
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in {
-        400: "A language, sentence, layer or head that there is not",
-        403: "The API key is missing or unknown",
-        413: "Too much text",
-        422: "Not a valid request",
-        429: "Too many sentences of this client wait",
-        503: "Too busy, or it took too long",
-    }.items()
-}
-
-
 class Server:
     """The models that are served, their queues, and what was counted."""
 
@@ -158,9 +92,10 @@ class Server:
             if pair in self.batchers:
                 raise HeedfulError(f"two models translate {pair[0]} to {pair[1]}: give one of them")
             self.batchers[pair] = Batcher(translator, config, self._watch)
-        self.ablated = lru_cache(8)(
-            lambda translator_pair, heads: self.batchers[translator_pair].translator.without(*heads)
-        )
+        self._ablated = lru_cache(8)(self._without)
+
+    def _without(self, pair: tuple[str, str], heads: tuple[str, ...]) -> Translator:
+        return self.batchers[pair].translator.without(*heads)
 
     def _watch(self, batch: int, waiting: int) -> None:
         self.sizes.observe(batch)
@@ -183,6 +118,21 @@ class Server:
         """Refuse who has no key where one is needed."""
         if not self.keys.allow(key):
             raise Refused(403, "the API key is missing or unknown; send yours as api_key")
+
+    async def answer(
+        self, request: Request, path: str, kind: type[Body], work: Callable[[Body], Awaitable[T]]
+    ) -> T | JSONResponse:
+        """Read a request, do its work, and count it; what is refused is answered by an error."""
+        with self.seconds_of(path).time():
+            try:
+                wanted = await read(request, kind, self.config)
+                self.check_key(getattr(wanted, "api_key", ""))
+                result: T | JSONResponse = await unless_gone(request, work(wanted), self.config.seconds)
+                status = 200
+            except Refused as refused:
+                status, result = refused.status, refused.answer()
+        self.requests_of(path, status).inc()
+        return result
 
     async def translate(self, client: str, wanted: TranslateRequest) -> Translated:
         """Translate all texts of a request."""
@@ -250,7 +200,7 @@ class Server:
     def _explain(self, pair: tuple[str, str], text: str, wanted: ExplainRequest) -> dict[str, Any]:
         whole = self.batchers[pair].translator
         heads = tuple(sorted(set(wanted.without)))
-        translator = self.ablated(pair, heads) if heads else whole
+        translator = self._ablated(pair, heads) if heads else whole
         beam = max(whole.search.beam, 4)
         found = translator.explain(text, replace(whole.search, beam=beam, n_best=beam, sample=False), rank=wanted.rank)
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
@@ -285,22 +235,7 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
     app = FastAPI(title="heedful", description=__doc__ or "", docs_url=None, redoc_url=None, lifespan=running)
     app.state.server = server
 
-    async def answered(request: Request, path: str, kind: type[Body], work: Callable[[Body], Awaitable[T]]) -> Any:
-        with server.seconds_of(path).time():
-            try:
-                wanted = await _read(request, kind, server.config)
-                server.check_key(getattr(wanted, "api_key", ""))
-                result: Any = await _unless_gone(request, work(wanted), server.config.seconds)
-                status = 200
-            except Refused as refused:
-                status, headers = refused.status, {}
-                if refused.retry_after:
-                    headers["retry-after"] = str(refused.retry_after)
-                result = JSONResponse({"error": refused.error}, status, headers)
-        server.requests_of(path, status).inc()
-        return result
-
-    @app.post("/translate", response_model=Translated, responses=ERRORS, openapi_extra=_body(TranslateRequest))
+    @app.post("/translate", response_model=Translated, responses=ERRORS, openapi_extra=body_of(TranslateRequest))
     async def translate(request: Request) -> Response:
         """Translate texts: paragraphs, lines, placeholders and tags are kept."""
 
@@ -308,12 +243,12 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
             found = await server.translate(server.client(request, wanted.api_key), wanted)
             return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
 
-        return await answered(request, "/translate", TranslateRequest, work)  # type: ignore[no-any-return]
+        return await server.answer(request, "/translate", TranslateRequest, work)
 
-    @app.post("/explain", responses=ERRORS, openapi_extra=_body(ExplainRequest))
+    @app.post("/explain", responses=ERRORS, openapi_extra=body_of(ExplainRequest))
     async def explain(request: Request) -> dict[str, Any]:
         """Explain the translation of a sentence: pieces, probabilities, attention, the beam's tree, every step."""
-        return await answered(request, "/explain", ExplainRequest, server.explain)  # type: ignore[no-any-return]
+        return await server.answer(request, "/explain", ExplainRequest, server.explain)  # type: ignore[return-value]
 
     @app.get("/languages")
     async def languages() -> list[Language]:
@@ -384,61 +319,3 @@ def _begin(steps: Translating) -> tuple[Translating, list[Sentence], list[str]]:
         return steps, next(steps), []
     except StopIteration as finished:
         return steps, [], list(finished.value)
-
-
-def _body(kind: type[BaseModel]) -> dict[str, Any]:
-    schema = kind.model_json_schema()
-    content = {"application/json": {"schema": schema, "example": schema["examples"][0]}}
-    if kind is TranslateRequest:
-        content["application/x-www-form-urlencoded"] = {"schema": schema}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-async def _read(request: Request, kind: type[Body], limits: ServeConfig) -> Body:
-    """Read JSON or a form, no more of it than there may be."""
-    most = 8 * limits.characters + 65_536  # a character is at most 6 bytes of JSON's, 12 of a form's; plus lists
-    body = bytearray()
-    try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > most:
-                raise Refused(413, f"more than {most:,} bytes; send at most {limits.characters:,} characters at a time")
-    except ClientDisconnect:
-        raise Refused(499, "the client went away") from None
-    try:
-        if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
-            table: Any = {key: values if key == "q" and len(values) > 1 else values[0] for key, values in form.items()}
-        else:
-            table = json.loads(body)
-        return kind.model_validate(table)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the request"
-        raise Refused(422, f"{where}: {first['msg']}") from None
-    except (ValueError, RecursionError):
-        raise Refused(422, 'the body is not JSON; send {"q": "text", "source": "en", "target": "de"}') from None
-
-
-async def _unless_gone(request: Request, work: Awaitable[T], seconds: float) -> T:
-    """Do the work, unless its client goes away first, or it takes too long."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
-    try:
-        done, _ = await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task in done:
-            return task.result()
-        if done:
-            raise Refused(499, "the client went away")
-        raise Refused(503, f"not done after {seconds:g} seconds; send less text, or try again", retry_after=5)
-    except TooManyError as full:
-        raise Refused(429 if full.of_client else 503, str(full), retry_after=1) from None
-    except HeedfulError as error:
-        raise Refused(400, str(error)) from None
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

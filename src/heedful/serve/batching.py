@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from heedful.decoding.settings import SearchConfig
@@ -140,7 +141,8 @@ class Batcher:
 
     async def _answer(self, jobs: list[Job]) -> None:
         try:
-            outputs = await self.call(self._translate, [(job.text, (job.search, job.align)) for job in jobs])
+            wanted = [(job.text, job.search, job.align) for job in jobs]
+            outputs = await self.call(partial(self.translator.translate_each, wanted, batch=self.config.batch))
         except Exception as error:  # whatever it was, those who wait must hear of it
             if len(jobs) > 1:  # but those whose fault it is not have their answers
                 for job in jobs:
@@ -151,14 +153,3 @@ class Batcher:
         for job, found in zip(jobs, outputs, strict=True):
             if not job.answer.done():
                 job.answer.set_result(found)
-
-    def _translate(self, wanted: list[tuple[str, tuple[SearchConfig, bool]]]) -> list[list[Output]]:
-        outputs: dict[int, list[Output]] = {}
-        for kind in dict.fromkeys(kind for _, kind in wanted):
-            rows = [i for i, (_, other) in enumerate(wanted) if other == kind]
-            search, align = kind
-            texts = [wanted[i][0] for i in rows]
-            outputs.update(
-                zip(rows, self.translator.translate(texts, search, batch=self.config.batch, align=align), strict=True)
-            )
-        return [outputs[i] for i in range(len(wanted))]

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,16 +140,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-        # forward and backward, as often as gradients are accumulated
-        sums = torch.zeros(4, dtype=torch.float64)  # smoothed loss, negative log-likelihood, tokens, wishes to stop
-        for _ in range(accumulate):
-            batch = next(batches).to(device)
-            loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
-            loss.smoothed.backward()  # type: ignore[no-untyped-call]
-            mixed.collect_gradients()
-            tokens = int((batch.target_out_BT != PAD).sum())
-            sums += torch.tensor([loss.smoothed.item(), loss.nll.item(), tokens, stop()])
-
+        sums = _forward_backward(mixed, islice(batches, accumulate), config, stop)
         # the gradient of the mean over all tokens of this step, on all processes
         _sum_over_processes(model, sums)
         smoothed, nll, counted, stops = sums.tolist()
@@ -184,6 +176,24 @@ def train(
             yield Ended(step, "interrupted", progress.seconds)
             return
     yield from _end(config, progress, state_folder, time.monotonic() - started)
+
+
+def _forward_backward(
+    mixed: Mixed, batches: Iterable[Batch], config: TrainingConfig, stop: Callable[[], bool]
+) -> Tensor:
+    """Add up the gradients of some batches.
+
+    Returns the sums  [4] of smoothed loss, negative log-likelihood, target tokens, and wishes to stop.
+    """
+    device = next(mixed.computing.parameters()).device
+    sums = torch.zeros(4, dtype=torch.float64)
+    for batch in (each.to(device) for each in batches):
+        loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
+        loss.smoothed.backward()  # type: ignore[no-untyped-call]
+        mixed.collect_gradients()
+        tokens = int((batch.target_out_BT != PAD).sum())
+        sums += torch.tensor([loss.smoothed.item(), loss.nll.item(), tokens, stop()])
+    return sums
 
 
 def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
