@@ -108,6 +108,7 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     page.on("request", lambda request: None if request.url.startswith(address) else complaints.append(request.url))
     page.goto(address)
     page.locator("#words .source", has_text="sofa").wait_for()  # the example that a newcomer sees
+    page.wait_for_function("document.activeElement.id === 'text'")  # the browser complains of who is sooner than it
     assert page.locator("#pair").inner_text().strip() == "English to German"
     page.locator("#text").fill("https://example.com")
     page.locator("#inside").wait_for(state="hidden")
