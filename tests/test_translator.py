@@ -11,6 +11,7 @@ from heedful.decoding.search import length_penalty
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.text.vocabulary import END
+from heedful.training.loop import mean_loss
 from heedful.translator import Output, Translator
 
 LINES = ["the cat sees a house", "", "Haus", "   ", "ein Hund und eine Katze", "日本語 ß 🙂", "a"]
@@ -172,3 +173,12 @@ def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translat
     [scored] = loud.score(lines[:1], [shouted[0].text])
     [of_plain] = translator.score(lines[1:2], [plain[1].text])
     assert (scored.text, scored.score) == (of_plain.text.upper(), of_plain.score)
+
+
+def test_the_mean_loss_is_what_scoring_gives_a_symbol(tiny_model, toy_vocabulary):
+    symbols = toy_vocabulary.sizes[0]
+    translator = Translator(tiny_model(source_size=symbols, target_size=symbols), toy_vocabulary)
+    sources, targets, _ = translator.encode_pairs(["the cat", "a dog sees a house"], ["a dog sees", "the"])
+    scored = translator.score_ids(sources, targets)
+    expected = -sum(one.log_probability for one in scored) / sum(map(len, targets))
+    assert mean_loss(translator.model, sources, targets) == pytest.approx(expected, rel=1e-5)

@@ -376,6 +376,10 @@ def test_the_lab_lists_runs_and_reports(tmp_path):
     assert heedful("lab", "report", tmp_path / "lab").stdout.strip().endswith("report.html")
     assert (tmp_path / "lab" / "report.html").is_file()
     assert heedful("lab", "run", "nothing").returncode == 2
+    for _ in range(2):  # a name that looks like markup; the second time it is told that the result is there already
+        ran = heedful("lab", "run", "attention-steps", "--quick", "--out", "[/a]", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+    assert "already in [/a]" in ran.stderr
     assert "lab run all --quick" in heedful("lab", "report", tmp_path / "absent").stderr
 
 
@@ -415,6 +419,8 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["translate", "en-de", "--beam", "100000"], "beam 100000 must be between 1 and 10000"),
         (["evaluate", "en-de", "--reference", "x", "--beam", "0"], "search: beam 0 must be between 1 and"),
         (["info", "en-de", "--length", "0"], "--length. Must be >= 1"),
+        (["score", "en-de", "--source", "x", "--batch", "0"], "--batch. Must be >= 1"),
+        (["align", "en-de", "--source", "x", "--target", "y", "--tested", "0"], "--tested. Must be >= 1"),
     ],
 )
 def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, expected, tmp_path):

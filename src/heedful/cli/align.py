@@ -40,6 +40,8 @@ def align(
     learned = lexicon.learn(zip(sources, targets, strict=True))
     longest = translator.longest or max(map(len, (*sources, *targets)))
     fitting = [pair for pair in zip(sources, targets, strict=True) if max(map(len, pair)) <= longest][:tested]
+    if not fitting:
+        raise HeedfulError(f"{source}: every pair is longer than the model's {longest} positions; give shorter ones")
     found = translator.agreements([pair[0] for pair in fitting], [pair[1] for pair in fitting], learned)
     if not found:
         raise HeedfulError(

@@ -30,7 +30,6 @@ COMMANDS = {
     "bench train": "Show where a training step's time goes, on a recipe's own data.",
     "bench translate": "Show where a translation's time goes.",
 }
-COMPUTING = ("train", "score", "evaluate", "attend", "serve", "align", "demo", "lab", "bench")  # by all compiled code
 GROUPS = {
     "lab": "The paper's claims as experiments: question, figure, table, verdict.",
     "bench": "Show where the time goes, in training and in translating.",
@@ -58,11 +57,10 @@ def make_app() -> App:
 def main() -> NoReturn:
     """Run the command line and end the process."""
     # before torch is imported, which takes as long as the compiler
-    command = sys.argv[1:2]
-    if command == ["translate"]:
+    if sys.argv[1:2] in (["translate"], ["attend"], ["serve"]):
         native.prepare("search")
-    elif command and command[0] in COMPUTING:
-        native.prepare("search", "training")
+    elif sys.argv[1:2] in (["train"], ["demo"], ["bench"]):
+        native.prepare("training", "search")
     # the same everywhere: Windows would write what it can in a code page, and its own line ends
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     try:

@@ -79,7 +79,6 @@ def translate(
     """
     translator = load(bundle, device, threads, weights)
     config = search_of(translator, given(search))
-    config.check()
     text = [line or "" for line in read_lines(input)][:lines]
     if not text:
         raise HeedfulError(f"{input}: the file is empty; give some lines to translate")

@@ -65,9 +65,9 @@ def run(
         console.print(f"\n[bold]{each}[/] {experiment.QUESTION}")
         with console.status("") as status:
             for progress in run_and_keep(each, quick, out):
-                status.update(progress)
+                status.update(escape(progress))
                 if not console.is_terminal:
-                    console.print(f"  {progress}", style="dim")
+                    console.print(f"  {escape(progress)}", style="dim")
         [result] = [result for result in read_results(out) if result["name"] == each]
         terminal().print(str(experiment.verdict(result["data"])), markup=False)
     console.print(f"\nreport: {escape(str(write_report(out)))}", style="dim", soft_wrap=True)

@@ -27,7 +27,7 @@ def score(
     device: Device = "cpu",
     threads: Threads = 0,
 ) -> None:
-    """Score given translations by force-decoding: score and log-probability, tab-separated, a line for each pair.
+    """Score given translations by teacher forcing: score and log-probability, tab-separated, a line for each pair.
 
     The score is the one that `translate` reports for the same output: log-probability over the length penalty.
     """

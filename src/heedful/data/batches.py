@@ -126,8 +126,8 @@ class BatchStream:
         """
         if state["corpus"] != self._store.name:
             raise HeedfulError(
-                "the text files or the data settings are not those that this training began with: "
-                "put them back, or train anew with another --out"
+                "the text files or the data settings are not those that this training began with, or heedful reads "
+                "them otherwise than its version of then: put them back, or train anew with another --out"
             )
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from heedful.config import check_ranges
+from heedful.errors import HeedfulError
 from heedful.model.dot_product import DotProductAttention
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
@@ -195,4 +196,6 @@ def _linear(inner: int, outer: int) -> nn.Module:
 
 def _check(config: ModelConfig, source_size: int, target_size: int) -> None:
     check_ranges(config, "model")
+    if config.kernel < 2:
+        raise HeedfulError(f"model: kernel {config.kernel} sees no neighbour; it must be at least 2")
     config.check_sharing(source_size, target_size)

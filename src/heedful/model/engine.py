@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-@runtime_checkable
+@runtime_checkable  # for the tests, which check types as they run
 class Engine(Protocol):
     """Steps of a model. What `encode`, `start` and `step` return beside logits goes back in as it is.
 

@@ -42,7 +42,7 @@ class ModelConfig:
     )
     bidirectional: bool = setting(True, "LSTM with attention: the encoder's first layer reads both ways")
     residuals: bool = setting(True, "LSTMs: add each layer's input to its output, from the second on (GNMT: third)")
-    kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees", least=2)
+    kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees", least=1)
 
     @property
     def longest(self) -> int | None:
