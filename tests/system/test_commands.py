@@ -294,6 +294,9 @@ def test_an_ensemble_is_a_model_for_every_command_but_those_of_training(trained,
         ("score", both, "--source", trained / "a.txt", "--target", trained / "a.txt"),
         ("evaluate", both, "--source", trained / "a.txt", "--reference", trained / "a.txt"),
         ("bench", "translate", both, "--input", trained / "a.txt"),
+        ("translate", both, "--document"),
+        ("align", both, "--source", trained / "pairs.source", "--target", trained / "pairs.target"),
+        ("configure", both, "--beam", "2", "--languages", "en", "--languages", "de"),
     ):
         ran = heedful(*arguments, text="a b\n")
         assert ran.returncode == 0, ran.stderr

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from toy_task import settings, write_pairs
 
 from heedful import build, run
 from heedful.bundle import read_weights
+from heedful.training import processes
 
 PROGRAM = """
 import atexit, json, sys
@@ -87,3 +89,16 @@ def test_a_layer_that_one_process_leaves_out_still_has_a_gradient_in_the_sum(tmp
     table["model"] |= {"encoder_layers": 2, "decoder_layers": 2, "layer_dropout": 0.5}
     run_twofold(table, tmp_path / "two")
     assert read_weights(tmp_path / "two" / "weights.safetensors")
+
+
+def test_the_others_wait_for_hours_while_the_first_one_reads_the_text(monkeypatch):
+    asked = {}
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(
+        processes.distributed, "init_process_group", lambda name, timeout: asked.update({name: timeout})
+    )
+    monkeypatch.setattr(processes.atexit, "register", lambda _function: None)
+    processes.join()
+    assert asked == {"gloo": timedelta(hours=3)}
