@@ -111,10 +111,26 @@ def short_run(model: Table, *, vocabulary: int, tokens: int, steps: int, seed: i
     }
 
 
-def family_run(family: str, *, layers: int, vocabulary: int, tokens: int, steps: int, seed: int) -> Table:
-    """Return the tables of a short run of one of FAMILIES, with so many layers on each side."""
-    sizes = {"encoder_layers": layers, "decoder_layers": layers, "dropout": 0.1, **FAMILIES[family]}
-    return short_run({"family": family, **sizes}, vocabulary=vocabulary, tokens=tokens, steps=steps, seed=seed)
+@dataclass(frozen=True)
+class FamilySettings:
+    """Vocabulary, layers of each stack, and training, the same for every one of FAMILIES."""
+
+    vocabulary: int = 2_000
+    layers: int = 2
+    steps: int = 3_000
+    tokens: int = 1_024
+
+
+def family_run(family: str, settings: FamilySettings, seed: int) -> Table:
+    """Return the tables of a short run of one of FAMILIES."""
+    layers = {"encoder_layers": settings.layers, "decoder_layers": settings.layers}
+    return short_run(
+        {"family": family, "dropout": 0.1, **layers, **FAMILIES[family]},
+        vocabulary=settings.vocabulary,
+        tokens=settings.tokens,
+        steps=settings.steps,
+        seed=seed,
+    )
 
 
 def learn_text(

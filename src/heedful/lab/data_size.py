@@ -20,15 +20,12 @@ MEASURES = ("bleu", "training_loss", "development_loss", "seconds", "flops", "ep
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(corpora.FamilySettings):
     """Numbers of pairs (0: all), where regularisation is left out, the training, and pairs to score on."""
 
     sizes: tuple[int, ...] = (500, 2_000, 8_000, 32_000, 0)
     changed_at: int = 2_000
-    vocabulary: int = 2_000
-    layers: int = 2
     steps: int = 1_200
-    tokens: int = 1_024
     tested: int = 2_000
     repeats: int = 2
 
@@ -45,14 +42,7 @@ def run(settings: Settings) -> Running:
     def learn(family: str, pairs: int, change: str = "") -> Running:
         runs = []
         for seed in range(1, settings.repeats + 1):
-            run_ = corpora.family_run(
-                family,
-                layers=settings.layers,
-                vocabulary=settings.vocabulary,
-                tokens=settings.tokens,
-                steps=settings.steps,
-                seed=seed,
-            )
+            run_ = corpora.family_run(family, settings, seed)
             recipe = merge(run_, CHANGES.get(change, {}))
             told = f"{family}{', ' if change else ''}{change}, {pairs:,} pairs, seed {seed}"
             learned = yield from corpora.learn_text(told, recipe, training[:pairs], *held_out)

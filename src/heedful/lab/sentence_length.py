@@ -17,16 +17,12 @@ STYLES = ("o-", "s--", "^:", "x-.")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(corpora.FamilySettings):
     """Vocabulary, layers of each stack, the training, the same for every family, and groups of sources by their words.
 
     A group goes from one of `bounds` up to the next, that one left out.
     """
 
-    vocabulary: int = 2_000
-    layers: int = 2
-    steps: int = 3_000
-    tokens: int = 1_024
     development: int = 200
     test: int = 1_000
     bounds: tuple[int, ...] = (1, 9, 12, 15, 19, 100)
@@ -52,14 +48,7 @@ def run(settings: Settings) -> Running:
         for seed in range(1, settings.repeats + 1):
             learned = yield from corpora.learn_text(
                 f"{family}, seed {seed}",
-                corpora.family_run(
-                    family,
-                    layers=settings.layers,
-                    vocabulary=settings.vocabulary,
-                    tokens=settings.tokens,
-                    steps=settings.steps,
-                    seed=seed,
-                ),
+                corpora.family_run(family, settings, seed),
                 training,
                 development[: settings.development],
                 test,

@@ -16,13 +16,9 @@ IN_THE_PAPER = {"transformer": 3.3e18, "convolution": 9.6e18, "lstm-attention": 
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(corpora.FamilySettings):
     """Vocabulary, layers of each stack, training, how often it is scored, and on how many development pairs."""
 
-    vocabulary: int = 2_000
-    layers: int = 2
-    steps: int = 3_000
-    tokens: int = 1_024
     scored: int = 20
     development: int = 300
     repeats: int = 2
@@ -107,14 +103,7 @@ def draw(data: Table, figure: Any) -> None:
 
 
 def _recipe(family: str, seed: int, settings: Settings) -> Table:
-    run = corpora.family_run(
-        family,
-        layers=settings.layers,
-        vocabulary=settings.vocabulary,
-        tokens=settings.tokens,
-        steps=settings.steps,
-        seed=seed,
-    )
+    run = corpora.family_run(family, settings, seed)
     # A constant rate and an average of the weights: each point of the curve is as good as a run that ends there.
     every = max(1, settings.steps // settings.scored)
     return merge(run, {"training": {"evaluate_every": every, "exponential_average": 0.99, "decay": 0.0}})
