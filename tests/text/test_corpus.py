@@ -1,4 +1,6 @@
+import csv
 import gzip
+import io
 import json
 import re
 from pathlib import Path
@@ -79,6 +81,22 @@ def test_tab_separated_pairs_are_read_and_further_columns_ignored(tmp_path, suff
 def test_json_lines_are_read_with_source_and_target_by_name(tmp_path, suffix):
     rows = (json.dumps({"target": t, "id": 7, "source": s}) + "\n" for s, t in PAIRS)
     assert list(read_pairs(Corpus(write(tmp_path / "p.jsonl", "".join(rows), suffix), None))) == PAIRS
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_is_read_as_spreadsheets_write_it(tmp_path, mark, suffix):
+    text = io.StringIO()
+    csv.writer(text, delimiter=mark).writerows([*PAIRS, ("a, b; c\td", 'he said "no"', "CC-BY"), ("two\nlines", "x")])
+    expected = [*PAIRS, ("a, b; c\td", 'he said "no"'), ("two lines", "x")]
+    assert list(read_pairs(Corpus(write(tmp_path / "p.csv", "\ufeff" + text.getvalue(), suffix), None))) == expected
+
+
+@pytest.mark.parametrize(("row", "reason"), [("c", "one column"), (f"{'c' * 200_000},d", "no comma-separated values")])
+def test_a_row_that_is_no_pair_is_named_by_its_line_in_csv_too(tmp_path, row, reason):
+    file = write(tmp_path / "p.csv", f"a,b\n{row}\n")
+    with pytest.raises(HeedfulError, match=f"^{re.escape(str(file))}:2: {reason}"):
+        list(read_pairs(Corpus(file, None)))
 
 
 def test_a_line_break_inside_a_json_text_becomes_a_space(tmp_path):
@@ -390,7 +408,8 @@ def test_training_pairs_that_share_a_sentence_with_given_development_text_are_co
     ("content", "advice"),
     [
         ("ein Ös\n".encode("utf-16"), "iconv -f utf-16"),
-        ("ein Ös\n".encode("latin-1"), "iconv -f latin1"),
+        ("ein Ös\n".encode("latin-1"), "iconv -f cp1252"),
+        (b"PK\x03\x04\xff", "CSV UTF-8"),
         (gzip.compress(b"text", mtime=0), "end in .gz"),
         (b"\xfd7zXZ\x00\xff", "unpack it"),
     ],

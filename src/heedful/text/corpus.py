@@ -1,5 +1,6 @@
 """Read, check, clean and pair parallel text, streaming: no more than a few bytes a pair stay in memory."""
 
+import csv
 import io
 import json
 import re
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
@@ -27,8 +29,8 @@ class DataConfig:
     folder: Path | None = setting(None, "Folder that relative paths below start from")
     source: tuple[Path, ...] = setting((), "Source text, one sentence a line; repeatable", flag="source")
     target: tuple[Path, ...] = setting((), "Target text, line by line beside the source", flag="target")
-    pairs: tuple[Path, ...] = setting((), "Pairs in one file: TSV, or JSONL with source and target", flag="pairs")
-    weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus (files, then pairs); 1 each")
+    pairs: tuple[Path, ...] = setting((), "Pairs in one file: source, tab, target; CSV; or JSONL", flag="pairs")
+    weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus: files, then pairs; 0.1 = a tenth")
     tags: tuple[str, ...] = setting((), 'Tag in front of each corpus\'s source lines, such as "<bt>"; "" for none')
     altered: float = setting(
         0.0,
@@ -37,20 +39,20 @@ class DataConfig:
         most=1,
     )
     words: bool = setting(False, "Also learn single words: those that mostly stand together in the pairs")
-    languages: tuple[str, ...] = setting((), "Codes of the source and the target language; for whoever uses the model")
+    languages: tuple[str, ...] = setting((), "Code of the source language, and again of the target's, as en, de")
     capitals: bool = setting(
         False, "Translate a line in capitals as one in lower case, and write the output in capitals; not for symbols"
     )
     attribution: str = setting("", "Whose text this is and under which licence; goes into the model folder")
     development_source: Path | None = setting(None, "Development source text", flag="dev-source")
     development_target: Path | None = setting(None, "Development target text", flag="dev-target")
-    development_pairs: Path | None = setting(None, "Development pairs, TSV or JSONL", flag="dev-pairs")
+    development_pairs: Path | None = setting(None, "Development pairs, TSV, CSV or JSONL", flag="dev-pairs")
     held_out: int = setting(1000, "Pairs held out for development where none are given (at most a tenth)", least=0)
     undecodable: Literal["refuse", "drop"] = setting("refuse", "What to do with a line that is not UTF-8")
     drop_duplicates: bool = setting(True, "Keep only the first of equal pairs")
     drop_identical: bool = setting(True, "Leave out pairs whose source equals their target")
-    max_length: int = setting(250, "Longest side of a pair, in subwords", least=1)
-    max_ratio: float = setting(9.0, "Largest ratio of the two sides' lengths, in subwords", least=1)
+    max_length: int = setting(250, "Longest side of a pair, in tokens", least=1)
+    max_ratio: float = setting(9.0, "Largest ratio of the two sides' lengths, in tokens", least=1)
     seed: int = setting(1, "Seed for choosing the held-out pairs and for altering copies", least=0)
 
 
@@ -284,9 +286,11 @@ def how_to_convert(content: bytes) -> str:
     for start, suffix in {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}.items():
         if content.startswith(start):
             return f"it is compressed: let its name end in {suffix}"
-    if content.startswith((b"\xfd7zXZ", b"BZh", b"PK\x03\x04")):
+    if content.startswith(b"PK\x03\x04"):
+        return "unpack it, or save a spreadsheet as CSV UTF-8"
+    if content.startswith((b"\xfd7zXZ", b"BZh")):
         return "it is compressed: unpack it"
-    code = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "latin1"
+    code = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
     return f"convert the text, for example `iconv -f {code} -t utf-8`"
 
 
@@ -381,6 +385,9 @@ def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Rep
 
 
 def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[Pair]:
+    if ".csv" in path.suffixes:
+        yield from _csv_pairs(path, (line or "" for line in _raw_lines(path, undecodable)))
+        return
     is_json = ".jsonl" in path.suffixes
     for number, line in enumerate(_raw_lines(path, undecodable), start=1):
         if line is None:
@@ -405,8 +412,26 @@ def _json_pair(line: str, where: str) -> Pair:
         raise HeedfulError(f'{where}: expected an object such as {{"source": "…", "target": "…"}}') from None
     if not (isinstance(source, str) and isinstance(target, str)):
         raise HeedfulError(f"{where}: source and target must both be texts")
-    # A row is one line of text on either side: line breaks inside it become spaces.
-    return Pair(" ".join(source.split("\n")).strip(), " ".join(target.split("\n")).strip())
+    return Pair(_one_line(source), _one_line(target))
+
+
+def _csv_pairs(path: Path, lines: Iterator[str]) -> Iterator[Pair]:
+    """Yield the first two columns as spreadsheets write them, quoted where need be; between them , or ; or a tab."""
+    head = list(islice(lines, 20))
+    fitting = [mark for mark in ("\t", ";") if all(len(row) > 1 for row in csv.reader(head, delimiter=mark) if row)]
+    rows = csv.reader(chain(head, lines), delimiter=[*fitting, ","][0])
+    try:
+        for row in rows:
+            if len(row) == 1 and row[0].strip():
+                raise HeedfulError(f"{path}:{rows.line_num}: one column in this row; a row is source, comma, target")
+            yield Pair(*map(_one_line, row[:2])) if len(row) > 1 else Pair("", "")
+    except csv.Error as error:
+        raise HeedfulError(f"{path}:{rows.line_num}: no comma-separated values ({error}); see its quotes") from None
+
+
+def _one_line(text: str) -> str:
+    """A row is one line of text on either side: line breaks inside it become spaces."""
+    return " ".join(text.split("\n")).strip()
 
 
 def _resolve(path: Path, config: DataConfig) -> Path:
