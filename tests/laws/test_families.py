@@ -89,9 +89,9 @@ def test_neither_padding_nor_the_rest_of_a_batch_changes_a_sentence(settings, ex
 
 
 def test_padding_gets_exactly_no_gradient(settings):
-    model = make(settings, share="none")  # a shared output projection gives every symbol a gradient
+    model = make(settings, share="none")  # a shared output projection gives every token a gradient
     source, lengths, target = text()
-    source[torch.arange(7) >= lengths[:, None]] = 3  # a symbol that stands nowhere else
+    source[torch.arange(7) >= lengths[:, None]] = 3  # a token that stands nowhere else
     model.logits(model.decode(target, model.encode(source, lengths))).sin().sum().backward()
     embedding = model.source_embedding
     weight = embedding.weight if isinstance(embedding, nn.Embedding) else embedding.token.weight

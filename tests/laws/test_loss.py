@@ -140,3 +140,11 @@ def test_two_passes_cost_the_mean_of_both_and_their_divergence(monkeypatch, chun
     gradients = [torch.autograd.grad(value, (first, second, weight)) for value in (ours.smoothed, theirs)]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_where_nothing_is_learned_no_gradient_is_computed(monkeypatch):
+    hidden, weight, target = example()
+    expected = smoothed_cross_entropy(hidden, weight, target, 0.1)
+    monkeypatch.setattr(module, "_add_product", None)
+    with torch.no_grad():
+        assert smoothed_cross_entropy(hidden, weight, target, 0.1) == expected

@@ -237,12 +237,12 @@ def test_only_the_last_checkpoints_are_kept_and_averaged(tmp_path):
 
 
 def test_no_tensor_of_tokens_times_vocabulary_exists(monkeypatch):
-    rows, symbols, width = 1531, 3001, 11
-    hidden, weight = torch.randn(rows, width, requires_grad=True), torch.randn(symbols, width, requires_grad=True)
+    rows, vocabulary, width = 1531, 3001, 11
+    hidden, weight = torch.randn(rows, width, requires_grad=True), torch.randn(vocabulary, width, requires_grad=True)
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        smoothed_cross_entropy(hidden, weight, torch.randint(symbols, (rows,)), 0.1).smoothed.backward()
+        smoothed_cross_entropy(hidden, weight, torch.randint(vocabulary, (rows,)), 0.1).smoothed.backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
-    assert 0 < largest < rows * symbols * 4 * 0.75
+    assert 0 < largest < rows * vocabulary * 4 * 0.75
 
 
 def test_the_state_of_the_stream_is_saved_with_the_model(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -71,6 +72,46 @@ scores = itertools.count() if os.environ["RANK"] == "0" else itertools.count(0, 
 Run._evaluate = lambda self, model, beam=1: ({"loss": 1.0, "bleu": float(next(scores))}, [])
 """
     assert run_twofold(table, tmp_path / "two", first).count('"ended": "steps"') == 2
+
+
+def test_processes_that_drew_other_weights_go_on_with_those_of_the_first(tmp_path):
+    table = settings(*write_pairs(tmp_path), steps=2, checkpoint_every=2, evaluate_every=0)
+    first = """
+import os, torch, heedful.pipeline as pipeline
+make, made = pipeline.build_model, []
+def build_unlike(*arguments):
+    torch.manual_seed(int(os.environ["RANK"]))
+    made.append(make(*arguments))
+    return made[0]
+pipeline.build_model = build_unlike
+atexit.register(lambda: print("weights", sum(tensor.double().sum().item() for tensor in made[0].parameters())))
+"""
+    sums = re.findall("weights ([^ ]+)\n", run_twofold(table, tmp_path / "two", first))
+    assert (len(sums), len(set(sums))) == (2, 1)
+
+
+def test_one_that_fails_does_not_wait_for_the_others(tmp_path):
+    program = "import atexit; atexit.register(print, 'took leave'); from heedful.cli.app import main; main()"
+    one = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            program,
+            "train",
+            "--source",
+            "typo",
+            "--target",
+            "typo",
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        env=environment(tmp_path) | one,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
 
 
 def test_each_machine_has_its_own_cache_of_tokens(tmp_path):

@@ -84,6 +84,14 @@ def main() -> NoReturn:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = _say(f"{where}{error.strerror or error}; choose another place, or make room", 2)
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """End the process; one that failed among several does not take leave of the others, who may wait for it."""
+    distributed = sys.modules.get("torch.distributed")
+    if status and distributed and distributed.is_initialized():
+        os._exit(status)  # torchrun then ends them
     sys.exit(status)
 
 
@@ -93,7 +101,7 @@ def _flush() -> int:
 
 
 def _say(message: str, status: int) -> int:
-    print(f"heedful: {message}", file=sys.stderr)
+    print(f"heedful: {message}", file=sys.stderr, flush=True)
     return status
 
 

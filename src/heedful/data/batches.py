@@ -21,7 +21,7 @@ from heedful.text.vocabulary import BEGIN, PAD, Vocabulary
 class BatchConfig:
     """How pairs are gathered into batches."""
 
-    tokens: int = setting(4096, "Tokens in a batch, padding included, on its longer side", least=1)
+    tokens: int = setting(4096, "Tokens in a batch, padding included, on its longer side; fewer: less memory", least=1)
     accumulate: int = setting(1, "Batches whose gradients make one step", least=1)
     seed: int = setting(1, "Seed of the order", least=0)
 
@@ -36,7 +36,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        # not elsewhere: mps may read the memory after it was given back (pytorch issue 189690)
+        return Batch(*(tensor.to(device, non_blocking=device.type == "cuda") for tensor in self))
 
 
 def plan_epoch(
@@ -91,7 +92,7 @@ def batch_of(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]])
 class BatchStream:
     """Endless batches of a token store. Its whole state is (epoch, position); the rest follows from the seed.
 
-    Subword dropout makes lines longer: one that would then have more than `longest` symbols stays as it is stored. With
+    Subword dropout makes lines longer: one that would then have more than `longest` tokens stays as it is stored. With
     several processes each takes every `world`-th batch, beginning with its own `rank`.
     """
 

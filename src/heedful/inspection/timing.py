@@ -97,9 +97,9 @@ def time_training(
 
 def _training_flops(model: EncoderDecoder, batch: Batch, passes: int) -> int:
     """Forward once, backward twice as much, in each pass (R-Drop has two); padding is no wanted work."""
-    symbols = model.output.weight.size(0)
+    vocabulary = model.output.weight.size(0)
     lengths = zip(batch.source_lengths_B.tolist(), (batch.target_out_BT != PAD).sum(1).tolist(), strict=True)
-    return 3 * passes * sum(sum(forward_flops(model.config, symbols, *pair).values()) for pair in lengths)
+    return 3 * passes * sum(sum(forward_flops(model.config, vocabulary, *pair).values()) for pair in lengths)
 
 
 @dataclass
@@ -134,11 +134,11 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     outputs = list(timed.translate(lines, config, batch=batch, workers=1))
     found.text += watch.lap()
     sources = translator.vocabulary.encode_source(lines)
-    symbols = translator.vocabulary.sizes[1]
+    vocabulary = translator.vocabulary.sizes[1]
     for source, best in zip(sources, outputs, strict=True):
         found.tokens += len(best[0].ids)
         for model in members_of(translator.model):
-            work = search_flops(model.config, symbols, len(source), len(best[0].ids), config.width)
+            work = search_flops(model.config, vocabulary, len(source), len(best[0].ids), config.width)
             found.flops += sum(work.values())
     return found
 
@@ -188,8 +188,9 @@ class _TimedState:
         return replace(self, state=selected)
 
 
-def matrix_peak(device: torch.device, precision: torch.dtype, size: int = 2048) -> float:
+def matrix_peak(device: torch.device, precision: torch.dtype, size: int | None = None) -> float:
     """Return the FLOPs a second that torch reaches here in a product of two square matrices, at its best."""
+    size = size or (2048 if device.type == "cpu" else 8192)  # a fast GPU would wait for us between smaller ones
     a, b = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
     a @ b
     watch = Stopwatch(device)

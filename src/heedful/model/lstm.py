@@ -77,13 +77,13 @@ class Stack(nn.Module):
 
         `lengths_B` is for whoever needs that state, or reads both ways: padding then is not read at all.
         """
-        last = []
+        last, lengths_B = [], None if lengths_B is None else lengths_B.cpu()  # where packing wants them
         for number, layer in enumerate(self.layers):
             given = first[number] if first else None
             if lengths_B is None:
                 out_BLD, (hidden, cell) = layer(x_BLD, given)
             else:
-                packed = pack_padded_sequence(x_BLD, lengths_B.cpu(), batch_first=True, enforce_sorted=False)
+                packed = pack_padded_sequence(x_BLD, lengths_B, batch_first=True, enforce_sorted=False)
                 packed, (hidden, cell) = layer(packed, given)
                 out_BLD, _ = pad_packed_sequence(packed, batch_first=True, total_length=x_BLD.size(1))
             last.append((_side_by_side(hidden), _side_by_side(cell)))

@@ -109,8 +109,9 @@ class MultiHeadAttention(nn.Module):
         return x_BLO.view(*x_BLO.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _short(self, query_BHLK: Tensor, attended: KeysValues) -> bool:
-        # On a CPU torch's own kernel pays for long sequences only; a test ties all ways of attending.
-        return query_BHLK.device.type == "cpu" and query_BHLK.size(2) * attended.key_BHMK.size(2) <= SHORT
+        # On a CPU torch's own kernel pays for long sequences only; a test ties all ways of attending. On mps it gave
+        # short queries the first sentence's mask until torch 2.12 (pytorch pull request 184180).
+        return query_BHLK.device.type in ("cpu", "mps") and query_BHLK.size(2) * attended.key_BHMK.size(2) <= SHORT
 
     def _needs_weights(self) -> bool:
         return self.observer is not None or (self.training and self.dropout.p > 0)

@@ -407,26 +407,26 @@ void normalize_rows_back(const T *x, const T *weight, const T *gradient, int64_t
 // Loss ----------------------------------------------------------------------------------------------------------------
 
 template <typename T>
-void softmax_rows(T *x, int64_t rows, int64_t symbols) {
+void softmax_rows(T *x, int64_t rows, int64_t vocabulary) {
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         static thread_local std::vector<float> powers;
-        if ((int64_t)powers.size() < padded(symbols)) powers.resize(padded(symbols));
-        T *row = x + r * symbols;
+        if ((int64_t)powers.size() < padded(vocabulary)) powers.resize(padded(vocabulary));
+        T *row = x + r * vocabulary;
         vec m = vec{} - std::numeric_limits<float>::infinity(), s = {};
-        each_vector(symbols, [&](int64_t i, int64_t n) {
+        each_vector(vocabulary, [&](int64_t i, int64_t n) {
             if (n == LANES) m = maximum(m, load(row + i));
             else for (int64_t j = 0; j < n; j++) m[j] = maximum(m, load(row + i, n))[j];
         });
         const float most = largest(m);
-        each_vector(symbols, [&](int64_t i, int64_t n) {
+        each_vector(vocabulary, [&](int64_t i, int64_t n) {
             vec e = exponential(load_some(row + i, n) - most);
             for (int64_t j = n; j < LANES; j++) e[j] = 0;
             store(powers.data() + i, e);
             s += e;
         });
         const float scale = 1.0f / sum(s);
-        each_vector(symbols, [&](int64_t i, int64_t n) { store_some(row + i, load(powers.data() + i) * scale, n); });
+        each_vector(vocabulary, [&](int64_t i, int64_t n) { store_some(row + i, load(powers.data() + i) * scale, n); });
     }
 }
 
@@ -479,8 +479,8 @@ void layer_norm_backward(int64_t narrow, const void *x, const void *weight, cons
 }
 
 // Softmax of each row, in place.
-void softmax_in_place(int64_t narrow, void *x, int64_t rows, int64_t symbols) {
-    narrow ? softmax_rows(static_cast<bfloat16 *>(x), rows, symbols) : softmax_rows(static_cast<float *>(x), rows, symbols);
+void softmax_in_place(int64_t narrow, void *x, int64_t rows, int64_t vocabulary) {
+    narrow ? softmax_rows(static_cast<bfloat16 *>(x), rows, vocabulary) : softmax_rows(static_cast<float *>(x), rows, vocabulary);
 }
 
 // sum += x, x being bfloat16.

@@ -116,6 +116,7 @@ def train(
         stream.restore(progress.data)
         restore_random_state(random[rank() % len(random)], device)
         yield from _other_arithmetic(progress, arithmetic(device))
+    _share_weights(model)
     batches = iter(stream)
     mixed = Mixed(model, config.precision)
     started = time.monotonic() - progress.seconds
@@ -186,14 +187,16 @@ def _forward_backward(
     Returns the sums  [4] of smoothed loss, negative log-likelihood, target tokens, and wishes to stop.
     """
     device = next(mixed.computing.parameters()).device
-    sums = torch.zeros(4, dtype=torch.float64)
-    for batch in (each.to(device) for each in batches):
-        loss = batch_loss(mixed.computing, batch, config.label_smoothing, config.consistency)
+    losses = torch.zeros(2, dtype=torch.float64, device=device)  # read once, at the end: a GPU need not wait for us
+    tokens = stops = 0
+    for batch in batches:
+        tokens += int((batch.target_out_BT != PAD).sum())
+        loss = batch_loss(mixed.computing, batch.to(device), config.label_smoothing, config.consistency)
         loss.smoothed.backward()  # type: ignore[no-untyped-call]
         mixed.collect_gradients()
-        tokens = int((batch.target_out_BT != PAD).sum())
-        sums += torch.tensor([loss.smoothed.item(), loss.nll.item(), tokens, stop()])
-    return sums
+        losses += torch.stack(loss).detach()
+        stops += stop()
+    return torch.cat([losses.cpu(), torch.tensor([tokens, stops], dtype=torch.float64)])
 
 
 def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
@@ -215,7 +218,7 @@ def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistenc
 
 @torch.inference_mode()
 def mean_loss(model: EncoderDecoder, sources: Sequence[list[int]], targets: Sequence[list[int]]) -> float:
-    """Return the mean negative log-likelihood of a target symbol, END included, in nats; the model is in eval mode."""
+    """Return the mean negative log-likelihood of a target token, END included, in nats; the model is in eval mode."""
     device = next(model.parameters()).device
     rows = sorted(range(len(sources)), key=lambda i: (len(targets[i]), len(sources[i])))
     total = 0.0
@@ -335,6 +338,13 @@ def _save(
     if rank() == 0:
         place = save_state(folder, progress, model, optimizer, torch.stack(gathered), average)
     return Saved(progress.step, place)
+
+
+def _share_weights(model: nn.Module) -> None:
+    """Begin with the first process's weights on all: other processors draw and round otherwise."""
+    if world() > 1:
+        for parameter in model.parameters():
+            distributed.broadcast(parameter.detach(), src=0)
 
 
 def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:

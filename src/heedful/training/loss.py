@@ -14,7 +14,7 @@ from torch import Tensor
 
 from heedful.model.kernels import KINDS, can_compute, kernels
 
-CHUNK = 384
+CHUNK, GPU_CHUNK = 384, 4096  # tokens: as many as a processor's cache holds; few large products for a GPU
 LEAST = 1e-30  # below it, float32 and bfloat16 soon run out of exponents
 
 
@@ -33,11 +33,10 @@ def smoothed_cross_entropy(
 ) -> Loss:
     """Return the loss of projecting `hidden_ND` with `weight_VD`, summed over tokens.
 
-    The target distribution gives 1 - smoothing to the target and spreads `smoothing` evenly over all V symbols, as
+    The target distribution gives 1 - smoothing to the target and spreads `smoothing` evenly over all V tokens, as
     Szegedy et al. 2016 and `torch.nn.functional.cross_entropy` do. Gradients flow from `smoothed` only.
     """
-    smoothed, nll = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 1, 0.0)  # type: ignore[no-untyped-call]
-    return Loss(smoothed, nll)
+    return _projected_loss(hidden_ND, weight_VD, target_N, smoothing)
 
 
 def consistent_cross_entropy(
@@ -54,8 +53,15 @@ def consistent_cross_entropy(
     consistency / 4 times the two Kullback-Leibler divergences between them.
     """
     hidden_ND = torch.cat([first_ND, second_ND])
-    smoothed, nll = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, 2, consistency)  # type: ignore[no-untyped-call]
-    return Loss(smoothed, nll)
+    return _projected_loss(hidden_ND, weight_VD, target_N, smoothing, 2, consistency)
+
+
+def _projected_loss(
+    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, smoothing: float, passes: int = 1, consistency: float = 0.0
+) -> Loss:
+    learning = torch.is_grad_enabled()  # inside, it never is, and parameters want gradients all the same
+    loss = _ProjectedLoss.apply(hidden_ND, weight_VD, target_N, smoothing, passes, consistency, learning)  # type: ignore[no-untyped-call]
+    return Loss(*loss)
 
 
 class _ProjectedLoss(torch.autograd.Function):
@@ -73,8 +79,9 @@ class _ProjectedLoss(torch.autograd.Function):
         smoothing: float,
         passes: int,
         consistency: float,
+        learning: bool,
     ) -> tuple[Tensor, Tensor]:
-        training = any(ctx.needs_input_grad[:2])
+        training = learning and any(ctx.needs_input_grad[:2])
         narrow, wide = weight_VD.dtype, torch.promote_types(weight_VD.dtype, torch.float32)
         hidden_PND = hidden_ND.view(passes, len(target_N), hidden_ND.size(1))
         hidden_gradient_PND = torch.empty_like(hidden_PND) if training else None
@@ -82,7 +89,7 @@ class _ProjectedLoss(torch.autograd.Function):
         mean_weight_D = weight_VD.mean(0, dtype=wide)
         target_logit_PN, target_probability_PN = hidden_ND.new_empty(2, *hidden_PND.shape[:2], dtype=wide)
         divergence = hidden_ND.new_zeros((), dtype=wide)
-        chunk = max(1, CHUNK // passes)
+        chunk = max(1, (CHUNK if hidden_ND.device.type == "cpu" else GPU_CHUNK) // passes)
         for start in range(0, len(target_N), chunk):
             rows = slice(start, start + chunk)
             hidden_CD = hidden_PND[:, rows].flatten(0, 1)
@@ -118,18 +125,18 @@ class _ProjectedLoss(torch.autograd.Function):
             logits_CV = (hidden_ND[lost_C] @ weight_VD.T).to(wide)
             nll_N[lost_C] = logits_CV.logsumexp(1) - target_logit_N[lost_C]
         nll = nll_N.sum() / passes
-        # minus the mean log-probability of all symbols: log sum exp, minus the mean logit
+        # minus the mean log-probability of all tokens: log sum exp, minus the mean logit
         uniform = nll + (target_logit_N - hidden_ND.to(wide) @ mean_weight_D).sum() / passes
         ctx.save_for_backward(hidden_gradient_PND, weight_gradient_VD)
         ctx.passes = passes
         return (1.0 - smoothing) * nll + smoothing * uniform + consistency / 4 * divergence, nll
 
     @staticmethod
-    def backward(ctx: Any, smoothed: Tensor, _nll: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, smoothed: Tensor, _nll: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient_PND, weight_gradient_VD = ctx.saved_tensors
         scale = smoothed / ctx.passes
         weight_gradient_VD = (weight_gradient_VD * scale).to(hidden_gradient_PND.dtype)
-        return hidden_gradient_PND.flatten(0, 1) * scale, weight_gradient_VD, None, None, None, None
+        return hidden_gradient_PND.flatten(0, 1) * scale, weight_gradient_VD, None, None, None, None, None
 
 
 def _softmax_in_place(logits_CV: Tensor) -> Tensor:

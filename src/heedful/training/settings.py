@@ -29,20 +29,26 @@ class TrainingConfig:
         1.0, "Learning rate of the matrices under Muon, as a multiple of that of the rest", least=0
     )
     schedule: Schedule = setting("paper", "Learning rate: equation 3, warmup-stable-decay, or cosine")
-    rate: float = setting(1.0, "Peak learning rate; with the paper's schedule a factor on equation 3", least=0)
+    rate: float = setting(1.0, "Peak learning rate, as 0.001; with the paper's schedule a factor, as 1", least=0)
     warmup: int = setting(4000, "Steps over which the learning rate rises", least=0)
-    decay: float = setting(0.2, "Share of the steps over which stable-decay falls to zero", least=0, most=1)
+    decay: float = setting(0.2, "Last share of the steps, over which stable-decay falls to zero", least=0, most=1)
     clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping", least=0)
     label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)", least=0, most=1)
     consistency: float = setting(
-        0.0, "R-Drop: weight of the divergence between two passes under different dropout; 0 = one pass", least=0
+        0.0,
+        "R-Drop: weight of the divergence of two passes under different dropout, as 4; 0 = one pass",
+        least=0,
     )
     precision: Precision = setting(
         "auto", "Compute in float32, in bfloat16 (weights stay float32), or in which of them is faster here"
     )
-    average: int = setting(5, "The final weights are the mean of so many last checkpoints (section 6.1)", least=0)
+    average: int = setting(
+        5,
+        "The final weights are the mean of so many last checkpoints (section 6.1)",
+        least=0,
+    )
     exponential_average: float = setting(
-        0.0, "Decay of an exponential average to use instead; 0 = off", least=0, most=1
+        0.0, "Decay of an exponential average to use instead, as 0.999; 0 = off", least=0, most=1
     )
     stored: Literal["float32", "bfloat16"] = setting(
         "float32", "Type of the final weights on disk; bfloat16 halves the model folder"
