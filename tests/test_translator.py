@@ -175,10 +175,45 @@ def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translat
     assert (scored.text, scored.score) == (of_plain.text.upper(), of_plain.score)
 
 
-def test_the_mean_loss_is_what_scoring_gives_a_symbol(tiny_model, toy_vocabulary):
-    symbols = toy_vocabulary.sizes[0]
-    translator = Translator(tiny_model(source_size=symbols, target_size=symbols), toy_vocabulary)
+def test_the_mean_loss_is_what_scoring_gives_a_token(tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    translator = Translator(tiny_model(source_size=size, target_size=size), toy_vocabulary)
     sources, targets, _ = translator.encode_pairs(["the cat", "a dog sees a house"], ["a dog sees", "the"])
     scored = translator.score_ids(sources, targets)
     expected = -sum(one.log_probability for one in scored) / sum(map(len, targets))
     assert mean_loss(translator.model, sources, targets) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def reverse(tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    return Translator(tiny_model(seed=2, source_size=size, target_size=size), toy_vocabulary)
+
+
+@pytest.mark.parametrize("weight", [0.0, 100.0])
+def test_a_model_of_the_other_direction_orders_what_the_beam_found(translator, reverse, weight):
+    config = SearchConfig(beam=3, n_best=3, max_extra=5, length_penalty=1.2, reverse_weight=weight)
+    alone = list(translator.translate(LINES, config))
+    both = translator.with_reverse(reverse)
+    for line, plain, found in zip(LINES, alone, both.translate(LINES, config, batch=2), strict=True):
+        if not line.strip():
+            assert found == EMPTY
+            continue
+        expected = {}
+        for output in plain:
+            [back] = reverse.score([output.text], [line])
+            expected[tuple(output.ids)] = output.score + weight * back.score
+        assert [tuple(output.ids) for output in found] == sorted(expected, key=expected.get, reverse=True)
+        assert [output.score for output in found] == pytest.approx(sorted(expected.values(), reverse=True), rel=1e-4)
+    best = [found[0].ids for found in both.translate(LINES, replace(config, n_best=1))]
+    assert best == [found[0].ids for found in both.translate(LINES, config)]
+    assert (best == [found[0].ids for found in alone]) == (weight == 0)
+
+
+def test_only_a_model_of_the_other_direction_can_check_and_only_a_beam(translator, reverse):
+    there, back = (replace(one, languages=("en", "de")) for one in (translator, reverse))
+    with pytest.raises(HeedfulError, match="a model for en-de cannot check en-de"):
+        there.with_reverse(back)
+    assert there.with_reverse(replace(back, languages=("de", "en"))).reverse
+    with pytest.raises(HeedfulError, match="beam is 1"):
+        list(translator.with_reverse(reverse).translate(LINES, SearchConfig(beam=1)))

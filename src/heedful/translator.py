@@ -45,7 +45,8 @@ WINDOW = 4096  # lines sorted by length together, so that a stream needs bounded
 class Output:
     """One translation of a line. `score` is its length-normalised log-probability, `log_probability` the sum, in nats.
 
-    `ids` are its target symbols, END last; `alignment` has (source word, target word), counted from 0, if asked for.
+    Where a model of the other direction has a say, `score` is both ones' together.
+    `ids` are its target tokens, END last; `alignment` has (source word, target word), counted from 0, if asked for.
     """
 
     text: str
@@ -66,6 +67,7 @@ class Translator:
     capitals: bool = False
     languages: tuple[str, ...] = ()  # codes of source and target, where the model folder says them
     aligner: str = ""  # the attention that aligns words, "cross.2" or a head of it "cross.2.1"; "" = by rule of thumb
+    reverse: "Translator | None" = None  # of the other direction: helps to choose among what the beam found
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu", weights: Weights = "float32") -> "Translator":
@@ -80,6 +82,18 @@ class Translator:
         aligner = loaded.manifest.get("alignment", {}).get("attention", "")
         return cls(loaded.model, loaded.vocabulary, config, weights, capitals, languages, aligner)
 
+    def with_reverse(self, reverse: "Translator") -> "Translator":
+        """Return this translator, its beams ordered with the help of a model of the other direction.
+
+        Raises:
+            HeedfulError: both models say their languages, and these are not the other way round.
+        """
+        known = self.languages and reverse.languages
+        if known and reverse.languages != self.languages[::-1]:
+            ours, theirs = ("-".join(languages) for languages in (self.languages, reverse.languages))
+            raise HeedfulError(f"a model for {theirs} cannot check {ours}; give one of the other direction")
+        return replace(self, reverse=reverse)
+
     @cached_property
     def _pools(self) -> dict[int, ThreadPoolExecutor]:
         """Threads to translate with, by how many there are."""
@@ -92,7 +106,7 @@ class Translator:
 
     @property
     def longest(self) -> int | None:
-        """The symbols of the longest text that the model can read or write, END among them; None: any."""
+        """The tokens of the longest text that the model can read or write, END among them; None: any."""
         return min((own for model in members_of(self.model) if (own := model.config.longest) is not None), default=None)
 
     @cached_property
@@ -119,11 +133,14 @@ class Translator:
         """Yield for each line, in order, its `n_best` translations, best first; an empty line gives one empty text.
 
         Lines are taken `window` at a time, sorted by length and translated `batch` together; what else is in a
-        batch does not change a translation. Each output begins with its prefix, if prefixes are given. On a processor
-        with compiled steps, `workers` batches are translated at a time, by a thread each; 0 = as many as torch has.
+        batch does not change a translation. Each output begins with its prefix, if prefixes are given. A model of the
+        other direction, if there is one, helps to choose among what the beam found. On a processor with compiled
+        steps, `workers` batches are translated at a time, by a thread each; 0 = as many as torch has.
         """
         config = config or self.search
         config.check()
+        if self.reverse and config.width == 1:
+            raise HeedfulError("a model of the other direction chooses among outputs, but the beam is 1; widen it")
         remaining = iter(lines)
         forced = chain(prefixes, repeat("")) if prefixes is not None else None
         start = 0
@@ -161,7 +178,7 @@ class Translator:
         return [found[i] for i in range(len(wanted))]
 
     def encode(self, lines: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Return the symbols that the model reads for each line, END last, and which lines are in capitals.
+        """Return the tokens that the model reads for each line, END last, and which lines are in capitals.
 
         Those are read as in lower case, where the model is one with `capitals`.
         """
@@ -172,7 +189,7 @@ class Translator:
     def encode_pairs(
         self, sources: Sequence[str], targets: Sequence[str]
     ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
-        """Return the symbols of both sides, and which pairs have a source in capitals: both are read in lower case."""
+        """Return the tokens of both sides, and which pairs have a source in capitals: both are read in lower case."""
         source_ids, shouted = self.encode(sources)
         texts = [clean(text.lower() if loud else text) for text, loud in zip(targets, shouted, strict=True)]
         return source_ids, self.vocabulary.encode_target(texts), shouted
@@ -180,7 +197,7 @@ class Translator:
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False
     ) -> list[Output]:
-        """Return the score of each given translation: the one that `translate` would report for these symbols.
+        """Return the score of each given translation: the one that `translate` would report for these tokens.
 
         Raises:
             HeedfulError: sources and targets differ in number.
@@ -203,7 +220,7 @@ class Translator:
         batch: int = 64,
         align: bool = False,
     ) -> list[Output]:
-        """Score symbols as they are: the same text can be spelt in more than one way."""
+        """Score tokens as they are: the same text can be spelt in more than one way."""
         results: dict[int, Output] = {}
         for chosen in _pairs_by_length(sources, targets, batch):
             outputs = self._score_batch([sources[i] for i in chosen], [targets[i] for i in chosen], align)
@@ -263,7 +280,7 @@ class Translator:
     ) -> list[tuple[str, float]]:
         """Return how often each attention to the source looks most where a lexicon links, the best first.
 
-        Each head, "cross.2.1", and the mean of each layer's, "cross.2", reads these pairs of symbols, END last; what
+        Each head, "cross.2.1", and the mean of each layer's, "cross.2", reads these pairs of tokens, END last; what
         counts is the share of the links that it finds. Empty where there is no attention, or no link.
         """
         found, links = Counter[str](), 0
@@ -305,6 +322,7 @@ class Translator:
         align: bool,
         progress: Callable[[int], None],
     ) -> list[list[Output]]:
+        wanted, config = config.n_best, replace(config, n_best=config.width) if self.reverse else config
         sources, shouted = self.encode(lines)
         forced = [line[:-1] for line in self.vocabulary.encode_target(prefixes)] if prefixes else None
         results: dict[int, list[Output]] = {}
@@ -324,6 +342,10 @@ class Translator:
                 results[i] = [self._output(hypothesis, shouted[i]) for hypothesis in hypotheses]
             progress(len(chosen))
         progress(len(lines) - len(full))
+        if self.reverse and full:
+            found_by_us = [results[i] for i in full]
+            ordered = _ordered_with(self.reverse, [lines[i] for i in full], found_by_us, config, batch)
+            results = {i: found[:wanted] for i, found in zip(full, ordered, strict=True)}
         outputs = [results.get(i) or [Output("", 0.0, 0.0, [])] for i in range(len(lines))]
         return self._aligned(sources, outputs, batch) if align else outputs
 
@@ -419,6 +441,20 @@ def _engine(model: EncoderDecoder, weights: Weights) -> Engine:
     return Inference(model, weights)
 
 
+def _ordered_with(
+    reverse: Translator, lines: Sequence[str], outputs: Sequence[list[Output]], config: SearchConfig, batch: int
+) -> Iterator[list[Output]]:
+    """Order outputs by their own score and, by its weight, that of the line given them  (Yee et al. 2019).
+
+    Each is a log-probability over the penalty of its own length, so that a line's length favours no output.
+    """
+    pairs = [(output.text, line) for line, found in zip(lines, outputs, strict=True) for output in found]
+    back = iter(reverse.score(*map(list, zip(*pairs, strict=True)), batch=batch))
+    for found in outputs:
+        scored = [replace(output, score=output.score + config.reverse_weight * next(back).score) for output in found]
+        yield sorted(scored, key=lambda output: -output.score)
+
+
 def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:
     """Return what each target piece attends to in the attention that aligns words  [T, S]; None where there is none.
 
@@ -428,7 +464,7 @@ def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:
     if not aligner:
         return None
     name, head = parse_head(aligner, {name: uses[0].size(1) for name, uses in maps.items()})
-    weights_HTS = maps[name][0][row]
+    weights_HTS = maps[name][0][row].float().cpu()  # once, not number by number
     return weights_HTS.mean(0) if head is None else weights_HTS[head]
 
 

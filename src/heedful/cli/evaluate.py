@@ -14,14 +14,14 @@ from rich.table import Table
 from heedful import bundle as bundles
 from heedful import files
 from heedful.cli.model import SearchFlags, load, search_of
-from heedful.cli.settings import Device, Threads, Weights, flags, given
+from heedful.cli.settings import Device, Reverse, Threads, Weights, flags, given
 from heedful.cli.streams import terminal
 from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
 from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus
-from heedful.text.corpus import read_lines
+from heedful.text.corpus import Corpus, read_lines, read_pairs
 
 ScoreFlags: Any = flags(ScoreConfig)
 Row = dict[str, Any]  # metric, score, details, signature
@@ -31,8 +31,8 @@ def evaluate(
     bundle: Annotated[Path | None, Parameter(help="Model folder; or give --outputs")] = None,
     /,
     *,
-    source: Annotated[Path | None, Parameter(help="Text to translate")] = None,
-    reference: Annotated[tuple[Path, ...], Parameter(help="Reference translations; repeatable", negative=())],
+    source: Annotated[Path | None, Parameter(help="Text to translate; without --reference a file of pairs")] = None,
+    reference: Annotated[tuple[Path, ...], Parameter(help="Reference translations; repeatable", negative=())] = (),
     outputs: Annotated[Path | None, Parameter(help="Score this text instead of translating")] = None,
     against: Annotated[Path | None, Parameter(help="A second model folder: paired bootstrap between the two")] = None,
     symbols: Annotated[
@@ -40,6 +40,7 @@ def evaluate(
     ] = False,
     save: Annotated[Path | None, Parameter(help="Write the translations here")] = None,
     json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
+    reverse: Reverse = None,
     device: Device = "cpu",
     threads: Threads = 0,
     weights: Weights = "float32",
@@ -52,20 +53,22 @@ def evaluate(
     """
     config = from_table(ScoreConfig, given(scoring), "evaluate")
     from_table(SearchConfig, given(search), "search")
-    if given(search) and outputs and not against:
+    if (given(search) or reverse) and outputs and not against:
         raise HeedfulError(f"{outputs} are translated already: leave --beam and other settings of search out")
     if symbols and (against or given(scoring)):
         raise HeedfulError(
             "--symbols gives word and symbol error rates alone: leave --against, --lowercase and such out"
         )
+    if source is None and not reference:
+        raise HeedfulError("nothing to compare with: give --reference, or a file of pairs as --source")
     _check(bundle, source, outputs, against, save)
     if symbols and source is None:
         raise HeedfulError("--symbols needs --source, to tell which references belong to the same input")
-    # each is read once: it may be a pipe
-    sources, made = (_lines(path) if path else None for path in (source, outputs))
-    references = [_lines(path) for path in reference]
-    _check_lengths([(source, sources), (outputs, made), *zip(reference, references, strict=True)])
-    translate = partial(_translate, search=given(search), device=device, threads=threads, weights=weights)
+    sources, references = _read(source, reference)
+    made = _lines(outputs) if outputs else None
+    _check_lengths([(source, sources), (outputs, made), *zip(reference or (source,), references, strict=True)])
+    options: dict[str, Any] = {"reverse": reverse, "device": device, "threads": threads, "weights": weights}
+    translate = partial(_translate, search=given(search), options=options)
     lines = sources or []
     if symbols:
         inputs = list(dict.fromkeys(lines))
@@ -97,6 +100,14 @@ def _check(
         bundles.read_manifest(bundles.locate(folder))
     if save and save.is_dir():
         raise HeedfulError(f"{save}: a folder; give --save the name of a file")
+
+
+def _read(source: Path | None, references: Sequence[Path]) -> tuple[list[str] | None, list[list[str]]]:
+    """Return the lines of the source and of each reference, every file read once: it may be a pipe."""
+    if source and not references:
+        pairs = list(read_pairs(Corpus(source, None)))
+        return [pair.source or "" for pair in pairs], [[pair.target or "" for pair in pairs]]
+    return _lines(source) if source else None, [_lines(path) for path in references]
 
 
 def _check_lengths(texts: Sequence[tuple[Path | None, list[str] | None]]) -> None:
@@ -149,11 +160,9 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
     return found
 
 
-def _translate(
-    bundle: Path | None, lines: list[str], search: dict[str, Any], device: str, threads: int, weights: Weights
-) -> list[str]:
+def _translate(bundle: Path | None, lines: list[str], *, search: dict[str, Any], options: dict[str, Any]) -> list[str]:
     assert bundle is not None  # `_check` has seen to it
-    translator = load(bundle, device, threads, weights)
+    translator = load(bundle, **options)
     config = search_of(translator, {**search, "n_best": 1})
     return [found[0].text for found in translator.translate(_counted(lines), config)]
 

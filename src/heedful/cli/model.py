@@ -15,11 +15,14 @@ from heedful.translator import Translator
 SearchFlags: Any = flags(SearchConfig)
 
 
-def load(folder: Path, device: str, threads: int, weights: Weights = "float32") -> Translator:
-    """Load a bundle and set the threads that it computes with.
+def load(
+    folder: Path, device: str, threads: int, weights: Weights = "float32", reverse: Path | None = None
+) -> Translator:
+    """Load a bundle, with one of the other direction if there is one, and set the threads that they compute with.
 
     Raises:
-        HeedfulError: there is no such device here, or bfloat16 is wanted where it would be slower.
+        HeedfulError: there is no such device here, bfloat16 is wanted where it would be slower, or the other bundle is
+            not of the other direction.
     """
     try:
         torch.empty(1, device=device)
@@ -30,7 +33,8 @@ def load(folder: Path, device: str, threads: int, weights: Weights = "float32") 
         raise HeedfulError(f"{device} here has no bfloat16 products: leave --weights out, float32 is faster")
     if threads:
         torch.set_num_threads(threads)
-    return Translator.load(folder, device, weights)
+    translator = Translator.load(folder, device, weights)
+    return translator.with_reverse(Translator.load(reverse, device)) if reverse else translator
 
 
 def search_of(translator: Translator, changes: Table) -> SearchConfig:
@@ -41,4 +45,9 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
     """
     config = from_table(SearchConfig, merge(to_table(translator.search), changes), "search")
     config.check()
+    drawing = [name for name in ("temperature", "top_k", "top_p", "seed") if name in changes]
+    if drawing and not config.sample:
+        raise HeedfulError(f"--{drawing[0].replace('_', '-')} is for outputs drawn at random: give --sample too")
+    if "reverse_weight" in changes and not translator.reverse:
+        raise HeedfulError("--reverse-weight is that of a model of the other direction: give --reverse")
     return config

@@ -19,6 +19,10 @@ def _locate(_type: Any, tokens: Sequence[Any]) -> Path:
 
 
 Bundle = Annotated[Path, Parameter(help="Model folder, or a model in the box: en-de, de-en", converter=_locate)]
+Reverse = Annotated[
+    Path | None,
+    Parameter(help="Model of the other direction, which helps to choose among what the beam found", converter=_locate),
+]
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
 Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores", validator=validators.Number(gte=0))]
 Weights = Annotated[

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from heedful import files
 from heedful.cli.model import SearchFlags, load, search_of
-from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, given
+from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
 from heedful.text.corpus import how_to_convert, open_bytes, read_lines
@@ -46,6 +46,7 @@ def translate(
             validator=POSITIVE,
         ),
     ] = None,
+    reverse: Reverse = None,
     device: Device = "cpu",
     threads: Threads = 0,
     weights: Weights = "float32",
@@ -57,7 +58,7 @@ def translate(
     Word alignments in --jsonl are pairs of source and target word numbers, from 0. With --document lines need not be
     sentences: the text is split, and paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
-    translator = load(bundle, device, threads, weights)
+    translator = load(bundle, device, threads, weights, reverse)
     config = search_of(translator, _beam_for(given(search), translator.search.beam))
     if document or markup:
         if jsonl or prefix or config.n_best > 1:

@@ -21,15 +21,18 @@ class SearchConfig:
         least=0,
     )
     max_extra: int = setting(
-        50, "Longest output: the source's length plus this, in subwords", least=-1_000_000, most=1_000_000
+        50, "Longest output: the source's length plus this, in tokens", least=-1_000_000, most=1_000_000
     )
-    min_length: int = setting(0, "Shortest output, in subwords", least=0)
-    no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many subwords; 0 = allow", least=0)
+    min_length: int = setting(0, "Shortest output, in tokens", least=0)
+    no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many tokens; 0 = allow", least=0)
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
     temperature: float = setting(1.0, "Sampling: divide logits by this")
-    top_k: int = setting(0, "Sampling: draw from the k most probable symbols; 0 = from all", least=0)
-    top_p: float = setting(1.0, "Sampling: draw from the most probable symbols that make up this probability")
+    top_k: int = setting(0, "Sampling: draw from the k most probable tokens; 0 = from all", least=0)
+    top_p: float = setting(1.0, "Sampling: draw from the most probable tokens that make up this probability")
     seed: int = setting(1, "Sampling: seed", least=0)
+    reverse_weight: float = setting(
+        0.2, "What the score of a model of the other direction counts, where there is one", least=0
+    )
 
     @property
     def width(self) -> int:
