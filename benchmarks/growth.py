@@ -2,12 +2,12 @@
 
     python benchmarks/growth.py [--axes length,vocabulary,batch,width,corpus,memory] [--data FOLDER-OF-TATOEBA]
 
-A tiny model (4+4 layers, d_model 128, d_ff 256, 4 heads, 8,000 symbols, 2,048 target tokens in sentences of 32) with
-random weights and text, one thing being changed at a time; where length is, training keeps its tokens and translation
-its number of sentences, 16. Beside each time stands what theory says of it: floating-point operations, by formula. Both
-are fitted by a power of what is changed, over all points and over the last two: time should not grow faster than the
-operations do. Times are the least of several repetitions. `memory` holds the peak of fresh processes against tokens and
-vocabulary together: a term tokens x vocabulary would show in their mixed difference.
+A tiny model (4+4 layers, d_model 128, d_ff 256, 4 heads, vocabulary of 8,000; 2,048 target tokens in sentences of
+32) with random weights and text, one thing being changed at a time; where length is, training keeps its tokens and
+translation its number of sentences, 16. Beside each time stands what theory says of it: floating-point operations, by
+formula. Both are fitted by a power of what is changed, over all points and over the last two: time should not grow
+faster than the operations do. Times are the least of several repetitions. `memory` holds the peak of fresh processes
+against tokens and vocabulary together: a term tokens x vocabulary would show in their mixed difference.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Work(NamedTuple):
     """What is changed one at a time."""
 
     length: int = 32
-    symbols: int = 8000
+    vocabulary: int = 8000
     tokens: int = 2048
     d_model: int = 128
 
@@ -64,17 +64,17 @@ class Work(NamedTuple):
             "d_ff": 2 * self.d_model,
         }
         torch.manual_seed(1)
-        return Transformer(from_table(ModelConfig, sizes, "benchmark"), self.symbols, self.symbols)
+        return Transformer(from_table(ModelConfig, sizes, "benchmark"), self.vocabulary, self.vocabulary)
 
     def lines(self) -> list[list[int]]:
-        """Return sentences of `length` symbols, as many as make up the tokens."""
-        ids = np.random.default_rng(1).integers(4, self.symbols, (max(1, self.tokens // self.length), self.length))
+        """Return sentences of `length` tokens, as many as make up the tokens."""
+        ids = np.random.default_rng(1).integers(4, self.vocabulary, (max(1, self.tokens // self.length), self.length))
         return [[*line[:-1], END] for line in ids.tolist()]
 
 
 AXES: dict[str, tuple[str, list[int]]] = {
     "length": ("length", [16, 32, 64, 128, 256, 512, 1024]),
-    "vocabulary": ("symbols", [1000, 2000, 4000, 8000, 16000, 32000]),
+    "vocabulary": ("vocabulary", [1000, 2000, 4000, 8000, 16000, 32000]),
     "batch": ("tokens", [256, 512, 1024, 2048, 4096, 8192]),
     "width": ("d_model", [64, 128, 256, 512]),
 }
@@ -104,7 +104,7 @@ def translate(work: Work) -> tuple[float, float]:
             state = engine.start(engine.encode(source, lengths))
             search(step, state, (lengths - 1).tolist(), config, begin=BEGIN, end=END, forbidden=(0, 1, 2))
 
-    flops = sum(search_flops(model.config, work.symbols, work.length, work.length, 1).values())
+    flops = sum(search_flops(model.config, work.vocabulary, work.length, work.length, 1).values())
     return least(once), len(lines) * flops
 
 
@@ -170,19 +170,19 @@ def grow_corpus(data: Path) -> None:
 
 
 def grow_memory() -> None:
-    """Print the peak memory of training for few and many tokens and symbols, and what only both together need.
+    """Print the peak memory of training with few and many tokens, small and large vocabulary, and what only both need.
 
     Each large tensor gets memory of its own here and gives it back: holes in a heap that is kept, others in each run,
     come to more than the term that is looked for.
     """
     alone = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 18)}
     peaks: dict[tuple[int, int], float] = {}
-    print("\n**memory of training, MB**\n\n| tokens a step | 1,000 symbols | 32,000 symbols |\n|---|---|---|")
+    print("\n**memory of training, MB**\n\n| tokens a step | vocabulary of 1,000 | of 32,000 |\n|---|---|---|")
     for tokens in (2048, 16384):
-        for symbols in (1000, 32000):
-            command = [sys.executable, __file__, "--peak", str(tokens), str(symbols)]
+        for vocabulary in (1000, 32000):
+            command = [sys.executable, __file__, "--peak", str(tokens), str(vocabulary)]
             ran = subprocess.run(command, capture_output=True, check=True, env=alone)
-            peaks[tokens, symbols] = json.loads(ran.stdout) / 1e6
+            peaks[tokens, vocabulary] = json.loads(ran.stdout) / 1e6
         print(f"| {tokens:,} | {peaks[tokens, 1000]:,.0f} | {peaks[tokens, 32000]:,.0f} |")
     both = peaks[16384, 32000] - peaks[16384, 1000] - peaks[2048, 32000] + peaks[2048, 1000]
     term = (16384 - 2048) * (32000 - 1000) * 2 / 1e6
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
-        train(Work(tokens=options.peak[0], symbols=options.peak[1]), steps=3)
+        train(Work(tokens=options.peak[0], vocabulary=options.peak[1]), steps=3)
         print(peak_memory(torch.device("cpu")))
         return
     keep_heap()

@@ -68,9 +68,9 @@ class Contestant(NamedTuple):
         return f"{self.who:18s} {self.precision:9s} {self.heap:9s}"
 
 
-def time_peer(who: str, config: ModelConfig, symbols: int, batches: list[Batch], warmup: int, precision: str) -> Any:
+def time_peer(who: str, config: ModelConfig, vocabulary: int, batches: list[Batch], warmup: int, precision: str) -> Any:
     """Return target tokens a second of a plain loop."""
-    model: nn.Module = importlib.import_module(f"peers.{who}").Peer(config, symbols)
+    model: nn.Module = importlib.import_module(f"peers.{who}").Peer(config, vocabulary)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9)
 
     def step(batch: Batch) -> None:
@@ -90,11 +90,12 @@ def time_peer(who: str, config: ModelConfig, symbols: int, batches: list[Batch],
     return {"speed": tokens / (time.perf_counter() - began)}
 
 
-def time_heedful(config: ModelConfig, symbols: int, batches: list[Batch], warmup: int, precision: str) -> Any:
+def time_heedful(config: ModelConfig, vocabulary: int, batches: list[Batch], warmup: int, precision: str) -> Any:
     """Return target tokens a second of heedful's training step, and its share of the matrix peak."""
     keep_heap()
     keep_products()
-    model, settings = Transformer(config, symbols, symbols), from_table(TrainingConfig, {"precision": precision}, "")
+    model = Transformer(config, vocabulary, vocabulary)
+    settings = from_table(TrainingConfig, {"precision": precision}, "")
     found = time_training(model, make_optimizer(model, settings), iter(batches), settings, steps=len(batches))[warmup:]
     seconds = sum(step.seconds for step in found)
     peak = matrix_peak(torch.device("cpu"), getattr(torch, precision))
@@ -114,7 +115,7 @@ def prepare(data: Path, folder: Path) -> None:
 
 
 def load_batches(folder: Path, count: int) -> tuple[list[Batch], int]:
-    """Return the first batches, the same for everybody, and the number of symbols."""
+    """Return the first batches, the same for everybody, and the size of the vocabulary."""
     stream = iter(BatchStream(TokenStore(folder / "tokens.arrow"), BatchConfig(tokens=4096, seed=1)))
     return [next(stream) for _ in range(count)], Vocabulary.load(folder).sizes[0]
 
@@ -125,8 +126,8 @@ def run_one(contestant: Contestant, size: str, steps: int, folder: Path) -> None
     model: dict[str, Any] = PRESETS[preset].get("model", {})
     config = from_table(ModelConfig, {**model, "normalization": "post"}, "benchmark")
     torch.manual_seed(1)
-    batches, symbols = load_batches(folder, warmup + (steps or default_steps))
-    arguments = config, symbols, batches, warmup, contestant.precision
+    batches, vocabulary = load_batches(folder, warmup + (steps or default_steps))
+    arguments = config, vocabulary, batches, warmup, contestant.precision
     ours = contestant.who == "heedful"
     print(json.dumps(time_heedful(*arguments) if ours else time_peer(contestant.who, *arguments)))
 

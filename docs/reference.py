@@ -10,9 +10,10 @@ from typing import Any, get_args, get_type_hints
 
 from heedful.cli.app import COMMANDS
 from heedful.cli.settings import describe
+from heedful.config import Table, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import ScoreConfig
-from heedful.recipe import PRESETS, Recipe
+from heedful.recipe import DEFAULT, PRESETS, Recipe, build
 from heedful.serve.limits import ServeConfig
 
 PAGE = Path(__file__).parent / "reference.md"
@@ -53,7 +54,7 @@ def _command(name: str, help: str) -> str:
     if name in SETTINGS:
         title, settings = SETTINGS[name]
         lines += ["", f"And {title}:", "", "| flag | kind | default | |", "|---|---|---|---|"]
-        lines += [_row(*row) for row in describe(settings)]
+        lines += [_row(*row) for row in describe(settings, DEFAULT if settings is Recipe else None)]
     if name in SAME_AS:
         title, _ = SETTINGS[SAME_AS[name]]
         lines += ["", f"And {title}, as [heedful {SAME_AS[name]}](#heedful-{SAME_AS[name]}) has them."]
@@ -79,11 +80,21 @@ def _shown(default: Any) -> str:
 
 
 def _presets() -> str:
-    lines = ["## Presets\n", "What each preset changes; everything else is as above.\n"]
-    for name, table in PRESETS.items():
-        changes = [f"{group}.{key} = {value}" for group, fields in table.items() for key, value in fields.items()]
-        lines.append(f"- `{name}`: {', '.join(changes)}")
+    lines = ["## Presets\n", f"`{DEFAULT.preset}` is what stands above. What the others have in place of it:\n"]
+    for name in PRESETS:
+        if name != DEFAULT.preset:
+            lines.append(f"- `{name}`: {', '.join(_differences(to_table(build({'preset': name})), to_table(DEFAULT)))}")
     return "\n".join([*lines, ""])
+
+
+def _differences(ours: Table, theirs: Table) -> list[str]:
+    return [
+        f"{group}.{key} = {value}"
+        for group, fields in ours.items()
+        if isinstance(fields, dict)
+        for key, value in fields.items()
+        if value != theirs[group].get(key)
+    ]
 
 
 if __name__ == "__main__":

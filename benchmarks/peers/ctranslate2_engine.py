@@ -17,7 +17,7 @@ SPECIAL = {BEGIN: "<s>", END: "</s>", UNKNOWN: "<unk>"}
 
 
 def token(number: int) -> str:
-    """Return the name of a symbol in the converted model: its number, but for the special ones."""
+    """Return the name of a token in the converted model: its number, but for the special ones."""
     return SPECIAL.get(number, str(number))
 
 

@@ -41,7 +41,7 @@ finally:
 NAME = f"fairseq {fairseq.__version__}"
 
 
-class Symbols:
+class Dictionary:
     """As much of a dictionary of fairseq's as search asks for."""
 
     def __init__(self, size: int) -> None:
@@ -51,11 +51,11 @@ class Symbols:
         return self.size
 
     def bos(self) -> int:
-        """Return the number of the symbol that begins a sentence."""
+        """Return the number of the token that begins a sentence."""
         return BEGIN
 
     def eos(self) -> int:
-        """Return the number of the symbol that ends one."""
+        """Return the number of the token that ends one."""
         return END
 
     def pad(self) -> int:
@@ -81,8 +81,9 @@ def convert(bundle: Bundle) -> Any:
         }
     options = Namespace(**sizes, share_all_embeddings=True, share_decoder_input_output_embed=True)
     base_architecture(options)
-    symbols = Symbols(bundle.vocabulary.sizes[1])
-    theirs = TransformerModel.build_model(options, Namespace(source_dictionary=symbols, target_dictionary=symbols))
+    dictionary = Dictionary(bundle.vocabulary.sizes[1])
+    task = Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
+    theirs = TransformerModel.build_model(options, task)
     weights = renamed(ours)
     for name in ("encoder.embed_tokens", "decoder.embed_tokens", "decoder.output_projection"):
         weights[f"{name}.weight"] = ours.output.weight.detach()
@@ -102,7 +103,7 @@ def translate(
     most = {"max_len_a": 0, "max_len_b": length - 1} if length else {"max_len_a": 1, "max_len_b": 50}
     generator = SequenceGenerator(
         [model],
-        Symbols(model.encoder.embed_tokens.num_embeddings),
+        Dictionary(model.encoder.embed_tokens.num_embeddings),
         beam_size=beam,
         min_len=length - 1 if length else 1,
         len_penalty=length_penalty,

@@ -57,9 +57,9 @@ def take(theirs: nn.Module, weights: dict[str, Tensor]) -> None:
         raise SystemExit(f"{type(theirs).__name__} has other weights than expected: {missing} {unexpected}")
 
 
-def make(config: ModelConfig, symbols: int) -> Any:
+def make(config: ModelConfig, vocabulary: int) -> Any:
     """Return a new model of the same sizes."""
-    sizes = marian.settings(config, symbols)
+    sizes = marian.settings(config, vocabulary)
     return transformers.M2M100ForConditionalGeneration(
         transformers.M2M100Config(**sizes, attention_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
     )
@@ -68,9 +68,9 @@ def make(config: ModelConfig, symbols: int) -> Any:
 class Peer(marian.Peer):
     """M2M100 with label smoothing, which its users add."""
 
-    def __init__(self, config: ModelConfig, symbols: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         nn.Module.__init__(self)
-        self.model = make(config, symbols)
+        self.model = make(config, vocabulary)
 
 
 def convert(bundle: Bundle) -> Any:

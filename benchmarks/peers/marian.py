@@ -13,10 +13,10 @@ from heedful.text.vocabulary import BEGIN, END, PAD
 NAME = f"Hugging Face Marian {transformers.__version__}"
 
 
-def settings(config: ModelConfig, symbols: int) -> dict[str, Any]:
+def settings(config: ModelConfig, vocabulary: int) -> dict[str, Any]:
     """Return the same sizes in the words of Hugging Face's encoder-decoders."""
     return {
-        "vocab_size": symbols,
+        "vocab_size": vocabulary,
         "d_model": config.d_model,
         "encoder_layers": config.encoder_layers,
         "decoder_layers": config.decoder_layers,
@@ -38,9 +38,9 @@ def settings(config: ModelConfig, symbols: int) -> dict[str, Any]:
 class Peer(nn.Module):
     """Marian with label smoothing, which its users add."""
 
-    def __init__(self, config: ModelConfig, symbols: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
-        sizes = settings(config, symbols)
+        sizes = settings(config, vocabulary)
         self.model = transformers.MarianMTModel(
             transformers.MarianConfig(**sizes, share_encoder_decoder_embeddings=True, forced_eos_token_id=None)
         )

@@ -18,9 +18,9 @@ NAME = f"torch.nn.Transformer {torch.__version__}"
 class Peer(nn.Module):
     """What a reader of PyTorch's tutorial writes."""
 
-    def __init__(self, config: ModelConfig, symbols: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(symbols, config.d_model)
+        self.embedding = nn.Embedding(vocabulary, config.d_model)
         nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
         self.dropout = nn.Dropout(config.dropout)
         self.register_buffer("positions", sinusoids(256, config.d_model))

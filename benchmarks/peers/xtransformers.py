@@ -16,7 +16,7 @@ NAME = f"x-transformers {version('x-transformers')}"
 class Peer(nn.Module):
     """Two of its wrappers with one table of embeddings."""
 
-    def __init__(self, config: ModelConfig, symbols: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
         layers = {
             "dim": config.d_model,
@@ -27,7 +27,7 @@ class Peer(nn.Module):
             "attn_dropout": 0.0,
             "ff_dropout": config.dropout,
         }
-        embeddings = {"num_tokens": symbols, "max_seq_len": 256, "emb_dropout": config.dropout}
+        embeddings = {"num_tokens": vocabulary, "max_seq_len": 256, "emb_dropout": config.dropout}
         self.encoder = TransformerWrapper(
             attn_layers=Encoder(depth=config.encoder_layers, **layers), return_only_embed=True, **embeddings
         )

@@ -29,5 +29,5 @@ Made by `heedful train` from {files}.
 
 BLEU and chrF are sacreBLEU's (13a, cased, detokenised), beam {recipe.search.beam}.
 
-Translate with it: `heedful translate {name} < input.txt`
+Translate with it: `heedful translate {name} -i input.txt`
 """

@@ -44,11 +44,13 @@ WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was found before training: the data report, sizes, and how long training will take here."""
+    """What was found before training: the data report, sizes, where it computes, and how long training will take."""
 
     report: Report
-    symbols: tuple[int, int]
+    sizes: tuple[int, int]
     parameters: int
+    device: str
+    precision: str
     padding: float
     steps: int
     batches_in_epoch: int
@@ -163,8 +165,10 @@ class Run:
         training, batches = self.recipe.training, len(stream.plan())
         yield Prepared(
             report=self.report,
-            symbols=self.words.sizes,
+            sizes=self.words.sizes,
             parameters=self.parameters,
+            device=_name_of(self.device),
+            precision=training.precision,
             padding=stream.padding(),
             steps=training.steps,
             batches_in_epoch=batches,
@@ -280,11 +284,11 @@ class Run:
 
     def _warnings(self) -> Iterator[str]:
         tokens = int(self.store.target_lengths_N.sum())
-        symbols = self.words.sizes[1]
-        if self.recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * symbols:
+        vocabulary = self.words.sizes[1]
+        if self.recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * vocabulary:
             yield (
-                f"the vocabulary has {symbols:,} symbols but the target text only {tokens:,} tokens: most symbols are "
-                f"too rare to learn; try --vocabulary.size {max(300, tokens // 60)}"
+                f"a vocabulary of {vocabulary:,}, but the target text is only {tokens:,} tokens long: most is too rare "
+                f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
             )
         if self.too_long:
             yield f"{self.too_long:,} development pairs are longer than the model has positions, and are left out"
@@ -383,6 +387,13 @@ def _set_threads(config: TrainingConfig) -> None:
 
 def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{threads} {'thread' if threads == 1 else 'threads'} of the processor"
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

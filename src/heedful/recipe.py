@@ -109,6 +109,8 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     if recipe.start_from is None:  # else as it was trained
         _check_sharing(recipe, where)
     _check_positions(recipe, where)
+    if recipe.training.patience and not recipe.training.evaluate_every:
+        raise HeedfulError(f"{where}: training.patience counts evaluations: set training.evaluate_every above 0")
     return recipe
 
 
@@ -152,3 +154,6 @@ def _begun(folder: Path, table: Table, where: str) -> Table:
                     f"leave it out, or train without --start-from"
                 )
     return begun
+
+
+DEFAULT = build()  # what a run without a recipe and flags is made with, its text not counted

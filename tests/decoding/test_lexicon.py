@@ -15,12 +15,12 @@ WORDS = range(4, 17)
 
 
 def pairs(count, seed=1):
-    """Sentences whose target says the same in another order: symbol n becomes n + 20."""
+    """Sentences whose target says the same in another order: token n becomes n + 20."""
     chance = random.Random(seed)
     made = []
     for _ in range(count):
         source = chance.sample(WORDS, chance.randint(2, 7))
-        target = [symbol + 20 for symbol in chance.sample(source, len(source))]
+        target = [token + 20 for token in chance.sample(source, len(source))]
         made.append(([*source, END], [*target, END]))
     return made
 
@@ -28,7 +28,7 @@ def pairs(count, seed=1):
 def test_what_stands_together_is_linked_whatever_the_order():
     learned = lexicon.learn(pairs(211))
     for source, target in pairs(50, seed=2):
-        expected = [(source.index(symbol - 20), t) for t, symbol in enumerate(target[:-1])]
+        expected = [(source.index(token - 20), t) for t, token in enumerate(target[:-1])]
         assert learned.links(source, target) == expected
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from heedful.decoding.search import _largest, length_penalty, search
+from heedful.decoding.search import length_penalty, search
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 
@@ -36,7 +36,7 @@ class Remembered:
 
 
 class Toy:
-    """A step function over [sentence, code, symbol] logits; `rows` records how many hypotheses each step saw."""
+    """A step function over [sentence, code, token] logits; `rows` records how many hypotheses each step saw."""
 
     def __init__(self, sentences=3, seed=1, scale=1.5, end=0.0):
         generator = torch.Generator().manual_seed(seed)
@@ -56,14 +56,14 @@ class Toy:
 
     def log_probability(self, sentence, ids):
         total, code, previous = 0.0, 0, BEGIN
-        for symbol in ids:
+        for token in ids:
             code = following(code, previous)
-            total += self.log[sentence, code, symbol].item()
-            previous = symbol
+            total += self.log[sentence, code, token].item()
+            previous = token
         return total
 
     def ranked(self, sentence, limit, alpha, keep=lambda ids: True):
-        """All outputs of at most `limit` symbols, best first: (score, ids)."""
+        """All outputs of at most `limit` tokens, best first: (score, ids)."""
         outputs = [[*body, END] for length in range(limit) for body in itertools.product(LETTERS, repeat=length)]
         scored = [
             (self.log_probability(sentence, ids) / ((5 + len(ids)) / 6) ** alpha, ids) for ids in outputs if keep(ids)
@@ -127,9 +127,9 @@ def test_stopping_early_loses_nothing(beam, n_best, alpha, end):
         live, finished = [(0.0, [])], []
         for length in range(1, limit + 1):
             candidates = [
-                (toy.log_probability(sentence, [*ids, symbol]), [*ids, symbol])
+                (toy.log_probability(sentence, [*ids, token]), [*ids, token])
                 for _, ids in live
-                for symbol in ((END,) if length == limit else (END, *LETTERS))
+                for token in ((END,) if length == limit else (END, *LETTERS))
             ]
             best = sorted(candidates, reverse=True)[: 2 * beam]
             finished += [(total / length_penalty(length, alpha), ids) for total, ids in best[:beam] if ids[-1] == END]
@@ -151,9 +151,9 @@ def test_patience_counts_the_hypotheses_that_ended(patience, n_best):
     def reference(sentence):
         live, finished = [(0.0, [])], []
         for length in range(1, limit + 1):
-            symbols = (END,) if length == limit else (END, *LETTERS)
+            tokens = (END,) if length == limit else (END, *LETTERS)
             candidates = [
-                (toy.log_probability(sentence, [*ids, symbol]), [*ids, symbol]) for _, ids in live for symbol in symbols
+                (toy.log_probability(sentence, [*ids, token]), [*ids, token]) for _, ids in live for token in tokens
             ]
             best = sorted(candidates, reverse=True)[: 2 * beam]
             finished += [(total / length_penalty(length, 0.6), ids) for total, ids in best[:beam] if ids[-1] == END]
@@ -167,18 +167,7 @@ def test_patience_counts_the_hypotheses_that_ended(patience, n_best):
         assert_equals_ranked(hypotheses, reference(sentence))
 
 
-@pytest.mark.parametrize(
-    ("width", "symbols", "count"), [(1, 6000, 2), (4, 6000, 8), (3, 997, 6), (4, 37, 8), (2, 3, 9)]
-)
-def test_the_largest_successors_are_those_of_topk(width, symbols, count):
-    logits, gain = torch.randn(5, width, symbols), torch.randn(5, width)
-    totals, places = _largest(logits.flatten(0, 1), gain.numpy(), min(count, width * symbols))
-    expected = (logits + gain[:, :, None]).flatten(1).topk(min(count, width * symbols))
-    assert places.tolist() == expected.indices.tolist()
-    assert totals == pytest.approx(expected.values.numpy())
-
-
-def test_greedy_is_the_chain_of_most_probable_symbols():
+def test_greedy_is_the_chain_of_most_probable_tokens():
     toy = Toy(sentences=11)
     for sentence, [hypothesis] in enumerate(run(toy, SearchConfig(beam=1, length_penalty=0.0, max_extra=7))):
         code, expected = following(0, BEGIN), []
@@ -197,7 +186,7 @@ def test_greedy_is_the_chain_of_most_probable_symbols():
 
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
-def test_the_reported_score_is_that_of_the_reported_symbols(alpha, sample):
+def test_the_reported_score_is_that_of_the_reported_tokens(alpha, sample):
     toy = Toy(sentences=7)
     config = SearchConfig(beam=5, n_best=5, length_penalty=alpha, max_extra=7, sample=sample, temperature=1.3)
     for sentence, hypotheses in enumerate(run(toy, config)):
@@ -352,10 +341,10 @@ def test_sampling_from_the_most_probable_symbol_alone_is_greedy(change):
     for sentence, (one, two) in enumerate(found):
         assert one.ids == two.ids
         code = following(0, BEGIN)
-        for symbol in one.ids[:10]:
+        for token in one.ids[:10]:
             allowed = toy.log[sentence, code, 1:]
-            assert symbol == 1 + int(allowed.argmax())
-            code = following(code, symbol)
+            assert token == 1 + int(allowed.argmax())
+            code = following(code, token)
 
 
 @pytest.mark.parametrize(
@@ -367,17 +356,17 @@ def test_frequencies_of_samples_follow_the_distribution(change, kept):
     probabilities = {3: 0.5, END: 0.25, 2: 0.15, 4: 0.1}
     toy, draws = Toy(sentences=1), 1499
     toy.logits[:] = -math.inf
-    for symbol, probability in probabilities.items():
-        toy.logits[:, :, symbol] = math.log(probability)
+    for token, probability in probabilities.items():
+        toy.logits[:, :, token] = math.log(probability)
     config = SearchConfig(beam=draws, n_best=draws, max_extra=1, sample=True, **change)
-    [found] = run(toy, config, lengths=[1])  # two symbols at most, the second of them END
+    [found] = run(toy, config, lengths=[1])  # two tokens at most, the second of them END
     counts = Counter(hypothesis.ids[0] for hypothesis in found)
     assert sum(counts.values()) == draws
     weights = {s: p ** (1 / config.temperature) for s, p in [*probabilities.items()][:kept]}
     assert counts.keys() == weights.keys()
-    for symbol, weight in weights.items():
+    for token, weight in weights.items():
         p = weight / sum(weights.values())
-        assert counts[symbol] / draws == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / draws) + 1e-9)
+        assert counts[token] / draws == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / draws) + 1e-9)
 
 
 @pytest.mark.parametrize(

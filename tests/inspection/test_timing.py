@@ -48,8 +48,8 @@ def test_timing_a_training_changes_no_weight_and_counts_what_it_did(tiny_model, 
 
 
 def test_the_phases_of_a_translation_add_up_to_the_time_it_took(tiny_model, toy_vocabulary):
-    symbols = toy_vocabulary.sizes[0]
-    translator = Translator(tiny_model(source_size=symbols, target_size=symbols), toy_vocabulary)
+    size = toy_vocabulary.sizes[0]
+    translator = Translator(tiny_model(source_size=size, target_size=size), toy_vocabulary)
     lines, config = ["the cat sees a dog", "", "a house and a tree"], SearchConfig(beam=2, max_extra=5)
     began = time.perf_counter()
     found = time_translation(translator, lines, config, 2)

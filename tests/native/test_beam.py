@@ -15,7 +15,7 @@ CONFIGS = {
     "greedy": SearchConfig(beam=1),
     "paper": SearchConfig(),
     "all that a beam holds": SearchConfig(beam=5, n_best=5),
-    "more than there are symbols": SearchConfig(beam=31, n_best=7, max_extra=2),
+    "more than there are tokens": SearchConfig(beam=31, n_best=7, max_extra=2),
     "patient": SearchConfig(beam=3, n_best=2, patience=2.5),
     "until no other can win": SearchConfig(beam=3, n_best=2, patience=0.0, length_penalty=1.3),
     "without a penalty": SearchConfig(beam=4, n_best=3, length_penalty=0.0),

@@ -83,33 +83,33 @@ def test_a_row_of_zeros_stays_one_in_8_bits(tiny_model):
     assert not CompiledInference(model, "int8").logits(torch.zeros(3, model.config.d_model)).any()
 
 
-@pytest.mark.parametrize("symbols", [1, 15, 16, 64, 67, 5987])
+@pytest.mark.parametrize("vocabulary", [1, 15, 16, 64, 67, 5987])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
-def test_log_sum_exp_is_torchs(kernels, symbols, scale):
-    x = scale * torch.randn(7, symbols) + 3
+def test_log_sum_exp_is_torchs(kernels, vocabulary, scale):
+    x = scale * torch.randn(7, vocabulary) + 3
     found = torch.empty(7)
-    kernels.log_sum_exp(x.data_ptr(), 7, symbols, found.data_ptr())
+    kernels.log_sum_exp(x.data_ptr(), 7, vocabulary, found.data_ptr())
     torch.testing.assert_close(found, x.logsumexp(1), rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("sums_given", [False, True])
 @pytest.mark.parametrize(
-    ("width", "symbols", "count"), [(1, 5987, 2), (4, 600, 8), (3, 37, 6), (2, 3, 4), (5, 67, 166)]
+    ("width", "vocabulary", "count"), [(1, 5987, 2), (4, 600, 8), (3, 37, 6), (2, 3, 4), (5, 67, 166)]
 )
-def test_successors_are_the_best_log_probabilities(kernels, width, symbols, count, sums_given):
-    logits, live = torch.randn(3, width, symbols), torch.randn(3, width)
+def test_successors_are_the_best_log_probabilities(kernels, width, vocabulary, count, sums_given):
+    logits, live = torch.randn(3, width, vocabulary), torch.randn(3, width)
     totals, forbidden = np.empty((3, count), dtype=np.float32), np.array([0, 2])
     parents, chosen = np.empty((2, 3, count), dtype=np.int64)
     sums = logits.logsumexp(2).contiguous()
     log_BWV = logits.log_softmax(2)
     log_BWV[:, :, [0, 2]] = -1e9
-    expected = (log_BWV + live[:, :, None]).flatten(1).topk(min(count, width * (symbols - 2)))
+    expected = (log_BWV + live[:, :, None]).flatten(1).topk(min(count, width * (vocabulary - 2)))
     kernels.successors(
-        *(logits.data_ptr(), live.data_ptr(), sums.data_ptr() if sums_given else None, 3, width, symbols),
+        *(logits.data_ptr(), live.data_ptr(), sums.data_ptr() if sums_given else None, 3, width, vocabulary),
         *(forbidden.ctypes.data, 2, -1e9, count, totals.ctypes.data, parents.ctypes.data, chosen.ctypes.data),
     )
     possible = expected.values.size(1)
-    assert (parents * symbols + chosen)[:, :possible].tolist() == expected.indices.tolist()
+    assert (parents * vocabulary + chosen)[:, :possible].tolist() == expected.indices.tolist()
     assert totals[:, :possible] == pytest.approx(expected.values.numpy(), abs=1e-5)
     assert (logits[:, :, [0, 2]] == -1e9).all()
 

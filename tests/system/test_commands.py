@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def test_training_reports_the_data_then_steps_scores_and_the_folder(trained):
     assert "read" in ran.stderr
     assert "held out, disjoint on both sides" in ran.stderr
     assert "% padding" in ran.stderr
+    assert re.search(r"parameters, (float32|bfloat16) on \d+ threads? of the processor", ran.stderr)
     assert "about 0:00:0" in ran.stderr
     assert "step 4/4" in ran.stderr
     assert "BLEU" in ran.stderr
@@ -155,9 +157,28 @@ def test_evaluate_gives_scores_with_signatures_and_compares_two_models(trained):
     assert [row["metric"] for row in json.loads(rates.stdout)] == ["word error rate", "symbol error rate"]
 
 
+def test_evaluate_takes_pairs_in_one_file(trained, tmp_path):
+    texts = [(trained / name).read_text().splitlines() for name in ("pairs.source", "pairs.target")]
+    (tmp_path / "pairs.tsv").write_text("".join(f"{s}\t{t}\n" for s, t in zip(*texts, strict=True)))
+    apart = ("--source", trained / "pairs.source", "--reference", trained / "pairs.target")
+    for arguments in ((), ("--symbols",)):
+        together = heedful("evaluate", trained / "model", "--source", tmp_path / "pairs.tsv", *arguments, "--json")
+        assert together.returncode == 0, together.stderr
+        assert together.stdout == heedful("evaluate", trained / "model", *apart, *arguments, "--json").stdout
+
+
 def test_evaluate_searches_as_it_is_told(trained, tmp_path):
     source, target = trained / "pairs.source", trained / "pairs.target"
     search = ("--beam", "2", "--length-penalty", "3", "--max-extra", "-1")
+    arguments = ("--source", source, "--reference", target, "--save", tmp_path / "out", *search)
+    assert heedful("evaluate", trained / "model", *arguments).returncode == 0
+    assert (tmp_path / "out").read_text() == heedful("translate", trained / "model", *search, "-i", source).stdout
+    assert (tmp_path / "out").read_text() != heedful("translate", trained / "model", "-i", source).stdout
+
+
+def test_a_model_of_the_other_direction_is_heard_where_it_is_given(trained, tmp_path):
+    source, target = trained / "pairs.source", trained / "pairs.target"
+    search = ("--reverse", trained / "model", "--reverse-weight", "50")
     arguments = ("--source", source, "--reference", target, "--save", tmp_path / "out", *search)
     assert heedful("evaluate", trained / "model", *arguments).returncode == 0
     assert (tmp_path / "out").read_text() == heedful("translate", trained / "model", *search, "-i", source).stdout
@@ -213,6 +234,8 @@ def test_a_program_may_wait_for_each_answer(trained):
         (["model", "--source", "short"], "short has 1 lines and pairs.target"),
         (["--outputs", "pairs.target", "--symbols"], "--symbols needs --source"),
         (["--outputs", "pairs.target", "--beam", "2"], "translated already"),
+        (["--outputs", "pairs.target", "--reverse", "model"], "translated already"),
+        (["model", "--source", "pairs.source", "--reverse-weight", "1"], "give --reverse"),
         (["--outputs", "short"], "short has 1 lines and pairs.target"),
     ],
 )
@@ -411,6 +434,8 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["train", "--training.checkpoint-every", "0"], "training: checkpoint_every 0 must be at least 1"),
         (["train", "--model.dropout", "1.5"], "model: dropout 1.5 must be between 0 and 0.99"),
         (["train", "--training.beta1", "1"], "training: beta1 1.0 must be between 0 and 0.99999"),
+        (["train", "--training.patience", "3", "--preset", "fast"], "set training.evaluate_every above 0"),
+        (["translate", "en-de", "--temperature", "0.5"], "--temperature is for outputs drawn at random: give --sample"),
         (["train", "my.toml", "--model.rotary", "true"], "'true' here; a yes/no flag stands alone"),
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
@@ -474,7 +499,7 @@ def test_half_a_character_on_the_command_line_is_shown_as_the_model_reads_it(tra
 
 def test_square_brackets_in_a_folders_name_are_shown(trained, tmp_path):
     ran = heedful("train", trained / "toy.toml", "--out", tmp_path / "[bold]", "--training.steps", "2")
-    assert f"heedful translate {tmp_path / '[bold]'} <" in ran.stderr
+    assert f"heedful translate {tmp_path / '[bold]'} -i" in ran.stderr
 
 
 def test_models_that_say_nothing_of_languages_make_an_ensemble(tmp_path):

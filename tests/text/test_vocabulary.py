@@ -65,7 +65,7 @@ def test_subwords_are_fewer_than_characters_and_symbols_are_words():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_end_with_end_and_bear_no_other_special_symbol(kind):
+def test_ids_end_with_end_and_bear_no_other_special_token(kind):
     for ids in vocabulary(kind).encode_source(SOURCES) + vocabulary(kind).encode_target(["", "Katze"]):
         assert ids[-1] == END
         assert not {PAD, UNKNOWN, BEGIN, END} & set(ids[:-1])

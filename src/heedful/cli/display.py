@@ -102,7 +102,7 @@ class _Plain:
             self.say(f"development scores of the final weights: [bold]{_scores(event.scores)}[/]")
         folder = escape(str(event.folder))
         self.say(f"model folder: [bold]{folder}[/], after {_clock(event.seconds)} in all")
-        self.say(f"translate with it: heedful translate {folder} < input.txt")
+        self.say(f"translate with it: heedful translate {folder} -i input.txt")
 
 
 class _Live(_Plain):
@@ -161,12 +161,12 @@ def _report(prepared: Prepared) -> Table:
         leak = f"; {report.leaked:,} training pairs share a sentence with it" if report.leaked else ", disjoint"
         table.add_row("development", f"{report.development:,} pairs given{leak}" if report.development else "none")
     for side, (mean, median, longest) in report.lengths.items():
-        table.add_row(f"{side} length", f"mean {mean:.1f}, median {median:.0f}, longest {longest:.0f} subwords")
-    source, target = prepared.symbols
+        table.add_row(f"{side} length", f"mean {mean:.1f}, median {median:.0f}, longest {longest:.0f} tokens")
+    source, target = prepared.sizes
     unknown = f"{report.unknown:,} unknown" if report.unknown else "nothing unknown"
-    table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols, {unknown}")
+    table.add_row("vocabulary", f"{source:,} source and {target:,} target tokens, {unknown}")
     table.add_row("batches", f"{prepared.batches_in_epoch:,} an epoch, {100 * prepared.padding:.1f} % padding")
-    table.add_row("model", f"{prepared.parameters:,} parameters")
+    table.add_row("model", f"{prepared.parameters:,} parameters, {prepared.precision} on {prepared.device}")
     steps = f"{prepared.steps:,} steps, {prepared.epochs:,.1f} epochs"
     table.add_row("time", f"about {_clock(prepared.seconds)} for {steps}, evaluations not counted")
     return table

@@ -20,7 +20,7 @@ def info(
     /,
     *,
     length: Annotated[
-        int, Parameter(help="Sentence length that the cost is given for, in subwords", validator=POSITIVE)
+        int, Parameter(help="Sentence length that the cost is given for, in tokens", validator=POSITIVE)
     ] = 25,
     json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
 ) -> None:
@@ -45,7 +45,7 @@ def info(
         table.add_row("model" if number == 0 else "and", _sizes(config))
     parts = ", ".join(f"{name} {count:,}" for name, count in counted.items())
     table.add_row("parameters", f"{sum(counted.values()):,} ({parts})")
-    table.add_row("vocabulary", f"{source:,} source and {target:,} target symbols")
+    table.add_row("vocabulary", f"{source:,} source and {target:,} target tokens")
     per_token = sum(flops.values()) / length / 1e6
     table.add_row(
         "cost",

@@ -19,7 +19,7 @@ def score(
     bundle: Bundle,
     /,
     *,
-    source: Annotated[Path, Parameter(help="Source text, or, without --target, a file of pairs (TSV or JSONL)")],
+    source: Annotated[Path, Parameter(help="Source text, or, without --target, a file of pairs (TSV, CSV or JSONL)")],
     target: Annotated[Path | None, Parameter(help="Translations to score, line by line")] = None,
     length_penalty: Annotated[float | None, Parameter(help="Alpha of the penalty (default: the model's own)")] = None,
     jsonl: Annotated[bool, Parameter(help="Write a JSON object a line, with word alignments", negative=())] = False,

@@ -13,11 +13,11 @@ from heedful.cli.settings import flags, given
 from heedful.config import read_toml
 from heedful.errors import HeedfulError
 from heedful.pipeline import Event, resume, run
-from heedful.recipe import Recipe, build
+from heedful.recipe import DEFAULT, Recipe, build
 from heedful.training.loop import Evaluation, Step
 from heedful.training.processes import join, rank
 
-RecipeFlags: Any = flags(Recipe)
+RecipeFlags: Any = flags(Recipe, DEFAULT)
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     """Train a model on pairs of text: from raw text to a model folder, in one go.
 
     Data may be two aligned files (--source, --target) or one file of pairs (--pairs); .gz and .zst are read as they
-    are. Ctrl-C saves and stops; --resume goes on, bit by bit as if nothing had been.
+    are. Ctrl-C saves and stops; --resume goes on, as if nothing had been, on a processor to the last bit.
     """
     changes = given(settings)
     with _graceful() as stopping:

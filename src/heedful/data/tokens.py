@@ -19,7 +19,7 @@ WIDE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(p
 
 
 class Encoded(NamedTuple):
-    """What encoding a corpus found: pairs kept, pairs dropped by reason, unknown symbols."""
+    """What encoding a corpus found: pairs kept, pairs dropped by reason, unknown tokens."""
 
     kept: int
     too_long: int

@@ -14,13 +14,13 @@ Maps = dict[str, np.ndarray]
 
 @dataclass
 class Branch:
-    """A hypothesis at the moment of a step: its last symbol after those of its parent.
+    """A hypothesis at the moment of a step: its last token after those of its parent.
 
-    `log_probability` is that of all symbols so far. A branch without children that did not end was pruned.
+    `log_probability` is that of all tokens so far. A branch without children that did not end was pruned.
     """
 
     parent: int  # its number in the tree; -1 for the root
-    symbol: int
+    token: int
     log_probability: float
     piece: str = ""
     ended: bool = False
@@ -43,10 +43,10 @@ class Tree:
                 self._add(tuple(ids), total, ended=False)
 
     def finish(self, output: Sequence[int], pieces: Callable[[list[int]], list[str]]) -> list[Branch]:
-        """Mark the way to an output, and name all symbols."""
+        """Mark the way to an output, and name all tokens."""
         for length in range(1, len(output) + 1):
             self.branches[self._numbers[tuple(output[:length])]].best = True
-        for branch, piece in zip(self.branches, pieces([branch.symbol for branch in self.branches]), strict=True):
+        for branch, piece in zip(self.branches, pieces([branch.token for branch in self.branches]), strict=True):
             branch.piece = piece
         return self.branches
 
@@ -59,7 +59,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One translation from the inside. `S` source pieces, `T` target pieces, the end symbols included; `H` heads.
+    """One translation from the inside. `S` source pieces, `T` target pieces, the end tokens included; `H` heads.
 
     `attention` has an array for each attention of the model: "encoder.0" [H, S, S], "decoder.0" [H, T, T] and "cross.0"
     [H, T, S], by layer; row t of the decoder's shows what was attended to when piece t was chosen, whose column in
@@ -106,5 +106,5 @@ class Explanation:
 
 
 def readable(piece: str) -> str:
-    """Return a piece as people read it: without the mark at the beginning of words, control symbols as signs."""
+    """Return a piece as people read it: without the mark at the beginning of words, control tokens as signs."""
     return {"</s>": "⏎", SPACE: "␣"}.get(piece, piece.removeprefix(SPACE))

@@ -1,4 +1,4 @@
-"""Which source symbol each target symbol translates, learned from pairs alone: IBM model 1  (Brown et al. 1993).
+"""Which source token each target token translates, learned from pairs alone: IBM model 1  (Brown et al. 1993).
 
 It knows nothing of order and nothing of our models, so that it can judge which of their attentions aligns words.
 """
@@ -13,37 +13,37 @@ from heedful.text.vocabulary import END
 ROUNDS = 6
 MOST_LINKS = 10_000_000  # that are looked at, so that long texts do not fill the memory
 SURE = 0.5  # a link counts if it is more probable than all others together
-Symbols = Sequence[int] | np.ndarray
+Tokens = Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """p(target symbol | source symbol), by the two numbers together."""
+    """p(target token | source token), by the two numbers together."""
 
     probabilities: dict[tuple[int, int], float]
 
     def links(self, source: list[int], target: list[int]) -> list[tuple[int, int]]:
         """Return the (source position, target position) that are more probable than not."""
         found = []
-        for t, symbol in enumerate(target):
-            each = [0.0 if s == END else self.probabilities.get((s, symbol), 0.0) for s in source]
+        for t, token in enumerate(target):
+            each = [0.0 if s == END else self.probabilities.get((s, token), 0.0) for s in source]
             best = int(np.argmax(each))
             if each[best] > SURE * sum(each):
                 found.append((best, t))
         return found
 
 
-def learn(pairs: Iterable[tuple[Symbols, Symbols]]) -> Lexicon:
-    """Learn from pairs of symbols, END last or not there: a few rounds of expectation and maximisation.
+def learn(pairs: Iterable[tuple[Tokens, Tokens]]) -> Lexicon:
+    """Learn from pairs of tokens, END last or not there: a few rounds of expectation and maximisation.
 
     Pairs are read until they could have `MOST_LINKS` links.
     """
-    sources, targets, slots = [], [], []  # one entry for each source symbol that a target symbol might translate
+    sources, targets, slots = [], [], []  # one entry for each source token that a target token might translate
     slot, links = 0, 0
     for source, target in pairs:
         if links > MOST_LINKS:
             break
-        s, t = (symbols[symbols != END] for symbols in (np.asarray(source), np.asarray(target)))
+        s, t = (tokens[tokens != END] for tokens in (np.asarray(source), np.asarray(target)))
         sources.append(np.tile(s, len(t)))
         targets.append(np.repeat(t, len(s)))
         slots.append(np.repeat(np.arange(slot, slot + len(t)), len(s)))

@@ -1,13 +1,11 @@
 """One batched search over a step function; greedy is a beam of one, sampling a beam of independent draws.
 
-`B` sentences still searched, `W` hypotheses of each, `N` = B x W, `V` vocabulary, `T` symbols so far.
+`B` sentences still searched, `W` hypotheses of each, `N` = B x W, `V` vocabulary, `T` tokens so far.
 Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
@@ -33,7 +31,7 @@ S = TypeVar("S", bound=State)
 
 
 class Hypothesis(NamedTuple):
-    """One output: symbols up to and with the end symbol, its log-probability, and its length-normalised score."""
+    """One output: tokens up to and with the end token, its log-probability, and its length-normalised score."""
 
     ids: list[int]
     log_probability: float
@@ -49,7 +47,7 @@ class Beams:
 
     sentence_B: np.ndarray  # which input each row of sentences is
     limit_B: np.ndarray  # longest output
-    live_BWT: np.ndarray  # symbols of live hypotheses
+    live_BWT: np.ndarray  # tokens of live hypotheses
     live_BW: np.ndarray  # their log-probabilities
     ended_B: np.ndarray  # how many hypotheses have ended
     to_beat_B: np.ndarray  # the score of the last of the best outputs so far
@@ -58,7 +56,7 @@ class Beams:
 
     @property
     def length(self) -> int:
-        """Symbols of a live hypothesis, begin not counted."""
+        """Tokens of a live hypothesis, begin not counted."""
         return int(self.live_BWT.shape[2]) - 1
 
     def keep(self, staying_B: np.ndarray) -> None:
@@ -96,17 +94,17 @@ def search(
     """Return for each sentence its `n_best` outputs, best first.
 
     Args:
-        step: (last symbols [N], state) -> (logits [N, V], state); the logits are overwritten
+        step: (last tokens [N], state) -> (logits [N, V], state); the logits are overwritten
         state: of the sentences, before the first step; only its `select` is used. There are B hypotheses at the first
             step and B x `config.width` from the second on; where outputs are drawn, so many from the first on
         source_lengths_B: lengths of the inputs, which bound those of the outputs
         config: the search's settings
-        begin, end: the symbols before the first and after the last
-        forbidden: symbols that never stand in an output, such as padding
-        prefixes: symbols that each output must begin with
+        begin, end: the tokens before the first and after the last
+        forbidden: tokens that never stand in an output, such as padding
+        prefixes: tokens that each output must begin with
         keys: a number for each sentence that its random draws depend on, so that they do not depend on the batch
         device: where the step function computes
-        longest: symbols that no output may have more of, `end` among them, because the model has no more positions
+        longest: tokens that no output may have more of, `end` among them, because the model has no more positions
         observe: called after each step with all hypotheses, before any sentence leaves
         whole: a search that the engine does by itself, by the same rules, in place of steps; what is drawn, watched,
             begun by a prefix or not to be repeated is searched by steps all the same
@@ -116,7 +114,7 @@ def search(
     extra = [len(prefix) for prefix in prefixes] if prefixes else [0] * sentences
     limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
     if longest is not None and max(extra, default=0) >= longest:
-        raise HeedfulError(f"a prefix of {max(extra)} symbols, but the model has {longest} positions; shorten it")
+        raise HeedfulError(f"a prefix of {max(extra)} tokens, but the model has {longest} positions; shorten it")
     if longest is not None:
         limits = [min(limit, longest) for limit in limits]
     if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
@@ -161,16 +159,16 @@ class _Rules:
     uniforms: np.ndarray | None
 
     def __post_init__(self) -> None:
-        """Keep the forbidden symbols for the compiled functions, and as runs of neighbours, [first, last)."""
+        """Keep the forbidden tokens for the compiled functions, and as runs of neighbours, [first, last)."""
         self.forbidden_F = np.array(self.forbidden, dtype=np.int64)
         self.forbidden_address = self.forbidden_F.ctypes.data
         chosen = sorted(set(self.forbidden))
-        firsts = [symbol for symbol in chosen if symbol - 1 not in chosen]
-        lasts = [symbol + 1 for symbol in chosen if symbol + 1 not in chosen]
+        firsts = [token for token in chosen if token - 1 not in chosen]
+        lasts = [token + 1 for token in chosen if token + 1 not in chosen]
         self._runs = list(zip(firsts, lasts, strict=True))
 
     def are_special(self, beams: Beams) -> bool:
-        """Return whether more is forbidden at this step than the forbidden symbols."""
+        """Return whether more is forbidden at this step than the forbidden tokens."""
         length = beams.length + 1
         if self.prefixes or self.config.no_repeat_ngram or length <= self.config.min_length:
             return True
@@ -188,23 +186,23 @@ class _Rules:
         if length <= self.config.min_length:
             score_BWV[np.flatnonzero(beams.limit_B > length).tolist(), :, self.end] = NEVER
         at_limit = np.flatnonzero(beams.limit_B == length).tolist()
-        if at_limit:  # a hypothesis that reaches the limit ends there, at the price of its end symbol
+        if at_limit:  # a hypothesis that reaches the limit ends there, at the price of its end token
             end = score_BWV[at_limit, :, self.end]
             score_BWV[at_limit] = NEVER
             score_BWV[at_limit, :, self.end] = end
         if self.config.no_repeat_ngram:
             _forbid_repeats(score_BWV, beams.live_BWT[:, :, 1:], self.config.no_repeat_ngram)
-        for row, symbol, score_W in forced:  # at its own price, whatever the rules above say of it
+        for row, token, score_W in forced:  # at its own price, whatever the rules above say of it
             score_BWV[row] = NEVER
-            score_BWV[row, :, symbol] = score_W
+            score_BWV[row, :, token] = score_W
 
     def _forced(self, score_BWV: Any, beams: Beams, length: int) -> list[tuple[int, int, Any]]:
-        """Return (row, symbol, its scores [W]) of the sentences that are still within their prefix."""
+        """Return (row, token, its scores [W]) of the sentences that are still within their prefix."""
         if not self.prefixes:
             return []
         pending = [(row, self.prefixes[sentence]) for row, sentence in enumerate(beams.sentence_B)]
         within = [(row, prefix[length - 1]) for row, prefix in pending if length <= len(prefix)]
-        return [(row, symbol, score_BWV[row, :, symbol] + 0.0) for row, symbol in within]
+        return [(row, token, score_BWV[row, :, token] + 0.0) for row, token in within]
 
 
 def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
@@ -214,18 +212,18 @@ def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
     hypotheses came from.
     """
     (sentences, before), width = beams.live_BW.shape, rules.config.width
-    total_BC, parent_BC, symbol_BC = _successors(logits_NV, beams, rules, 2 * width)
-    ended_BC = symbol_BC == rules.end
+    total_BC, parent_BC, token_BC = _successors(logits_NV, beams, rules, 2 * width)
+    ended_BC = token_BC == rules.end
     if ended_BC.any():
         for row, column in np.argwhere(ended_BC[:, :width] & (total_BC[:, :width] > NEVER / 2)).tolist():
             _finish(beams, row, int(parent_BC[row, column]), float(total_BC[row, column]), rules)
         total_BC[ended_BC] = 2 * NEVER
         order_BC = np.argsort(ended_BC, axis=1, kind="stable")  # those that go on first, as they stood
-        total_BC, parent_BC, symbol_BC = (np.take_along_axis(x, order_BC, 1) for x in (total_BC, parent_BC, symbol_BC))
+        total_BC, parent_BC, token_BC = (np.take_along_axis(x, order_BC, 1) for x in (total_BC, parent_BC, token_BC))
     parent_BW, rows_B1 = parent_BC[:, :width], np.arange(sentences)[:, None]
     history_BWT = beams.live_BWT if before == width == 1 else beams.live_BWT[rows_B1, parent_BW]
     beams.live_BW = np.ascontiguousarray(total_BC[:, :width])
-    beams.live_BWT = np.concatenate([history_BWT, symbol_BC[:, :width, None]], axis=2)
+    beams.live_BWT = np.concatenate([history_BWT, token_BC[:, :width, None]], axis=2)
     rows_BW: np.ndarray = parent_BW + rows_B1 * before
     return rows_BW
 
@@ -233,19 +231,20 @@ def _extend(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
 def _successors(
     logits_NV: Tensor, beams: Beams, rules: _Rules, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the best `count` successors of each sentence: their log-probabilities, hypotheses and symbols  [B, C]."""
-    (sentences, width), symbols = beams.live_BW.shape, logits_NV.size(1)
-    count = min(count, width * symbols)
+    """Return the best `count` successors of each sentence: their log-probabilities, hypotheses and tokens  [B, C]."""
+    (sentences, width), vocabulary = beams.live_BW.shape, logits_NV.size(1)
+    count = min(count, width * vocabulary)
     on_processor = logits_NV.dtype == torch.float32 and logits_NV.device.type == "cpu" and logits_NV.is_contiguous()
     compiled = library("search") if on_processor else None
     if compiled is None:
-        gain_BW = beams.live_BW - _log_sum_exp(logits_NV).reshape(beams.live_BW.shape)
+        gain_N = torch.from_numpy(beams.live_BW).to(logits_NV.device).flatten() - _log_sum_exp(logits_NV)
         rules.apply(logits_NV, beams)
-        total_BC, place_BC = _largest(logits_NV, gain_BW, count)
-        return total_BC, place_BC // symbols, place_BC % symbols
+        total_BWV = (logits_NV + gain_N[:, None]).view(sentences, width, -1)
+        total_BC, place_BC = (found_BC.cpu().numpy() for found_BC in total_BWV.flatten(1).topk(count))
+        return total_BC, place_BC // vocabulary, place_BC % vocabulary
     log_sum_N = None
     if rules.are_special(beams):
-        log_sum_N = _log_sum_exp(logits_NV)
+        log_sum_N = _log_sum_exp(logits_NV).numpy()
         rules.apply(logits_NV, beams)
     total_BC = np.empty((sentences, count), dtype=np.float32)
     found_2BC = np.empty((2, sentences, count), dtype=np.int64)
@@ -256,7 +255,7 @@ def _successors(
         None if log_sum_N is None else log_sum_N.ctypes.data,
         sentences,
         width,
-        symbols,
+        vocabulary,
         rules.forbidden_address,
         0 if log_sum_N is not None else len(rules.forbidden_F),
         NEVER,
@@ -268,44 +267,9 @@ def _successors(
     return total_BC, found_2BC[0], found_2BC[1]
 
 
-def _log_sum_exp(logits_NV: Tensor) -> np.ndarray:
+def _log_sum_exp(logits_NV: Tensor) -> Tensor:
     """Return log(sum(exp(logits))) of each row: read off the largest softmax, torch's logsumexp takes twice as long."""
-    found = logits_NV.amax(1).float() - logits_NV.softmax(1, dtype=torch.float32).amax(1).log_()
-    return np.asarray(found.cpu().numpy())
-
-
-def _largest(logits_NV: Tensor, gain_BW: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `count` largest of each sentence's logits + gain, best first, and their places in W x V.
-
-    As `topk` does, only sooner: the symbols are dealt into groups, and the largest numbers lie in the groups with the
-    largest maxima.
-    """
-    (sentences, width), symbols = gain_BW.shape, logits_NV.size(1)
-    logits_BWV, gain = logits_NV.view(sentences, width, symbols), torch.from_numpy(gain_BW).to(logits_NV.device)
-    groups = _number_of_groups(symbols, count)
-    each = symbols // groups
-    dealt_BWEG = logits_BWV[:, :, : each * groups].view(sentences, width, each, groups)
-    maxima_BWG = dealt_BWEG.amax(2) + gain[:, :, None]
-    chosen_BC = maxima_BWG.flatten(1).topk(min(count, width * groups), sorted=False).indices
-    first_BC = chosen_BC // groups * symbols + chosen_BC % groups
-    device = logits_BWV.device
-    place_BE = (first_BC[:, :, None] + torch.arange(0, each * groups, groups, device=device)).flatten(1)
-    if each * groups < symbols:  # the symbols that are left over, of every hypothesis
-        rest_R = torch.arange(each * groups, symbols, device=device)
-        rest_WR = rest_R + torch.arange(0, width * symbols, symbols, device=device)[:, None]
-        place_BE = torch.cat([place_BE, rest_WR.flatten().expand(sentences, -1)], dim=1)
-    total_BE = logits_BWV.flatten(1).gather(1, place_BE) + gain.gather(1, place_BE // symbols)
-    total_BC, best_BC = total_BE.topk(count)
-    return total_BC.cpu().numpy(), place_BE.gather(1, best_BC).cpu().numpy()
-
-
-@cache
-def _number_of_groups(symbols: int, count: int) -> int:
-    """Return the number of groups near the one with the fewest comparisons that leaves the fewest symbols over."""
-    best = math.isqrt(count * symbols)
-    if symbols < 8 * best:
-        return symbols
-    return min(range(best // 2, 2 * best), key=lambda groups: (symbols % groups) * 10 + abs(groups - best))
+    return logits_NV.amax(1).float() - logits_NV.softmax(1, dtype=torch.float32).amax(1).log_()
 
 
 def _draw(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
@@ -331,7 +295,7 @@ def _pick(log_NV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
     cumulative_NV = sorted_NV.cumsum(1)
     if config.top_k:
         sorted_NV[:, config.top_k :] = 0
-    # a symbol stays while those before it make up less than top_p: the first always does
+    # a token stays while those before it make up less than top_p: the first always does
     sorted_NV = sorted_NV.masked_fill(cumulative_NV - sorted_NV >= config.top_p, 0)
     cumulative_NV = (sorted_NV / sorted_NV.sum(1, keepdim=True)).cumsum(1)
     assert rules.uniforms is not None
@@ -349,7 +313,7 @@ def _uniforms(config: SearchConfig, keys: Sequence[int]) -> np.ndarray | None:
 
 
 def _finish(beams: Beams, row: int, column: int, total: float, rules: _Rules) -> None:
-    """Move a hypothesis that took the end symbol among the finished ones of its sentence."""
+    """Move a hypothesis that took the end token among the finished ones of its sentence."""
     config = rules.config
     ids = [*beams.live_BWT[row, column, 1:].tolist(), rules.end]
     finished = beams.finished[beams.sentence_B[row]]
@@ -393,7 +357,7 @@ def _retire(beams: Beams, rules: _Rules) -> np.ndarray | None:
 
 
 def _forbid_repeats(score_BWV: Any, history_BWT: np.ndarray, size: int) -> None:
-    """Give NEVER to each symbol that would complete an n-gram that its hypothesis already holds."""
+    """Give NEVER to each token that would complete an n-gram that its hypothesis already holds."""
     length = history_BWT.shape[2]
     if length < size:
         return

@@ -11,8 +11,8 @@ Parts = dict[str, int]
 
 def parameters(config: ModelConfig, source_size: int, target_size: int) -> Parts:
     """Return the number of parameters of each part, counted on paper. What is shared counts once."""
-    d, symbols = config.d_model, {"all": target_size, "target": source_size + target_size}
-    embeddings = symbols.get(config.share, source_size + 2 * target_size) * d
+    d, vocabularies = config.d_model, {"all": target_size, "target": source_size + target_size}
+    embeddings = vocabularies.get(config.share, source_size + 2 * target_size) * d
     if config.family == "transformer":
         found = _transformer_parameters(config)
     elif config.family == "convolution":
@@ -38,7 +38,7 @@ def forward_flops(config: ModelConfig, target_size: int, source_length: int, tar
 def search_flops(config: ModelConfig, target_size: int, source_length: int, target_length: int, width: int) -> Parts:
     """Return the floating-point operations of finding one output, `width` hypotheses at each step, by part.
 
-    The source is encoded once. A Transformer also projects it to keys and values once, and each symbol of each
+    The source is encoded once. A Transformer also projects it to keys and values once, and each token of each
     hypothesis attends to those before it; the others do at each step what they do in training.
     """
     d, s, t = config.d_model, source_length, target_length
@@ -89,7 +89,7 @@ def _transformer_flops(config: ModelConfig, s: int, t: int) -> tuple[int, int]:
 
 
 def _lstm_widths(config: ModelConfig) -> tuple[int, int]:
-    """Return the weights that multiply a symbol in the encoder, in the decoder: four gates, input and state."""
+    """Return the weights that multiply a token in the encoder, in the decoder: four gates, input and state."""
     each, attends = 8 * config.d_model**2, config.family == "lstm-attention"
     saved = each - 6 * config.d_model**2 if attends and config.bidirectional else 0  # both ways, each half as wide
     return config.encoder_layers * each - saved, config.decoder_layers * each

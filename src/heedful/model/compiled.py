@@ -225,7 +225,7 @@ class CompiledInference:
     def search(
         self, state: State, limits: Sequence[int], forbidden: Sequence[int], **rules: int | float
     ) -> list[list[tuple[list[int], float]]] | None:
-        """Return the outputs of each sentence, best first, as symbols and log-probability; one call for a whole search.
+        """Return the outputs of each sentence, best first, as tokens and log-probability; one call for a whole search.
 
         It is the search of decoding/search.py, which calls this, and says what the rules are; equal by test.
         None where there are not as many learned positions as an output may be long.
@@ -233,7 +233,7 @@ class CompiledInference:
         Args:
             state: of the sentences, before the first step
             limits: longest output of each sentence
-            forbidden: symbols that never stand in an output
+            forbidden: tokens that never stand in an output
             rules: beam, n_best, min_length, begin, end, length_penalty, patience, never
         """
         longest, sentences, beam = max(limits, default=0), len(limits), int(rules["beam"])

@@ -9,7 +9,7 @@ from heedful.model.settings import ModelConfig
 
 
 class EncoderDecoder(nn.Module):
-    """A model that reads a source and says what may follow each symbol of a target.
+    """A model that reads a source and says what may follow each token of a target.
 
     What `encode` returns is the family's own affair, and goes back into `decode` as it is. Search steps one position
     at a time instead, by an engine: see engine.py.

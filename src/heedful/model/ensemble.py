@@ -1,6 +1,6 @@
-"""Several models as one, as in the ensembles of table 2: a symbol's probability is the mean of what they give it.
+"""Several models as one, as in the ensembles of table 2: a token's probability is the mean of what they give it.
 
-Probabilities are averaged, not their logarithms: where one model rules a symbol out, the others can still choose it.
+Probabilities are averaged, not their logarithms: where one model rules a token out, the others can still choose it.
 """
 
 import math

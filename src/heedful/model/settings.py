@@ -46,7 +46,7 @@ class ModelConfig:
 
     @property
     def longest(self) -> int | None:
-        """The symbols of the longest text, END among them; None where positions are not learned."""
+        """The tokens of the longest text, END among them; None where positions are not learned."""
         learned = self.family == "convolution" or (self.family == "transformer" and self.positions == "learned")
         return self.max_positions - self.first_position if learned else None
 
@@ -59,5 +59,5 @@ class ModelConfig:
         if self.share == "all" and source_size != target_size:
             raise HeedfulError(
                 f'model: share = "all" needs a joint vocabulary, but there are {source_size} source and {target_size} '
-                f'target symbols; set vocabulary.joint = true or model.share = "target"'
+                f'target tokens; set vocabulary.joint = true or model.share = "target"'
             )

@@ -10,7 +10,7 @@ class TokenEmbedding(nn.Embedding):
     """`nn.Embedding`; in bfloat16 on a processor the gradient of a token that stands there often is not cut short.
 
     torch adds one row after another into a gradient of the weights' own type. In bfloat16, whose numbers have eight
-    bits, a sum of equal addends stands still before 512 of them: common symbols can learn from a part of their text.
+    bits, a sum of equal addends stands still before 512 of them: common tokens can learn from a part of their text.
     """
 
     def forward(self, token_BL: Tensor) -> Tensor:

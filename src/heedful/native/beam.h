@@ -1,4 +1,4 @@
-// Beam search from the first symbol to the last, by the rules of decoding/search.py, over `step` and `logits` of search.cpp:
+// Beam search from the first token to the last, by the rules of decoding/search.py, over `step` and `logits` of search.cpp:
 // one call for a whole batch, and no other thread has to wait for Python in between. Drawing, prefixes and forbidden
 // repetitions are left to Python. Tests hold the two against each other.
 #pragma once
@@ -21,7 +21,7 @@ struct Output { std::vector<int64_t> ids; float total; double score; };
 struct Beams {
     int64_t width = 1;
     std::vector<int32_t> sentence;         // of each row
-    std::vector<int64_t> token;            // the last symbol of each
+    std::vector<int64_t> token;            // the last token of each
     std::vector<float> live;               // its log-probability
     std::vector<int32_t> came;             // [rows][longest]: which row it was at each step
     std::vector<int64_t> ended;            // by sentence searched: how many have ended
@@ -40,12 +40,12 @@ double finish(std::vector<Output> &outputs, Output output, const Rules &rules) {
     return enough ? outputs[rules.n_best - 1].score : -std::numeric_limits<double>::infinity();
 }
 
-// Forbid what the lengths forbid: an output ends at its limit, at the price of its end symbol, and not before it is long enough.
-void keep_to_lengths(const Beams &beams, const Rules &rules, const int64_t *limits, int64_t length, float *logits, int64_t symbols) {
-    for (size_t row = 0; row < beams.sentence.size(); row++, logits += symbols) {
+// Forbid what the lengths forbid: an output ends at its limit, at the price of its end token, and not before it is long enough.
+void keep_to_lengths(const Beams &beams, const Rules &rules, const int64_t *limits, int64_t length, float *logits, int64_t vocabulary) {
+    for (size_t row = 0; row < beams.sentence.size(); row++, logits += vocabulary) {
         const float price = logits[rules.end];
         if (limits[beams.sentence[row]] == length) {
-            std::fill(logits, logits + symbols, rules.never);
+            std::fill(logits, logits + vocabulary, rules.never);
             logits[rules.end] = price;
         } else if (length <= rules.min_length) {
             logits[rules.end] = rules.never;
@@ -71,12 +71,12 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
     static thread_local Room hidden_room, logits_room, sums_room, total_room;
     const Model &model = *m;
     const Rules &rules = *r;
-    const int64_t numbers = model.decoder_layers * model.heads * (model.d_k + model.d_v), symbols = model.logits.outputs;
+    const int64_t numbers = model.decoder_layers * model.heads * (model.d_k + model.d_v), vocabulary = model.logits.outputs;
     std::vector<std::vector<Output>> outputs(sentences);
     std::vector<std::unique_ptr<float[]>> kept;     // what each step adds to the past,
     std::vector<float *> past;                      // where that is,
     std::vector<int64_t> rows;                      // its rows,
-    std::vector<std::vector<int64_t>> tokens;       // and the symbols that it read
+    std::vector<std::vector<int64_t>> tokens;       // and the tokens that it read
     std::vector<int64_t> parents, chosen;
     Beams beams;
     for (int64_t s = 0; s < sentences; s++) beams.sentence.push_back((int32_t)s);
@@ -93,7 +93,7 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
         rows.push_back(n);
         tokens.push_back(beams.token);
         for (int64_t row = 0; row < n; row++) beams.came[row * longest + position] = (int32_t)row;
-        float *hidden = hidden_room(n * model.d_model), *out = logits_room(n * symbols), *sums = nullptr;
+        float *hidden = hidden_room(n * model.d_model), *out = logits_room(n * vocabulary), *sums = nullptr;
         step(m, beams.token.data(), n, position, past.data(), rows.data(), beams.came.data(), longest, beams.sentence.data(), offset, memory,
              offset[sentences], positions, hidden);
         logits(m, hidden, n, out);
@@ -101,24 +101,24 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
         int64_t shortest = longest;
         for (int64_t b = 0; b < count; b++) shortest = std::min(shortest, limit(b));
         if (length <= rules.min_length || length >= shortest) {
-            log_sum_exp(out, n, symbols, sums = sums_room(n));
-            keep_to_lengths(beams, rules, limits, length, out, symbols);
+            log_sum_exp(out, n, vocabulary, sums = sums_room(n));
+            keep_to_lengths(beams, rules, limits, length, out, vocabulary);
         }
-        const int64_t found = std::min(2 * rules.beam, width * symbols), next_width = std::min(rules.beam, found);
+        const int64_t found = std::min(2 * rules.beam, width * vocabulary), next_width = std::min(rules.beam, found);
         float *total = total_room(count * found);
         parents.resize(count * found);
         chosen.resize(count * found);
-        successors(out, beams.live.data(), sums, count, width, symbols, rules.forbidden, rules.forbidden_count, rules.never, found, total,
+        successors(out, beams.live.data(), sums, count, width, vocabulary, rules.forbidden, rules.forbidden_count, rules.never, found, total,
                    parents.data(), chosen.data());
 
         Beams next;
         next.width = next_width;
         for (int64_t b = 0; b < count; b++, total += found) {
-            const int64_t *parent = parents.data() + b * found, *symbol = chosen.data() + b * found;
+            const int64_t *parent = parents.data() + b * found, *token = chosen.data() + b * found;
             const int32_t sentence = beams.sentence[b * width];
             std::vector<std::pair<int64_t, float>> living;  // place among those found, log-probability
             for (int64_t c = 0; c < found; c++) {
-                if (symbol[c] != rules.end) {
+                if (token[c] != rules.end) {
                     if ((int64_t)living.size() < next_width) living.emplace_back(c, total[c]);
                 } else if (c < rules.beam && total[c] > rules.never / 2) {
                     Output output{{}, total[c], total[c] / penalty(length, rules.length_penalty)};
@@ -130,12 +130,12 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
                 }
             }
             for (int64_t c = 0; c < found && (int64_t)living.size() < next_width; c++)  // rows are kept even for what cannot go on
-                if (symbol[c] == rules.end) living.emplace_back(c, 2 * rules.never);
+                if (token[c] == rules.end) living.emplace_back(c, 2 * rules.never);
             if (!stays(rules, length, limit(b), living[0].second, beams.ended[b], beams.to_beat[b])) continue;  // the first is the best
             for (auto [c, log_probability] : living) {
                 const int32_t *came = beams.came.data() + (b * width + parent[c]) * longest;
                 next.sentence.push_back(sentence);
-                next.token.push_back(symbol[c]);
+                next.token.push_back(token[c]);
                 next.live.push_back(log_probability);
                 next.came.insert(next.came.end(), came, came + longest);
             }

@@ -503,34 +503,34 @@ void step(const Model *m, const int64_t *token, int64_t n, int64_t position, flo
 
 void logits(const Model *m, const float *hidden, int64_t n, float *out) { multiply(*m, hidden, n, m->logits, out); }
 
-// log(sum(exp(x))) of each row [n, symbols].
-void log_sum_exp(const float *x, int64_t n, int64_t symbols, float *out) {
-    for (int64_t row = 0; row < n; row++, x += symbols) {
+// log(sum(exp(x))) of each row [n, vocabulary].
+void log_sum_exp(const float *x, int64_t n, int64_t vocabulary, float *out) {
+    for (int64_t row = 0; row < n; row++, x += vocabulary) {
         const vec least = vec{} - std::numeric_limits<float>::max();
         vec m[4] = {least, least, least, least}, s = {};  // four, so that none waits for the one before it
         int64_t i = 0;
-        for (; i + 4 * LANES <= symbols; i += 4 * LANES)
+        for (; i + 4 * LANES <= vocabulary; i += 4 * LANES)
             for (int v = 0; v < 4; v++) m[v] = maximum(m[v], load(x + i + v * LANES));
-        for (; i + LANES <= symbols; i += LANES) m[0] = maximum(m[0], load(x + i));
+        for (; i + LANES <= vocabulary; i += LANES) m[0] = maximum(m[0], load(x + i));
         float most = largest(maximum(maximum(m[0], m[1]), maximum(m[2], m[3]))), total = 0;
-        for (int64_t j = i; j < symbols; j++) most = x[j] > most ? x[j] : most;
+        for (int64_t j = i; j < vocabulary; j++) most = x[j] > most ? x[j] : most;
         for (int64_t j = 0; j < i; j += LANES) s += exponential(load(x + j) - most);
-        for (; i < symbols; i++) total += std::exp(x[i] - most);
+        for (; i < vocabulary; i++) total += std::exp(x[i] - most);
         out[row] = most + std::log(total + sum(s));
     }
 }
 
-// The best `count` successors of each sentence's hypotheses, best first: log-probability of hypothesis and symbol together,
-// the hypothesis, the symbol. x: [sentences][width][symbols] logits, in which `never` is written over forbidden symbols;
+// The best `count` successors of each sentence's hypotheses, best first: log-probability of hypothesis and token together,
+// the hypothesis, the token. x: [sentences][width][vocabulary] logits, in which `never` is written over forbidden tokens;
 // live: log-probabilities of the hypotheses; log_sums: log(sum(exp(x))) of each, or null.
-void successors(float *x, const float *live, const float *log_sums, int64_t sentences, int64_t width, int64_t symbols, const int64_t *forbidden,
+void successors(float *x, const float *live, const float *log_sums, int64_t sentences, int64_t width, int64_t vocabulary, const int64_t *forbidden,
                 int64_t forbidden_count, float never, int64_t count, float *totals, int64_t *parents, int64_t *chosen) {
     for (int64_t s = 0; s < sentences; s++, totals += count, parents += count, chosen += count) {
         for (int64_t c = 0; c < count; c++) { totals[c] = -std::numeric_limits<float>::infinity(); parents[c] = chosen[c] = 0; }
-        for (int64_t w = 0; w < width; w++, x += symbols) {
+        for (int64_t w = 0; w < width; w++, x += vocabulary) {
             float log_sum;
             if (log_sums) log_sum = log_sums[s * width + w];
-            else log_sum_exp(x, 1, symbols, &log_sum);
+            else log_sum_exp(x, 1, vocabulary, &log_sum);
             for (int64_t f = 0; f < forbidden_count; f++) x[forbidden[f]] = never;
             const float more = live[s * width + w] - log_sum;
             auto offer = [&](int64_t v) {
@@ -543,11 +543,11 @@ void successors(float *x, const float *live, const float *log_sums, int64_t sent
                 chosen[c] = v;
             };
             int64_t v = 0;
-            for (; v + 4 * LANES <= symbols; v += 4 * LANES) {
+            for (; v + 4 * LANES <= vocabulary; v += 4 * LANES) {
                 vec m = maximum(maximum(load(x + v), load(x + v + LANES)), maximum(load(x + v + 2 * LANES), load(x + v + 3 * LANES)));
                 if (largest(m) + more > totals[count - 1]) for (int64_t j = v; j < v + 4 * LANES; j++) offer(j);
             }
-            for (; v < symbols; v++) offer(v);
+            for (; v < vocabulary; v++) offer(v);
         }
     }
 }

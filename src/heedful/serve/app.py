@@ -36,7 +36,7 @@ from heedful.translator import Translator
 
 T = TypeVar("T")
 EXPLANATIONS = 16  # that may wait, since others wait for the same thread
-PIECES = 256  # of a sentence to explain: its attention grows with their square
+TOKENS = 256  # of a sentence to explain: its attention grows with their square
 PAGE = Path(__file__).with_name("page")
 FILES = {  # what the page is made of, and nothing else is served
     "/": PAGE / "index.html",
@@ -185,9 +185,9 @@ class Server:
         if wanted.sentence >= len(sentences):
             raise Refused(400, f"sentence {wanted.sentence}: the text has {len(sentences)}, from 0")
         text = as_read(sentences[wanted.sentence])
-        [pieces], _ = self.batchers[pair].translator.encode([text])
-        if len(pieces) > PIECES:
-            raise Refused(413, f"{len(pieces)} pieces in this sentence; one to explain may have {PIECES}")
+        [tokens], _ = self.batchers[pair].translator.encode([text])
+        if len(tokens) > TOKENS:
+            raise Refused(413, f"{len(tokens)} tokens in this sentence; one to explain may have {TOKENS}")
         if self.explaining >= EXPLANATIONS:
             raise Refused(503, "too many explanations wait; try again soon", retry_after=1)
         self.explaining += 1

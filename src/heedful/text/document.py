@@ -26,7 +26,7 @@ STAND_INS = (
     "Australia",
 )  # names that a model of everyday sentences copies; tried by measurement
 REPEATS = 4  # so many times the same few words in a row are a model that has lost its way
-NO_REPEAT = 4  # subwords that may not come twice in an output that is asked for with care
+NO_REPEAT = 4  # tokens that may not come twice in an output that is asked for with care
 LINE_ENDS = re.compile(r"([\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+)")
 BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
 # Its parts are bounded or begin at a boundary, so that no text takes time in proportion to its square.

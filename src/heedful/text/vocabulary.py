@@ -1,4 +1,7 @@
-"""Subwords (section 5.1) on sentencepiece: learn, save, load, encode, decode."""
+"""Subwords (section 5.1) on sentencepiece: learn, save, load, encode, decode.
+
+A token is one position of a text, a number in the vocabulary; its piece is how it is spelt, "▁the".
+"""
 
 import io
 import re
@@ -21,13 +24,13 @@ JOINT, SIDES = "vocabulary.model", {"source": "vocabulary.source.model", "target
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """How text becomes symbols."""
+    """How text becomes tokens."""
 
     kind: Literal["bpe", "unigram", "characters", "symbols"] = setting(
         "bpe", "Subwords by byte-pair encoding or unigram model, characters, or whitespace-separated symbols"
     )
     size: int = setting(
-        8000, "Number of symbols, a joint vocabulary's in all; fewer if the text has not so many", least=1
+        8000, "Size: tokens to choose from, a joint vocabulary's in all; fewer if the text has not so many", least=1
     )
     joint: bool = setting(True, "One vocabulary for both sides, as in the paper; else one for each")
     byte_fallback: bool = setting(True, "Spell what the vocabulary lacks in bytes, so that nothing is unknown")
@@ -65,7 +68,7 @@ class Vocabulary:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """The number of symbols of the source and of the target side."""
+        """The sizes of the source's and of the target's vocabulary."""
         return self.source.vocab_size(), self.target.vocab_size()
 
     def encode_source(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
@@ -144,7 +147,7 @@ def learn(
     tags: Sequence[str] = (),
     threads: int = 1,
 ) -> Vocabulary:
-    """Learn a vocabulary from text; each of `tags` becomes one symbol of the source side.
+    """Learn a vocabulary from text; each of `tags` becomes one token of the source side.
 
     Raises:
         HeedfulError: the text is too poor for any vocabulary.

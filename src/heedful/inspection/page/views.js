@@ -250,7 +250,7 @@ function links(weights, rows, columns, label) {
 
 // The beam ---------------------------------------------------------------------------------------------------------
 
-// The tree of hypotheses, one column for each symbol; what was given up is grey.
+// The tree of hypotheses, one column for each token; what was given up is grey.
 export function tree(explanation) {
   const branches = explanation.tree;
   const depth = branches.map(() => 0);
