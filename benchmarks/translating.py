@@ -89,7 +89,7 @@ def make(who: str, folder: Path, row: Row) -> Translate:
     if who.startswith("heedful"):
         translator = Translator(loaded.model, words, weights=cast(Weights, kind))
         search = SearchConfig(beam=row.beam, length_penalty=alpha)
-        if forced:  # shortest and longest are both so long, the end symbol counted
+        if forced:  # shortest and longest are both so long, the end token counted
             search = replace(search, min_length=forced - 1, max_extra=forced - SOURCE_PIECES)
 
         def ours(lines: list[str]) -> list[str]:

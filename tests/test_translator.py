@@ -210,10 +210,38 @@ def test_a_model_of_the_other_direction_orders_what_the_beam_found(translator, r
     assert (best == [found[0].ids for found in alone]) == (weight == 0)
 
 
+def test_with_a_model_of_the_other_direction_windows_prefixes_and_alignments_stay_as_they_are(translator, reverse):
+    both, config = translator.with_reverse(reverse), SearchConfig(beam=3, max_extra=5, reverse_weight=100.0)
+    begun = ["ein"] * len(LINES)
+    found = list(both.translate(LINES, config, prefixes=begun, align=True))
+    by_window = list(both.translate(LINES, config, prefixes=begun, align=True, window=2))
+    assert [one[0].ids for one in found] == [one[0].ids for one in by_window]
+    for line, (output,) in zip(LINES, found, strict=True):
+        assert output.text.startswith("ein") or not line.strip()
+        assert output.alignment or not line.strip()
+    drawn = list(both.translate(LINES, SearchConfig(sample=True, n_best=3, max_extra=5, reverse_weight=100.0)))
+    assert all(one == sorted(one, key=lambda output: -output.score) for one in drawn)
+
+
+def test_a_line_in_capitals_is_judged_in_lower_case_by_the_other_model_too(translator, reverse):
+    loud = replace(translator, capitals=True).with_reverse(reverse)
+    quiet, config = translator.with_reverse(reverse), SearchConfig(beam=3, n_best=3, max_extra=5, reverse_weight=100.0)
+    [shouted], [plain] = loud.translate(["THE CAT SEES"], config), quiet.translate(["the cat sees"], config)
+    assert [output.ids for output in shouted] == [output.ids for output in plain]
+
+
+def test_what_the_other_model_has_no_positions_for_stays_in_its_order(translator, tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    short = tiny_model(source_size=size, target_size=size, positions="learned", max_positions=3)
+    config = SearchConfig(beam=3, n_best=3, max_extra=5, reverse_weight=100.0)
+    both = translator.with_reverse(Translator(short, toy_vocabulary))
+    assert list(both.translate(LINES[:1], config)) == list(translator.translate(LINES[:1], config))
+
+
 def test_only_a_model_of_the_other_direction_can_check_and_only_a_beam(translator, reverse):
     there, back = (replace(one, languages=("en", "de")) for one in (translator, reverse))
     with pytest.raises(HeedfulError, match="a model for en-de cannot check en-de"):
         there.with_reverse(back)
     assert there.with_reverse(replace(back, languages=("de", "en"))).reverse
-    with pytest.raises(HeedfulError, match="beam is 1"):
+    with pytest.raises(HeedfulError, match="one output to choose from"):
         list(translator.with_reverse(reverse).translate(LINES, SearchConfig(beam=1)))

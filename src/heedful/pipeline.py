@@ -284,10 +284,10 @@ class Run:
 
     def _warnings(self) -> Iterator[str]:
         tokens = int(self.store.target_lengths_N.sum())
-        vocabulary = self.words.sizes[1]
-        if self.recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * vocabulary:
+        size = self.words.sizes[1]
+        if self.recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * size:
             yield (
-                f"a vocabulary of {vocabulary:,}, but the target text is only {tokens:,} tokens long: most is too rare "
+                f"a vocabulary of {size:,}, but the target text is only {tokens:,} tokens long: most is too rare "
                 f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
             )
         if self.too_long:

@@ -85,6 +85,8 @@ class Translator:
     def with_reverse(self, reverse: "Translator") -> "Translator":
         """Return this translator, its beams ordered with the help of a model of the other direction.
 
+        A `score` then is both models' together; `score` and `explain` know this model's alone.
+
         Raises:
             HeedfulError: both models say their languages, and these are not the other way round.
         """
@@ -140,7 +142,9 @@ class Translator:
         config = config or self.search
         config.check()
         if self.reverse and config.width == 1:
-            raise HeedfulError("a model of the other direction chooses among outputs, but the beam is 1; widen it")
+            raise HeedfulError(
+                "a model of the other direction has one output to choose from: widen the beam, or draw more with n_best"
+            )
         remaining = iter(lines)
         forced = chain(prefixes, repeat("")) if prefixes is not None else None
         start = 0
@@ -339,13 +343,15 @@ class Translator:
             batches = [order[first::workers] for first in range(min(workers, len(order)))]
         for chosen, found in zip(batches, self._each(search, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
-                results[i] = [self._output(hypothesis, shouted[i]) for hypothesis in hypotheses]
+                results[i] = [self._output(hypothesis) for hypothesis in hypotheses]
             progress(len(chosen))
         progress(len(lines) - len(full))
         if self.reverse and full:
-            found_by_us = [results[i] for i in full]
-            ordered = _ordered_with(self.reverse, [lines[i] for i in full], found_by_us, config, batch)
+            texts = [lines[i].lower() if shouted[i] else lines[i] for i in full]
+            ordered = _ordered_with(self.reverse, texts, [results[i] for i in full], config.reverse_weight, batch)
             results = {i: found[:wanted] for i, found in zip(full, ordered, strict=True)}
+        for i in (i for i in full if shouted[i]):
+            results[i] = [replace(output, text=output.text.upper()) for output in results[i]]
         outputs = [results.get(i) or [Output("", 0.0, 0.0, [])] for i in range(len(lines))]
         return self._aligned(sources, outputs, batch) if align else outputs
 
@@ -391,7 +397,7 @@ class Translator:
         hidden_ND, state = self.inference.step(token_N, state)
         return self.inference.logits(hidden_ND), state
 
-    def _output(self, hypothesis: Hypothesis, shouted: bool) -> Output:
+    def _output(self, hypothesis: Hypothesis, shouted: bool = False) -> Output:
         text = self.vocabulary.decode_target(hypothesis.ids)
         return Output(text.upper() if shouted else text, hypothesis.score, hypothesis.log_probability, hypothesis.ids)
 
@@ -442,17 +448,27 @@ def _engine(model: EncoderDecoder, weights: Weights) -> Engine:
 
 
 def _ordered_with(
-    reverse: Translator, lines: Sequence[str], outputs: Sequence[list[Output]], config: SearchConfig, batch: int
+    reverse: Translator, lines: Sequence[str], outputs: Sequence[list[Output]], weight: float, batch: int
 ) -> Iterator[list[Output]]:
     """Order outputs by their own score and, by its weight, that of the line given them  (Yee et al. 2019).
 
-    Each is a log-probability over the penalty of its own length, so that a line's length favours no output.
+    Each is a log-probability over the length penalty of its own text, by its own model. Outputs of a line that the
+    other model has no positions for stay as they are.
     """
     pairs = [(output.text, line) for line, found in zip(lines, outputs, strict=True) for output in found]
-    back = iter(reverse.score(*map(list, zip(*pairs, strict=True)), batch=batch))
+    sources, targets, _ = reverse.encode_pairs(*map(list, zip(*pairs, strict=True)))
+    lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+    fitting = [row for row, length in enumerate(lengths) if length <= (reverse.longest or length)]
+    scored = reverse.score_ids([sources[row] for row in fitting], [targets[row] for row in fitting], batch=batch)
+    theirs = {row: output.score for row, output in zip(fitting, scored, strict=True)}
+    rows = iter(range(len(pairs)))
     for found in outputs:
-        scored = [replace(output, score=output.score + config.reverse_weight * next(back).score) for output in found]
-        yield sorted(scored, key=lambda output: -output.score)
+        own = list(zip(found, islice(rows, len(found)), strict=True))
+        if all(row in theirs for _, row in own):
+            both = [replace(output, score=output.score + weight * theirs[row]) for output, row in own]
+            yield sorted(both, key=lambda output: -output.score)
+        else:
+            yield found
 
 
 def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:

@@ -92,7 +92,30 @@ def test_csv_is_read_as_spreadsheets_write_it(tmp_path, mark, suffix):
     assert list(read_pairs(Corpus(write(tmp_path / "p.csv", "\ufeff" + text.getvalue(), suffix), None))) == expected
 
 
-@pytest.mark.parametrize(("row", "reason"), [("c", "one column"), (f"{'c' * 200_000},d", "no comma-separated values")])
+def test_the_first_rows_of_csv_tell_what_is_between_columns_even_where_one_of_them_goes_on(tmp_path):
+    rows = [(f"a,{n}", "b") for n in range(19)] + [("two\nlines, and more", "c"), ("d", "e")]
+    text = io.StringIO()
+    csv.writer(text, delimiter=";", quoting=csv.QUOTE_ALL).writerows(rows)
+    found = list(read_pairs(Corpus(write(tmp_path / "p.csv", text.getvalue()), None)))
+    assert found == [(s.replace("\n", " "), t) for s, t in rows]
+
+
+def test_a_row_of_csv_that_is_not_utf8_is_counted_as_such(tmp_path):
+    file = write(tmp_path / "p.csv", b'a,b\n\xff,d\n"e\nf",g\n')
+    with pytest.raises(HeedfulError, match=":2: not UTF-8"):
+        list(read_pairs(Corpus(file, None)))
+    assert list(read_pairs(Corpus(file, None), "drop")) == [("a", "b"), (None, None), ("e f", "g")]
+
+
+def test_an_empty_csv_file_is_said_to_be_empty(tmp_path):
+    with pytest.raises(HeedfulError, match="the file is empty"):
+        examine([Corpus(write(tmp_path / "p.csv", ""), None)], [], DataConfig())
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [("c", "one column"), (f"{'c' * 200_000},d", "no comma-separated values"), ('"c,d', "no comma-separated values")],
+)
 def test_a_row_that_is_no_pair_is_named_by_its_line_in_csv_too(tmp_path, row, reason):
     file = write(tmp_path / "p.csv", f"a,b\n{row}\n")
     with pytest.raises(HeedfulError, match=f"^{re.escape(str(file))}:2: {reason}"):

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
@@ -79,18 +80,21 @@ def main() -> NoReturn:
         status = _say("interrupted", 130)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
-            raise
-        status = _say("not enough memory; try a smaller --batch, --beam or batches.tokens", 2)
+            status = _show_where()
+        else:
+            status = _say("not enough memory; try a smaller --batch, --beam or batches.tokens", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         status = _say(f"{where}{error.strerror or error}; choose another place, or make room", 2)
+    except Exception:
+        status = _show_where()
     _end(status)
 
 
 def _end(status: int) -> NoReturn:
     """End the process; one that failed among several does not take leave of the others, who may wait for it."""
     distributed = sys.modules.get("torch.distributed")
-    if status and distributed and distributed.is_initialized():
+    if status and distributed and distributed.is_available() and distributed.is_initialized():
         os._exit(status)  # torchrun then ends them
     sys.exit(status)
 
@@ -103,6 +107,12 @@ def _flush() -> int:
 def _say(message: str, status: int) -> int:
     print(f"heedful: {message}", file=sys.stderr, flush=True)
     return status
+
+
+def _show_where() -> int:
+    """A mistake of ours: with its traceback, as Python ends by itself."""
+    traceback.print_exc()
+    return 1
 
 
 def _silence() -> int:

@@ -49,5 +49,7 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
     if drawing and not config.sample:
         raise HeedfulError(f"--{drawing[0].replace('_', '-')} is for outputs drawn at random: give --sample too")
     if "reverse_weight" in changes and not translator.reverse:
-        raise HeedfulError("--reverse-weight is that of a model of the other direction: give --reverse")
+        raise HeedfulError(
+            "--reverse-weight is for a model of the other direction: give --reverse to translate or evaluate"
+        )
     return config

@@ -9,7 +9,7 @@ SPACE = "\u2581"  # how sentencepiece marks the beginning of a word
 
 
 def words_of_pieces(pieces: Sequence[str]) -> list[int]:
-    """Return the number of the word that each piece belongs to; -1 for control symbols and a lone space mark.
+    """Return the number of the word that each piece belongs to; -1 for control tokens and a lone space mark.
 
     >>> words_of_pieces(["\u2581Good", "\u2581morn", "ing", "</s>"])
     [0, 1, 1, -1]

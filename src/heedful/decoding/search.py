@@ -232,8 +232,8 @@ def _successors(
     logits_NV: Tensor, beams: Beams, rules: _Rules, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the best `count` successors of each sentence: their log-probabilities, hypotheses and tokens  [B, C]."""
-    (sentences, width), vocabulary = beams.live_BW.shape, logits_NV.size(1)
-    count = min(count, width * vocabulary)
+    (sentences, width), size = beams.live_BW.shape, logits_NV.size(1)
+    count = min(count, width * size)
     on_processor = logits_NV.dtype == torch.float32 and logits_NV.device.type == "cpu" and logits_NV.is_contiguous()
     compiled = library("search") if on_processor else None
     if compiled is None:
@@ -241,7 +241,7 @@ def _successors(
         rules.apply(logits_NV, beams)
         total_BWV = (logits_NV + gain_N[:, None]).view(sentences, width, -1)
         total_BC, place_BC = (found_BC.cpu().numpy() for found_BC in total_BWV.flatten(1).topk(count))
-        return total_BC, place_BC // vocabulary, place_BC % vocabulary
+        return total_BC, place_BC // size, place_BC % size
     log_sum_N = None
     if rules.are_special(beams):
         log_sum_N = _log_sum_exp(logits_NV).numpy()
@@ -255,7 +255,7 @@ def _successors(
         None if log_sum_N is None else log_sum_N.ctypes.data,
         sentences,
         width,
-        vocabulary,
+        size,
         rules.forbidden_address,
         0 if log_sum_N is not None else len(rules.forbidden_F),
         NEVER,

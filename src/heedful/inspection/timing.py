@@ -97,9 +97,9 @@ def time_training(
 
 def _training_flops(model: EncoderDecoder, batch: Batch, passes: int) -> int:
     """Forward once, backward twice as much, in each pass (R-Drop has two); padding is no wanted work."""
-    vocabulary = model.output.weight.size(0)
+    size = model.output.weight.size(0)
     lengths = zip(batch.source_lengths_B.tolist(), (batch.target_out_BT != PAD).sum(1).tolist(), strict=True)
-    return 3 * passes * sum(sum(forward_flops(model.config, vocabulary, *pair).values()) for pair in lengths)
+    return 3 * passes * sum(sum(forward_flops(model.config, size, *pair).values()) for pair in lengths)
 
 
 @dataclass
@@ -134,11 +134,11 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     outputs = list(timed.translate(lines, config, batch=batch, workers=1))
     found.text += watch.lap()
     sources = translator.vocabulary.encode_source(lines)
-    vocabulary = translator.vocabulary.sizes[1]
+    size = translator.vocabulary.sizes[1]
     for source, best in zip(sources, outputs, strict=True):
         found.tokens += len(best[0].ids)
         for model in members_of(translator.model):
-            work = search_flops(model.config, vocabulary, len(source), len(best[0].ids), config.width)
+            work = search_flops(model.config, size, len(source), len(best[0].ids), config.width)
             found.flops += sum(work.values())
     return found
 

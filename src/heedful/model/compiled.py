@@ -176,7 +176,7 @@ class CompiledInference:
         )
         self._self = ctypes.byref(self._model)
         self._numbers = len(decoder) * config.heads * (d_k + d_v)
-        self._d_model, self._symbols = config.d_model, model.output.out_features
+        self._d_model, self._vocabulary = config.d_model, model.output.out_features
 
     def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> Encoded:
         """Encode source sentences, padded on the right."""
@@ -218,7 +218,7 @@ class CompiledInference:
 
     def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Map hidden states to unnormalised log-probabilities."""
-        logits_NV = torch.empty(len(hidden_ND), self._symbols)
+        logits_NV = torch.empty(len(hidden_ND), self._vocabulary)
         self._library.logits(self._self, hidden_ND.data_ptr(), len(hidden_ND), logits_NV.data_ptr())
         return logits_NV
 

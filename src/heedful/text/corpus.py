@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -19,6 +20,7 @@ from heedful.config import setting
 from heedful.errors import HeedfulError
 from heedful.text.augment import Triple, word_pairs
 
+NO_TEXT = "\0"  # a line of CSV that is not UTF-8
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -386,7 +388,7 @@ def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Rep
 
 def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[Pair]:
     if ".csv" in path.suffixes:
-        yield from _csv_pairs(path, (line or "" for line in _raw_lines(path, undecodable)))
+        yield from _csv_pairs(path, (NO_TEXT if line is None else line for line in _raw_lines(path, undecodable)))
         return
     is_json = ".jsonl" in path.suffixes
     for number, line in enumerate(_raw_lines(path, undecodable), start=1):
@@ -417,16 +419,29 @@ def _json_pair(line: str, where: str) -> Pair:
 
 def _csv_pairs(path: Path, lines: Iterator[str]) -> Iterator[Pair]:
     """Yield the first two columns as spreadsheets write them, quoted where need be; between them , or ; or a tab."""
-    head = list(islice(lines, 20))
-    fitting = [mark for mark in ("\t", ";") if all(len(row) > 1 for row in csv.reader(head, delimiter=mark) if row)]
-    rows = csv.reader(chain(head, lines), delimiter=[*fitting, ","][0])
+    head, number = list(islice(lines, 20)), 0
     try:
+        rows = csv.reader(chain(head, lines), delimiter=_delimiter(head), strict=True)
         for row in rows:
-            if len(row) == 1 and row[0].strip():
-                raise HeedfulError(f"{path}:{rows.line_num}: one column in this row; a row is source, comma, target")
-            yield Pair(*map(_one_line, row[:2])) if len(row) > 1 else Pair("", "")
+            number = rows.line_num
+            if any(NO_TEXT in field for field in row):
+                yield Pair(None, None)
+            elif len(row) == 1 and row[0].strip():
+                raise HeedfulError(f"{path}:{number}: one column in this row; a row is source, comma, target")
+            else:
+                yield Pair(*map(_one_line, row[:2])) if len(row) > 1 else Pair("", "")
     except csv.Error as error:
-        raise HeedfulError(f"{path}:{rows.line_num}: no comma-separated values ({error}); see its quotes") from None
+        raise HeedfulError(f"{path}:{number + 1}: no comma-separated values ({error}); see its quotes") from None
+
+
+def _delimiter(head: list[str]) -> str:
+    """Return what stands between the columns; the last row of a head may go on after it, and has no say."""
+    for mark in ("\t", ";"):
+        with suppress(csv.Error):  # which the whole reading names by its row
+            rows = list(csv.reader(head, delimiter=mark))
+            if all(len(row) > 1 for row in rows[:-1] or rows if row):
+                return mark
+    return ","
 
 
 def _one_line(text: str) -> str:

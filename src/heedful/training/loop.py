@@ -109,6 +109,7 @@ def train(
         HeedfulError: the loss or the gradient is not a number; the last state on disk is good.
     """
     device = next(model.parameters()).device
+    _share_weights(model)
     optimizer = make_optimizer(model, config)
     progress, average = Progress(), _start_average(model, config)
     if place := newest_state(state_folder):
@@ -116,7 +117,6 @@ def train(
         stream.restore(progress.data)
         restore_random_state(random[rank() % len(random)], device)
         yield from _other_arithmetic(progress, arithmetic(device))
-    _share_weights(model)
     batches = iter(stream)
     mixed = Mixed(model, config.precision)
     started = time.monotonic() - progress.seconds
@@ -187,16 +187,16 @@ def _forward_backward(
     Returns the sums  [4] of smoothed loss, negative log-likelihood, target tokens, and wishes to stop.
     """
     device = next(mixed.computing.parameters()).device
-    losses = torch.zeros(2, dtype=torch.float64, device=device)  # read once, at the end: a GPU need not wait for us
-    tokens = stops = 0
+    losses, tokens, stops = [], 0, 0
     for batch in batches:
         tokens += int((batch.target_out_BT != PAD).sum())
         loss = batch_loss(mixed.computing, batch.to(device), config.label_smoothing, config.consistency)
         loss.smoothed.backward()  # type: ignore[no-untyped-call]
         mixed.collect_gradients()
-        losses += torch.stack(loss).detach()
+        losses.append(torch.stack(loss).detach())  # read once, at the end: a GPU need not wait for us
         stops += stop()
-    return torch.cat([losses.cpu(), torch.tensor([tokens, stops], dtype=torch.float64)])
+    counts = torch.tensor([tokens, stops], dtype=torch.float64)
+    return torch.cat([torch.stack(losses).cpu().double().sum(0), counts])
 
 
 def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistency: float = 0.0) -> Loss:
