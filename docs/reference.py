@@ -13,7 +13,7 @@ from heedful.cli.settings import describe
 from heedful.config import Table, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import ScoreConfig
-from heedful.recipe import DEFAULT, PRESETS, Recipe, build
+from heedful.recipe import PRESETS, Recipe, build
 from heedful.serve.limits import ServeConfig
 
 PAGE = Path(__file__).parent / "reference.md"
@@ -54,7 +54,7 @@ def _command(name: str, help: str) -> str:
     if name in SETTINGS:
         title, settings = SETTINGS[name]
         lines += ["", f"And {title}:", "", "| flag | kind | default | |", "|---|---|---|---|"]
-        lines += [_row(*row) for row in describe(settings, DEFAULT if settings is Recipe else None)]
+        lines += [_row(*row) for row in describe(settings, build() if settings is Recipe else None)]
     if name in SAME_AS:
         title, _ = SETTINGS[SAME_AS[name]]
         lines += ["", f"And {title}, as [heedful {SAME_AS[name]}](#heedful-{SAME_AS[name]}) has them."]
@@ -80,10 +80,10 @@ def _shown(default: Any) -> str:
 
 
 def _presets() -> str:
-    lines = ["## Presets\n", f"`{DEFAULT.preset}` is what stands above. What the others have in place of it:\n"]
+    lines = ["## Presets\n", f"`{Recipe.preset}` is what stands above. What the others have in place of it:\n"]
     for name in PRESETS:
-        if name != DEFAULT.preset:
-            lines.append(f"- `{name}`: {', '.join(_differences(to_table(build({'preset': name})), to_table(DEFAULT)))}")
+        if name != Recipe.preset:
+            lines.append(f"- `{name}`: {', '.join(_differences(to_table(build({'preset': name})), to_table(build())))}")
     return "\n".join([*lines, ""])
 
 

@@ -154,6 +154,3 @@ def _begun(folder: Path, table: Table, where: str) -> Table:
                     f"leave it out, or train without --start-from"
                 )
     return begun
-
-
-DEFAULT = build()  # what a run without a recipe and flags is made with, its text not counted

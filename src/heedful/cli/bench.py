@@ -17,12 +17,12 @@ from heedful.config import read_toml
 from heedful.errors import HeedfulError
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
 from heedful.pipeline import begin
-from heedful.recipe import DEFAULT, Recipe, build
+from heedful.recipe import Recipe, build
 from heedful.text.corpus import read_lines
 from heedful.training.loop import make_optimizer
 from heedful.training.precision import dtype_of
 
-RecipeFlags: Any = flags(Recipe, DEFAULT)
+RecipeFlags: Any = flags(Recipe, build())
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())]
 
 

@@ -13,11 +13,11 @@ from heedful.cli.settings import flags, given
 from heedful.config import read_toml
 from heedful.errors import HeedfulError
 from heedful.pipeline import Event, resume, run
-from heedful.recipe import DEFAULT, Recipe, build
+from heedful.recipe import Recipe, build
 from heedful.training.loop import Evaluation, Step
 from heedful.training.processes import join, rank
 
-RecipeFlags: Any = flags(Recipe, DEFAULT)
+RecipeFlags: Any = flags(Recipe, build())
 
 
 def train(
