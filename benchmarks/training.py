@@ -5,7 +5,9 @@
 All train the same sizes (post-norm where the peer has it, ReLU, shared embeddings, label smoothing 0.1, Adam) on the
 same Multi30k batches (joint BPE of 10,000; 4,096 tokens with padding, about 3,700 target tokens). A peer is trained as
 its users do it: the plain loop with full logits and cross_entropy, in float32 and, where the processor multiplies
-bfloat16 in hardware, under autocast too; its best precision counts. `--precisions auto` times everybody in the one
+bfloat16 in hardware, under autocast too; its best precision counts. Each contestant passes over its batches twice and
+the second time is taken: oneDNN compiles a product for each shape that is new to it, and a training meets few new ones
+after its first epochs. `--precisions auto` times everybody in the one
 precision in which this processor multiplies faster: the larger sizes take long. With --heap-kept, peers run once more
 with the setting of glibc's heap that heedful makes for itself. Each contestant of a round is a fresh process. The
 matrix peak is measured in every process of heedful, and its share is counted from FLOPs without padding. A peer that is
@@ -45,14 +47,13 @@ from heedful.training.settings import TrainingConfig
 
 
 class Size(NamedTuple):
-    """A model, how many steps it is given untimed, and how many timed ones, unless --steps says otherwise."""
+    """A model, and how many steps are timed, after as many untimed ones, unless --steps says otherwise."""
 
     preset: str
-    warmup: int
     steps: int
 
 
-SIZES = {"tiny": Size("tiny", 3, 8), "small": Size("small", 1, 4), "base": Size("paper-base", 1, 2)}
+SIZES = {"tiny": Size("tiny", 8), "small": Size("small", 4), "base": Size("paper-base", 2)}
 PEERS = ("torch_transformer", "marian", "xtransformers")
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de"
 
@@ -68,7 +69,7 @@ class Contestant(NamedTuple):
         return f"{self.who:18s} {self.precision:9s} {self.heap:9s}"
 
 
-def time_peer(who: str, config: ModelConfig, vocabulary: int, batches: list[Batch], warmup: int, precision: str) -> Any:
+def time_peer(who: str, config: ModelConfig, vocabulary: int, batches: list[Batch], precision: str) -> Any:
     """Return target tokens a second of a plain loop."""
     model: nn.Module = importlib.import_module(f"peers.{who}").Peer(config, vocabulary)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9)
@@ -81,22 +82,23 @@ def time_peer(who: str, config: ModelConfig, vocabulary: int, batches: list[Batc
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    for batch in batches[:warmup]:
+    for batch in batches:
         step(batch)
     began, tokens = time.perf_counter(), 0
-    for batch in batches[warmup:]:
+    for batch in batches:
         step(batch)
         tokens += int((batch.target_out_BT != PAD).sum())
     return {"speed": tokens / (time.perf_counter() - began)}
 
 
-def time_heedful(config: ModelConfig, vocabulary: int, batches: list[Batch], warmup: int, precision: str) -> Any:
+def time_heedful(config: ModelConfig, vocabulary: int, batches: list[Batch], precision: str) -> Any:
     """Return target tokens a second of heedful's training step, and its share of the matrix peak."""
     keep_heap()
     keep_products()
     model = Transformer(config, vocabulary, vocabulary)
     settings = from_table(TrainingConfig, {"precision": precision}, "")
-    found = time_training(model, make_optimizer(model, settings), iter(batches), settings, steps=len(batches))[warmup:]
+    steps = time_training(model, make_optimizer(model, settings), iter(2 * batches), settings, steps=2 * len(batches))
+    found = steps[len(batches) :]
     seconds = sum(step.seconds for step in found)
     peak = matrix_peak(torch.device("cpu"), getattr(torch, precision))
     return {
@@ -122,12 +124,12 @@ def load_batches(folder: Path, count: int) -> tuple[list[Batch], int]:
 
 def run_one(contestant: Contestant, size: str, steps: int, folder: Path) -> None:
     """Time one contestant in this process and print what it reached as JSON."""
-    preset, warmup, default_steps = SIZES[size]
+    preset, default_steps = SIZES[size]
     model: dict[str, Any] = PRESETS[preset].get("model", {})
     config = from_table(ModelConfig, {**model, "normalization": "post"}, "benchmark")
     torch.manual_seed(1)
-    batches, vocabulary = load_batches(folder, warmup + (steps or default_steps))
-    arguments = config, vocabulary, batches, warmup, contestant.precision
+    batches, vocabulary = load_batches(folder, steps or default_steps)
+    arguments = config, vocabulary, batches, contestant.precision
     ours = contestant.who == "heedful"
     print(json.dumps(time_heedful(*arguments) if ours else time_peer(contestant.who, *arguments)))
 
