@@ -38,7 +38,7 @@ from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.inference import Inference
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
-from heedful.text.corpus import Corpus, read_pairs
+from heedful.text.pairs import Corpus, read_pairs
 from heedful.text.vocabulary import BEGIN, END, VocabularyConfig, learn
 from heedful.training.loop import make_optimizer
 from heedful.training.settings import TrainingConfig

@@ -24,7 +24,7 @@ from heedful.config import read_toml
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.pipeline import Run, begin
 from heedful.recipe import build
-from heedful.text.corpus import read_lines
+from heedful.text.pairs import read_lines
 from heedful.text.vocabulary import END, PAD
 from peers import m2m100
 

@@ -39,7 +39,7 @@ from heedful.model.inference import has_native_bfloat16
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.recipe import PRESETS
-from heedful.text.corpus import Corpus, read_pairs
+from heedful.text.pairs import Corpus, read_pairs
 from heedful.text.vocabulary import PAD, Vocabulary, VocabularyConfig, learn
 from heedful.training.loop import make_optimizer
 from heedful.training.precision import settled

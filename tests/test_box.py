@@ -4,7 +4,7 @@ import pytest
 import sacrebleu
 
 from heedful import Translator, bundle
-from heedful.text.corpus import read_lines
+from heedful.text.pairs import read_lines
 
 NAMES = sorted(place.parent.name for place in bundle.BOX.glob("*/model.toml"))
 MEGABYTES = 12

@@ -8,7 +8,7 @@ import sacrebleu
 
 from heedful import Translator, build, run
 from heedful.config import read_toml
-from heedful.text.corpus import read_lines
+from heedful.text.pairs import read_lines
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "fine-tuning.toml"
 SHORTER = {"steps": 60, "warmup": 10, "checkpoint_every": 10, "threads": 1}

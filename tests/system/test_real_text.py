@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from heedful import Translator, build, run
-from heedful.text.corpus import read_lines
+from heedful.text.pairs import read_lines
 from heedful.training.loop import Evaluation
 
 

@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.errors import HeedfulError
-from heedful.text.corpus import (
-    Corpus,
-    DataConfig,
-    check_languages,
-    corpora,
-    development,
-    examine,
-    read_lines,
-    read_pairs,
-)
+from heedful.text.corpus import DataConfig, check_languages, corpora, development, examine
+from heedful.text.pairs import Corpus, read_lines, read_pairs
 
 CODECS = {"": None, ".gz": "gzip", ".zst": "zstd"}
 PAIRS = [("a cat", "eine Katze"), ("two  dogs", "zwei Hunde"), ("", "leer"), ("snow ☃", "日本語")]

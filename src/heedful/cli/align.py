@@ -11,7 +11,7 @@ from heedful.cli.model import load
 from heedful.cli.settings import POSITIVE, Bundle, Device, Threads
 from heedful.decoding import lexicon
 from heedful.errors import HeedfulError
-from heedful.text.corpus import Corpus, read_whole_pairs
+from heedful.text.pairs import Corpus, read_whole_pairs
 
 SHOWN = 5
 

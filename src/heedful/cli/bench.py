@@ -18,7 +18,7 @@ from heedful.errors import HeedfulError
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
 from heedful.pipeline import begin
 from heedful.recipe import Recipe, build
-from heedful.text.corpus import read_lines
+from heedful.text.pairs import read_lines
 from heedful.training.loop import make_optimizer
 from heedful.training.precision import dtype_of
 

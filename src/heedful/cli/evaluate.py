@@ -21,7 +21,7 @@ from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
 from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus
-from heedful.text.corpus import Corpus, read_lines, read_pairs
+from heedful.text.pairs import Corpus, read_lines, read_pairs
 
 ScoreFlags: Any = flags(ScoreConfig)
 Row = dict[str, Any]  # metric, score, details, signature

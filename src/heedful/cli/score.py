@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from heedful.cli.model import load
 from heedful.cli.settings import POSITIVE, Bundle, Device, Threads
 from heedful.errors import HeedfulError
-from heedful.text.corpus import Corpus, read_pairs
+from heedful.text.pairs import Corpus, read_pairs
 from heedful.translator import WINDOW, Output
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from heedful.text.corpus import decoded_lines
+from heedful.text.pairs import decoded_lines
 
 
 def terminal(*, stderr: bool = False) -> Console:

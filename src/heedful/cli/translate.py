@@ -14,7 +14,7 @@ from heedful.cli.model import SearchFlags, load, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
-from heedful.text.corpus import how_to_convert, open_bytes, read_lines
+from heedful.text.pairs import how_to_convert, open_bytes, read_lines
 from heedful.translator import WINDOW, Output
 
 

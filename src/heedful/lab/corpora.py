@@ -15,7 +15,7 @@ from heedful.inspection.cost import forward_flops
 from heedful.model.settings import ModelConfig
 from heedful.pipeline import Finished, Prepared
 from heedful.recipe import build
-from heedful.text.corpus import Corpus, read_whole_pairs
+from heedful.text.pairs import Corpus, read_whole_pairs
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Step, mean_loss
 from heedful.translator import Translator

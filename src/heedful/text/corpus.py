@@ -1,27 +1,19 @@
-"""Read, check, clean and pair parallel text, streaming: no more than a few bytes a pair stay in memory."""
+"""Which pairs of parallel text to learn from: no more than a few bytes a pair stay in memory."""
 
-import csv
-import io
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import numpy as np
-import pyarrow as pa
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
 from heedful.text.augment import Triple, word_pairs
-
-NO_TEXT = "\0"  # a line of CSV that is not UTF-8
-COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
+from heedful.text.pairs import Corpus, read_pairs, read_whole_pairs
 
 
 @dataclass(frozen=True)
@@ -56,21 +48,6 @@ class DataConfig:
     max_length: int = setting(250, "Longest side of a pair, in tokens", least=1)
     max_ratio: float = setting(9.0, "Largest ratio of the two sides' lengths, in tokens", least=1)
     seed: int = setting(1, "Seed for choosing the held-out pairs and for altering copies", least=0)
-
-
-class Corpus(NamedTuple):
-    """One parallel corpus: two aligned files, or one file of pairs (`target` is None)."""
-
-    source: Path
-    target: Path | None
-    weight: float = 1.0
-
-
-class Pair(NamedTuple):
-    """A source and a target; None marks a side that is not UTF-8."""
-
-    source: str | None
-    target: str | None
 
 
 @dataclass
@@ -213,102 +190,6 @@ def development(config: DataConfig) -> list[tuple[str, str]]:
     return kept
 
 
-def read_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[Pair]:
-    """Yield the pairs of a corpus in order, whitespace at the ends of each side removed.
-
-    Raises:
-        HeedfulError: unequal line counts (with both), a malformed row, or, where refused, a line that is not UTF-8;
-            each with file, line and remedy.
-    """
-    if corpus.target is None:
-        yield from _pairs_of_one_file(corpus.source, undecodable)
-        return
-    sources, targets = read_lines(corpus.source, undecodable), read_lines(corpus.target, undecodable)
-    lines = 0
-    for source in sources:
-        lines += 1
-        target = next(targets, _END)
-        if target is _END:
-            count = lines + sum(1 for _ in sources)
-            raise _unequal(corpus, count, lines - 1)
-        yield Pair(source, target)
-    if next(targets, _END) is not _END:
-        raise _unequal(corpus, lines, lines + 1 + sum(1 for _ in targets))
-
-
-def read_whole_pairs(corpus: Corpus, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[tuple[str, str]]:
-    """Yield the pairs of a corpus that have text on both sides; raises what `read_pairs` raises."""
-    return ((pair.source, pair.target) for pair in read_pairs(corpus, undecodable) if pair.source and pair.target)
-
-
-def read_lines(path: Path, undecodable: Literal["refuse", "drop"] = "refuse") -> Iterator[str | None]:
-    r"""Yield the lines of a text file, plain, gzip or zstd, without whitespace at their ends; only \n ends a line.
-
-    Raises:
-        HeedfulError: the file cannot be read, or has a line that is not UTF-8 and `undecodable` is "refuse".
-    """
-    for line in _raw_lines(path, undecodable):
-        yield None if line is None else line.strip()
-
-
-def _raw_lines(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[str | None]:
-    number = 0
-    try:
-        with open_bytes(path) as file:
-            for line in decoded_lines(file, str(path), undecodable):
-                number += 1
-                yield line
-    except (OSError, pa.ArrowException) as error:
-        raise HeedfulError(f"{path}: cannot be read after line {number}: {error}") from None
-
-
-def decoded_lines(
-    file: Iterable[bytes], name: str, undecodable: Literal["refuse", "drop"] = "refuse"
-) -> Iterator[str | None]:
-    r"""Yield the lines of a stream of bytes, their ends as they are, without a byte order mark; only \n ends a line.
-
-    Raises:
-        HeedfulError: a line is not UTF-8 and `undecodable` is "refuse"; else it is None.
-    """
-    for number, line in enumerate(file, start=1):
-        try:
-            text = line.decode("utf-8")
-            yield text.removeprefix("\ufeff") if number == 1 else text
-        except UnicodeDecodeError as error:
-            if undecodable == "refuse":
-                raise HeedfulError(
-                    f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); {how_to_convert(line)}, "
-                    f"or for training set --data.undecodable drop"
-                ) from None
-            yield None
-
-
-def how_to_convert(content: bytes) -> str:
-    """Return what to do with a text that is not UTF-8, by how it begins."""
-    for start, suffix in {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}.items():
-        if content.startswith(start):
-            return f"it is compressed: let its name end in {suffix}"
-    if content.startswith(b"PK\x03\x04"):
-        return "unpack it, or save a spreadsheet as CSV UTF-8"
-    if content.startswith((b"\xfd7zXZ", b"BZh")):
-        return "it is compressed: unpack it"
-    code = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
-    return f"convert the text, for example `iconv -f {code} -t utf-8`"
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading bytes, decompressing by its suffix (.gz, .zst).
-
-    Raises:
-        HeedfulError: there is no such file.
-    """
-    if not path.exists() or path.is_dir():
-        raise HeedfulError(f"{path}: {'a folder, not a' if path.is_dir() else 'no such'} file; check the path")
-    if path.suffix not in COMPRESSION:
-        return path.open("rb", buffering=1 << 20)
-    return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSION[path.suffix]), 1 << 20))
-
-
 def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConfig) -> Examined:
     """Read the corpora once and decide for each pair whether to train on it, hold it out or leave it out.
 
@@ -386,69 +267,6 @@ def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Rep
     use[chosen] = 2
 
 
-def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[Pair]:
-    if ".csv" in path.suffixes:
-        yield from _csv_pairs(path, (NO_TEXT if line is None else line for line in _raw_lines(path, undecodable)))
-        return
-    is_json = ".jsonl" in path.suffixes
-    for number, line in enumerate(_raw_lines(path, undecodable), start=1):
-        if line is None:
-            yield Pair(None, None)
-        elif not line.strip():
-            yield Pair("", "")
-        elif is_json:
-            yield _json_pair(line, f"{path}:{number}")
-        else:
-            columns = line.split("\t")
-            if len(columns) < 2:
-                raise HeedfulError(f"{path}:{number}: no tab in this row; a row is source, tab, target")
-            yield Pair(columns[0].strip(), columns[1].strip())
-
-
-def _json_pair(line: str, where: str) -> Pair:
-    try:
-        row = json.loads(line)
-        source, target = row["source"], row["target"]
-        json.dumps([source, target], ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, KeyError, TypeError):
-        raise HeedfulError(f'{where}: expected an object such as {{"source": "…", "target": "…"}}') from None
-    if not (isinstance(source, str) and isinstance(target, str)):
-        raise HeedfulError(f"{where}: source and target must both be texts")
-    return Pair(_one_line(source), _one_line(target))
-
-
-def _csv_pairs(path: Path, lines: Iterator[str]) -> Iterator[Pair]:
-    """Yield the first two columns as spreadsheets write them, quoted where need be; between them , or ; or a tab."""
-    head, number = list(islice(lines, 20)), 0
-    try:
-        rows = csv.reader(chain(head, lines), delimiter=_delimiter(head), strict=True)
-        for row in rows:
-            number = rows.line_num
-            if any(NO_TEXT in field for field in row):
-                yield Pair(None, None)
-            elif len(row) == 1 and row[0].strip():
-                raise HeedfulError(f"{path}:{number}: one column in this row; a row is source, comma, target")
-            else:
-                yield Pair(*map(_one_line, row[:2])) if len(row) > 1 else Pair("", "")
-    except csv.Error as error:
-        raise HeedfulError(f"{path}:{number + 1}: no comma-separated values ({error}); see its quotes") from None
-
-
-def _delimiter(head: list[str]) -> str:
-    """Return what stands between the columns; the last row of a head may go on after it, and has no say."""
-    for mark in ("\t", ";"):
-        with suppress(csv.Error):  # which the whole reading names by its row
-            rows = list(csv.reader(head, delimiter=mark))
-            if all(len(row) > 1 for row in rows[:-1] or rows if row):
-                return mark
-    return ","
-
-
-def _one_line(text: str) -> str:
-    """A row is one line of text on either side: line breaks inside it become spaces."""
-    return " ".join(text.split("\n")).strip()
-
-
 def _resolve(path: Path, config: DataConfig) -> Path:
     full = path if config.folder is None else config.folder / path
     if not full.is_file():
@@ -457,15 +275,5 @@ def _resolve(path: Path, config: DataConfig) -> Path:
     return full
 
 
-def _unequal(corpus: Corpus, sources: int, targets: int) -> HeedfulError:
-    return HeedfulError(
-        f"{corpus.source} has {sources:,} lines and {corpus.target} has {targets:,}; "
-        f"line n of one must belong to line n of the other: mend the files"
-    )
-
-
 def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=8).digest()
-
-
-_END = cast(str | None, object())
