@@ -175,6 +175,32 @@ def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translat
     assert (scored.text, scored.score) == (of_plain.text.upper(), of_plain.score)
 
 
+def test_a_prefix_of_a_line_in_capitals_is_read_as_the_line_is(translator):
+    loud, config = replace(translator, capitals=True), SearchConfig(beam=2, max_extra=5)
+    lines, prefixes = ["THE CAT SEES", "THE CAT SEES", "the cat sees"], ["EIN HUND", "Ein", "ein \ud800"]
+    [in_capitals], [mixed], [broken] = loud.translate(lines, config, prefixes=prefixes)
+    [[quiet]] = translator.translate(["the cat sees"], config, prefixes=["ein hund"])
+    assert (in_capitals.text, in_capitals.ids) == (quiet.text.upper(), quiet.ids)
+    assert mixed.text.startswith("EIN")
+    assert broken.text.startswith("ein ?")
+
+
+def test_a_cased_translation_of_a_line_in_capitals_is_scored_as_it_stands(translator):
+    loud = replace(translator, capitals=True)
+    [scored], [expected] = loud.score(["THE CAT SEES"], ["Ein Haus"]), translator.score(["the cat sees"], ["Ein Haus"])
+    assert (scored.ids, scored.score) == (expected.ids, expected.score)
+
+
+def test_a_line_or_prefix_that_the_model_has_no_positions_for_is_named(tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    model = tiny_model(source_size=size, target_size=size, positions="learned", max_positions=9)
+    short, long = Translator(model, toy_vocabulary, SearchConfig(max_extra=5)), "the cat " * 9
+    with pytest.raises(HeedfulError, match=r"line 3: \d+ tokens, but the model learned 9 positions"):
+        list(short.translate(["the", "", long], window=2))
+    with pytest.raises(HeedfulError, match="prefix 2: "):
+        list(short.translate(["the", "cat"], prefixes=["the", long]))
+
+
 def test_the_mean_loss_is_what_scoring_gives_a_token(tiny_model, toy_vocabulary):
     size = toy_vocabulary.sizes[0]
     translator = Translator(tiny_model(source_size=size, target_size=size), toy_vocabulary)

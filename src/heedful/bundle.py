@@ -54,6 +54,16 @@ def locate(name: Path | str) -> Path:
     return place if place.exists() or not (boxed / "model.toml").is_file() else boxed
 
 
+def check_own(name: Path | str) -> None:
+    """Refuse a model in the box, which many may share, where a folder is about to be changed.
+
+    Raises:
+        HeedfulError: naming the folder to copy.
+    """
+    if (place := locate(name)).is_relative_to(BOX):
+        raise HeedfulError(f"{name}: a model in the box stays as it is; copy {place}, and change the copy")
+
+
 def describe(
     folder: Path,
     config: Table,

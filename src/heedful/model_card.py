@@ -9,9 +9,15 @@ from heedful.text.corpus import Report
 
 
 def model_card(
-    name: str, recipe: Recipe, report: Report, parameters: int, scores: Mapping[str, float], seconds: float
+    name: str,
+    recipe: Recipe,
+    report: Report,
+    parameters: int,
+    steps: int,
+    scores: Mapping[str, float],
+    seconds: float,
 ) -> str:
-    """Return the card, in Markdown; `scores` are those on the development data."""
+    """Return the card, in Markdown; `steps` were taken, and `scores` are those on the development data."""
     data = recipe.data
     files = ", ".join(str(path) for path in (*data.source, *data.target, *data.pairs))
     rows = "\n".join(f"| {metric} | {value:.2f} |" for metric, value in scores.items())
@@ -21,7 +27,7 @@ Made by `heedful train` from {files}.
 
 - pairs: {report.kept:,} for training, {report.development:,} for development
 - model: {recipe.model.family}, {parameters:,} parameters
-- training: {recipe.training.steps:,} steps, {seconds / 60:.1f} minutes, threads: {torch.get_num_threads()}
+- training: {steps:,} steps, {seconds / 60:.1f} minutes, threads: {torch.get_num_threads()}
 
 | development score | value |
 |---|---|

@@ -193,9 +193,9 @@ class Run:
                 bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
             if isinstance(record, Ended) and record.reason != "interrupted" and rank() == 0:
                 self.started -= max(0.0, record.seconds - (time.monotonic() - began))  # training before a resume
-                yield self._finish()
+                yield self._finish(record.step)
 
-    def _finish(self) -> Finished:
+    def _finish(self, steps: int) -> Finished:
         weights = self._weights()
         bundle.write_weights(self.folder / bundle.WEIGHTS, weights)
         bundle.put_weights(self.model, weights, self.folder)
@@ -203,7 +203,7 @@ class Run:
         if self.dev:
             self._find_aligner()
         seconds = time.monotonic() - self.started
-        card = model_card(self.folder.name, self.recipe, self.report, self.parameters, scores, seconds)
+        card = model_card(self.folder.name, self.recipe, self.report, self.parameters, steps, scores, seconds)
         files.write_text(self.folder / "README.md", card)
         return Finished(self.folder, scores, seconds)
 
@@ -285,7 +285,8 @@ class Run:
     def _warnings(self) -> Iterator[str]:
         tokens = int(self.store.target_lengths_N.sum())
         size = self.words.sizes[1]
-        if self.recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * size:
+        learned = self.recipe.start_from is None and self.recipe.vocabulary.kind in ("bpe", "unigram")
+        if learned and tokens < 20 * size:
             yield (
                 f"a vocabulary of {size:,}, but the target text is only {tokens:,} tokens long: most is too rare "
                 f"to learn; try --vocabulary.size {max(300, tokens // 60)}"

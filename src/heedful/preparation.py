@@ -25,7 +25,7 @@ WITHOUT_EFFECT = (
     *("folder", "source", "target", "pairs", "weights", "languages", "capitals", "attribution"),
     *("development_source", "development_target", "development_pairs", "held_out"),
 )
-TOKENS_VERSION = 2  # of the way that they are made
+TOKENS_VERSION = 3  # of the way that they are made
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 
@@ -52,10 +52,12 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
     Raises:
         HeedfulError: no pair is short enough.
     """
-    inputs = [file for entry in examined.corpora for file in entry[:2] if file]
+    inputs = [file for corpus in examined.corpora for file in corpus if file]
     settings = {
         "version": TOKENS_VERSION,
-        "kinds": [path.suffixes for path in inputs],
+        "kinds": [
+            [file.suffixes for file in corpus if file] for corpus in examined.corpora
+        ],  # and which belong together
         "held_out": examined.report.held_out,
         **{name: value for name, value in to_table(data).items() if name not in WITHOUT_EFFECT},
     }

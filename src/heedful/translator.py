@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from heedful.model.inference import Inference, Weights
 from heedful.model.recorder import Maps, attentions, parse_head, recording
 from heedful.model.transformer import Transformer
 from heedful.text.capitals import is_shouted
-from heedful.text.document import NO_REPEAT, clean, translating
+from heedful.text.document import careful, clean, translating
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 T = TypeVar("T")
@@ -153,12 +153,15 @@ class Translator:
             yield from self._window(taken, begun, config, start, batch, workers, align, progress)
             start += len(taken)
 
-    def translate_document(self, text: str, config: SearchConfig | None = None, *, markup: bool = False) -> str:
+    def translate_document(
+        self, text: str, config: SearchConfig | None = None, *, markup: bool = False, batch: int = 64
+    ) -> str:
         """Return a text of any length translated sentence by sentence, all that stands between them as it was.
 
         Lines, blank lines, bullets, placeholders ({name}, %s, addresses, `code`) and, with `markup`, tags are kept.
         """
         config = replace(config or self.search, n_best=1)
+        with_care = replace(config, no_repeat_ngram=careful(config.no_repeat_ngram))
         steps = translating(text, *self.languages[:1], markup=markup)
         answers: list[list[Output]] | None = None
         while True:
@@ -166,8 +169,8 @@ class Translator:
                 sentences = steps.send(answers)  # type: ignore[arg-type]
             except StopIteration as finished:
                 return cast(list[str], finished.value)[0]
-            careful = replace(config, no_repeat_ngram=NO_REPEAT)
-            answers = self.translate_each([(s.text, careful if s.careful else config, s.align) for s in sentences])
+            wanted = [(s.text, with_care if s.careful else config, s.align) for s in sentences]
+            answers = self.translate_each(wanted, batch=batch)
 
     def translate_each(
         self, wanted: Sequence[tuple[str, SearchConfig, bool]], *, batch: int = 64
@@ -193,15 +196,21 @@ class Translator:
     def encode_pairs(
         self, sources: Sequence[str], targets: Sequence[str]
     ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
-        """Return the tokens of both sides, and which pairs have a source in capitals: both are read in lower case."""
+        """Return the tokens of both sides, and which pairs have a source in capitals, which is read in lower case.
+
+        So is its target if it is in capitals too: which of its letters were capital before, nobody can tell.
+        """
         source_ids, shouted = self.encode(sources)
-        texts = [clean(text.lower() if loud else text) for text, loud in zip(targets, shouted, strict=True)]
+        pairs = zip(targets, shouted, strict=True)
+        texts = [clean(text.lower() if loud and text.isupper() else text) for text, loud in pairs]
         return source_ids, self.vocabulary.encode_target(texts), shouted
 
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False
     ) -> list[Output]:
         """Return the score of each given translation: the one that `translate` would report for these tokens.
+
+        Not so for a text in capitals, where the model reads those in lower case: `translate` knew its cased tokens.
 
         Raises:
             HeedfulError: sources and targets differ in number.
@@ -227,7 +236,7 @@ class Translator:
         """Score tokens as they are: the same text can be spelt in more than one way."""
         results: dict[int, Output] = {}
         for chosen in _pairs_by_length(sources, targets, batch):
-            outputs = self._score_batch([sources[i] for i in chosen], [targets[i] for i in chosen], align)
+            outputs = self._score_batch([(sources[i], targets[i]) for i in chosen], align)
             results.update(zip(chosen, outputs, strict=True))
         return [results[i] for i in range(len(sources))]
 
@@ -328,7 +337,10 @@ class Translator:
     ) -> list[list[Output]]:
         wanted, config = config.n_best, replace(config, n_best=config.width) if self.reverse else config
         sources, shouted = self.encode(lines)
-        forced = [line[:-1] for line in self.vocabulary.encode_target(prefixes)] if prefixes else None
+        forced = self._prefixes(prefixes, shouted) if prefixes else None
+        if self.longest is not None:
+            self._check_lengths("line", sources, self.longest, start)
+            self._check_lengths("prefix", forced or [], self.longest - 1, start)
         results: dict[int, list[Output]] = {}
         full = [i for i, source in enumerate(sources) if len(source) > 1]
 
@@ -354,6 +366,21 @@ class Translator:
             results[i] = [replace(output, text=output.text.upper()) for output in results[i]]
         outputs = [results.get(i) or [Output("", 0.0, 0.0, [])] for i in range(len(lines))]
         return self._aligned(sources, outputs, batch) if align else outputs
+
+    def _prefixes(self, prefixes: list[str], shouted: list[bool]) -> list[list[int]]:
+        """Return the tokens of each prefix; of a line in capitals, one in capitals is read in lower case as well."""
+        pairs = zip(prefixes, shouted, strict=True)
+        texts = [clean(prefix.lower() if loud and prefix.isupper() else prefix) for prefix, loud in pairs]
+        return [line[:-1] for line in self.vocabulary.encode_target(texts)]
+
+    def _check_lengths(self, what: str, texts: list[list[int]], most: int, start: int) -> None:
+        """Refuse a line that the model has no positions for, by its number."""
+        for number, tokens in enumerate(texts, start=start + 1):
+            if len(tokens) > most:
+                raise HeedfulError(
+                    f"{what} {number}: {len(tokens):,} tokens, but the model learned {self.longest:,} positions; "
+                    f"split it, or translate the text with --document"
+                )
 
     def _each(self, search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:
         """Yield the results of all batches, in order, `workers` of them being worked on at a time."""
@@ -405,33 +432,53 @@ class Translator:
         known = [
             (ids, output.ids) for ids, found in zip(sources, outputs, strict=True) for output in found if output.ids
         ]
-        scored = iter(self.score_ids(*map(list, zip(*known, strict=True)), batch=batch, align=True) if known else ())
+        links: dict[int, list[tuple[int, int]]] = {}
+        with torch.inference_mode():
+            for chosen in _pairs_by_length([source for source, _ in known], [target for _, target in known], batch):
+                links.update(zip(chosen, self._read([known[i] for i in chosen], align=True).links, strict=True))
+        rows = iter(range(len(known)))
         return [
-            [replace(output, alignment=next(scored).alignment) if output.ids else output for output in found]
+            [replace(output, alignment=links[next(rows)]) if output.ids else output for output in found]
             for found in outputs
         ]
 
-    def _score_batch(self, sources: list[list[int]], targets: list[list[int]], align: bool) -> list[Output]:
-        batch = batch_of(sources, targets).to(self.device)
+    def _read(self, pairs: Sequence[tuple[list[int], list[int]]], *, align: bool) -> "_Reading":
+        """Read given pairs, all positions at once, and say which words belong together, if asked to."""
+        batch = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(self.device)
         aligner = self.aligner or alignment_layer(name for name, _ in attentions(self.model)) or ""
         layer = ".".join(aligner.split(".")[:2])
         watched: AbstractContextManager[Maps] = recording(self.model, layer) if align and layer else nullcontext({})
         with watched as maps:
             memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
             hidden_BTD = self.model.decode(batch.target_in_BT, memory)
+        links = list[list[tuple[int, int]]]()
+        for row, (source, target) in enumerate(pairs):
+            weights_TS = alignment_weights(maps, row, aligner) if align else None
+            if weights_TS is None:
+                links.append([])
+                continue
+            pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(target, "target")
+            links.append(align_words(weights_TS[: len(target), : len(source)], *pieces))
+        return _Reading(batch.target_out_BT, hidden_BTD, links)
+
+    def _score_batch(self, pairs: Sequence[tuple[list[int], list[int]]], align: bool) -> list[Output]:
+        target_BT, hidden_BTD, links = self._read(pairs, align=align)
         log_BTV = self.model.logits(hidden_BTD).float().log_softmax(-1)
-        taken_BT = log_BTV.gather(2, batch.target_out_BT[:, :, None])[:, :, 0]
-        totals = taken_BT.masked_fill(batch.target_out_BT == PAD, 0.0).sum(1).tolist()
+        taken_BT = log_BTV.gather(2, target_BT[:, :, None])[:, :, 0]
+        totals = taken_BT.masked_fill(target_BT == PAD, 0.0).sum(1).tolist()
         outputs = []
-        for row, (source, target, total) in enumerate(zip(sources, targets, totals, strict=True)):
-            links: list[tuple[int, int]] = []
-            if align:
-                pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(target, "target")
-                weights_TS = alignment_weights(maps, row, aligner)
-                links = [] if weights_TS is None else align_words(weights_TS[: len(target), : len(source)], *pieces)
+        for (_, target), total, linked in zip(pairs, totals, links, strict=True):
             score = total / length_penalty(len(target), self.search.length_penalty)
-            outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), links))
+            outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), linked))
         return outputs
+
+
+class _Reading(NamedTuple):
+    """What reading pairs gave: their target tokens, the hidden state before each, and words that belong together."""
+
+    target_BT: Tensor
+    hidden_BTD: Tensor
+    links: list[list[tuple[int, int]]]
 
 
 def _engine(model: EncoderDecoder, weights: Weights) -> Engine:

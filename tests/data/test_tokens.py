@@ -69,6 +69,19 @@ def test_opening_a_store_maps_its_ids_instead_of_reading_them(tmp_path):
     assert pa.total_allocated_bytes() - before < (tmp_path / "store.arrow").stat().st_size / 10
 
 
+def test_a_batch_reads_its_rows_and_not_the_corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "CHUNK", 101)  # of one chunk nothing would be put together
+    lines = [" ".join("123456789" * 11)] * 2003
+    encode_corpus(((0, line, line) for line in lines), vocabulary(), tmp_path / "store.arrow", **WIDE)
+    store, ran = TokenStore(tmp_path / "store.arrow"), []
+    together = pa.concat_arrays
+    monkeypatch.setattr(pa, "concat_arrays", lambda arrays: ran.append(sum(map(len, arrays))) or together(arrays))
+    ids, lengths = store.take("source", np.array([2002, 0, 1300]))
+    assert (len(lengths), len(ids), ran) == (3, lengths.sum(), [3])
+    ids, lengths = store.take("source", np.array([], dtype=np.int64))
+    assert len(ids) == len(lengths) == 0
+
+
 def test_pairs_too_long_or_too_unequal_are_dropped_and_counted(tmp_path):
     words = vocabulary("symbols", size=509)
     length = {"three": "1 2 3", "five": "1 2 3 4 5", "seven": "1 2 3 4 5 6 7", "one": "1"}

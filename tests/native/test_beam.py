@@ -1,6 +1,7 @@
 """The search that is one call finds what decoding/search.py finds step by step with the same compiled steps."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from heedful.decoding.search import search
 from heedful.decoding.settings import SearchConfig
 from heedful.model.compiled import CompiledInference, can_compile
+from heedful.translator import Translator
 
 BEGIN, END, SYMBOLS = 2, 3, 29
 LENGTHS = [9, 4, 7, 1, 6]
@@ -72,9 +74,20 @@ def test_what_it_cannot_do_is_done_by_steps(made, change):
     assert found(made, LENGTHS, config, whole=True) == found(made, LENGTHS, config, whole=False)
 
 
-def test_where_learned_positions_end_it_leaves_the_search_to_steps(made):
-    state = made.start(made.encode(torch.randint(4, SYMBOLS, (1, 3)), torch.tensor([3])))
-    rules = {"beam": 2, "n_best": 1, "min_length": 0, "begin": BEGIN, "end": END}
-    more = {"length_penalty": 0.6, "patience": 1.0, "never": -1e9}
-    assert made.search(state, [98], (0,), **rules, **more) is None
-    assert made.search(state, [97], (0,), **rules, **more) is not None
+def test_too_little_memory_is_an_error_and_not_the_end_of_the_process():
+    resource = pytest.importorskip("resource")
+    translator = Translator.load("en-de")
+    if not can_compile(translator.model, "float32"):
+        pytest.skip("no C++ compiler here")
+    [[before]] = translator.translate(["Hello."])
+    limits, used = resource.getrlimit(resource.RLIMIT_AS), Path("/proc/self/statm")
+    if not used.exists():
+        pytest.skip("what a process has of memory is asked of Linux here")
+    now = int(used.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20), limits[1]))  # 8,000 x 8,000 scores take 256 MB
+    try:
+        with pytest.raises(MemoryError, match="beams of 8000 for 1 sentences"):
+            next(translator.translate(["Hello."], SearchConfig(beam=8000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert list(translator.translate(["Hello."])) == [[before]]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,6 +93,51 @@ def test_what_is_too_much_or_wrong_is_said(serving, limits, changes, status, say
     assert answer.status_code == status
     assert says in answer.json()["error"]
     assert ("retry-after" in answer.headers) == (status in (429, 503))
+
+
+def test_what_nobody_foresaw_is_counted_and_answered_like_the_rest(serving, monkeypatch):
+    async def fail(*_, **__):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(Batcher, "translate", fail)
+    client = serving()
+    answer = client.post("/translate", json=TEXT)
+    assert (answer.status_code, "its log says how" in answer.json()["error"]) == (500, True)
+    assert "content-security-policy" in answer.headers
+    assert 'heedful_requests_total{path="/translate",status="500"} 1.0' in client.get("/metrics").text
+
+
+def test_a_request_that_does_not_arrive_is_not_waited_for(serving, monkeypatch):
+    monkeypatch.setattr("heedful.serve.messages.ARRIVAL", 0.2)
+    url = serving().base_url
+    with socket.create_connection((url.host, url.port), timeout=20) as slow:
+        slow.sendall(b"POST /translate HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_as_many_characters_as_are_allowed_fit_into_a_form(serving):
+    answer = serving(characters=60_000).post("/translate", data={**TEXT, "q": "\U0001f408" * 59_999 + "."})
+    assert answer.status_code == 200, answer.text
+
+
+def test_no_alternative_is_the_translation_itself(serving):
+    answer = serving().post("/translate", json={**TEXT, "q": "42", "alternatives": 2}).json()
+    assert (answer["translatedText"], answer["alternatives"]) == ("42", [])
+
+
+def test_sentences_wait_until_they_are_taken(boxed):
+    server = make_app([boxed]).state.server
+    (batcher,) = server.batchers.values()
+
+    async def fill():
+        waiting = asyncio.create_task(batcher.translate("somebody", [Sentence("Hello."), Sentence("Good morning.")]))
+        await asyncio.sleep(0)
+        seen = server.registry.get_sample_value("heedful_waiting_sentences")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return seen, server.registry.get_sample_value("heedful_waiting_sentences")
+
+    assert asyncio.run(fill()) == (2, 0)
 
 
 @pytest.mark.parametrize(("of_client", "status"), [(True, 429), (False, 503)])
@@ -216,7 +262,7 @@ def test_waiting_sentences_are_translated_together_in_turns_and_as_if_alone(boxe
     batches = []
 
     async def both():
-        batcher = Batcher(boxed, ServeConfig(batch=8), lambda size, waiting: batches.append(size))
+        batcher = Batcher(boxed, ServeConfig(batch=8), batches.append)
         greedy = asyncio.create_task(batcher.translate("greedy", sentences))
         modest = asyncio.create_task(batcher.translate("modest", sentences[:2]))
         await asyncio.sleep(0)

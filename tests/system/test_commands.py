@@ -174,6 +174,8 @@ def test_evaluate_searches_as_it_is_told(trained, tmp_path):
     assert heedful("evaluate", trained / "model", *arguments).returncode == 0
     assert (tmp_path / "out").read_text() == heedful("translate", trained / "model", *search, "-i", source).stdout
     assert (tmp_path / "out").read_text() != heedful("translate", trained / "model", "-i", source).stdout
+    drawn = heedful("evaluate", trained / "model", *arguments, "--sample", "--n-best", "2")
+    assert drawn.returncode == 0, drawn.stderr
 
 
 def test_a_model_of_the_other_direction_is_heard_where_it_is_given(trained, tmp_path):
@@ -441,6 +443,8 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
         (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),
         (["configure", "en-de", "--beam", "5"], "a model in the box stays as it is; copy"),
+        (["align", "en-de", "--source", "x", "--target", "y"], "a model in the box stays as it is; copy"),
+        (["translate", "en-de", "--document", "--window", "1"], "leave --jsonl, --prefix, --n-best and --window out"),
         (["train", "--source", "a", "--target", "b", "--data.languages", "English"], "1 languages"),
         (["translate", "en-de", "--window", "0"], "--window. Must be >= 1"),
         (["translate", "en-de", "--max-extra", "100000000"], "max_extra 100000000 must be between"),

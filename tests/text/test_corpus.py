@@ -251,7 +251,7 @@ def test_languages_are_two_codes(codes, expected):
 def test_paths_start_from_the_folder_when_one_is_given(tmp_path):
     source, target = write_pair_of_files(tmp_path, PAIRS)
     config = DataConfig(folder=tmp_path, source=(Path("train.source"),), target=(Path("train.target"),))
-    assert corpora(config) == [Corpus(source, target, 1.0)]
+    assert corpora(config) == [Corpus(source, target)]
 
 
 def test_a_corpus_given_twice_and_one_file_for_both_sides_are_refused(tmp_path):
@@ -316,17 +316,19 @@ def test_half_a_pair_of_development_files_and_an_empty_one_are_refused(tmp_path)
     source, target = write_pair_of_files(tmp_path, PAIRS)
     empty = write(tmp_path / "empty.tsv", "")
     files = {"source": (source,), "target": (target,)}
+    with pytest.raises(HeedfulError, match="given twice: leave --dev-pairs out"):
+        development(DataConfig(**files, development_pairs=empty, development_source=empty, development_target=empty))
     with pytest.raises(HeedfulError, match="both --dev-source and --dev-target"):
         development(DataConfig(**files, development_source=empty))
     with pytest.raises(HeedfulError, match="no development pair"):
         development(DataConfig(**files, development_pairs=empty))
 
 
-def test_each_corpus_has_its_weight_files_first_then_pairs(tmp_path):
+def test_files_come_first_and_then_pairs(tmp_path):
     source, target = write_pair_of_files(tmp_path, PAIRS)
     pairs = write(tmp_path / "p.tsv", "a\tb\n")
     config = DataConfig(source=(source,), target=(target,), pairs=(pairs,), weights=(2.0, 0.5))
-    assert corpora(config) == [Corpus(source, target, 2.0), Corpus(pairs, None, 0.5)]
+    assert corpora(config) == [Corpus(source, target), Corpus(pairs, None)]
 
 
 @pytest.mark.parametrize("weights", [(1.0, 2.0), (0.0,), (-1.0,), (1.0, 1.0, 1.0)])

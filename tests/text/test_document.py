@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heedful.text.document import LINE_ENDS, LONGEST, PLACEHOLDER, _short, clean, split, translating
+from heedful.text.document import LINE_ENDS, LONGEST, PLACEHOLDER, _short, careful, clean, split, translating
 from heedful.text.markup import NONE
 
 MIXED = st.lists(
@@ -113,6 +113,21 @@ def test_without_the_name_in_the_answer_the_sides_are_translated():
 
 def test_an_output_that_repeats_itself_is_asked_for_with_care():
     assert finish("A cat.", lambda s: "Eine Katze." if s.careful else "die die die die die") == ["Eine Katze."]
+
+
+def test_what_stands_around_a_placeholder_is_asked_for_with_care_where_the_whole_repeated():
+    asked = []
+
+    def answer(sentence):
+        asked.append((sentence.text, sentence.careful))
+        return "die die die die die" if "Tom" in sentence.text else sentence.text.upper()
+
+    assert finish("Hello {name}, good morning.", answer) == ["HELLO {name}, GOOD MORNING."]
+    assert {careful for text, careful in asked if "Tom" not in text} == {True}
+
+
+def test_care_forbids_no_less_than_was_asked_for():
+    assert [careful(own) for own in (0, 2, 7)] == [4, 2, 4]
 
 
 def test_a_sentence_that_a_model_says_nothing_to_is_not_lost():

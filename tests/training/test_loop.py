@@ -131,6 +131,7 @@ def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):
     assert [record.best for record in records if isinstance(record, Evaluation)] == [True, False, False]
     assert records[-1] == Ended(9, "patience", records[-1].seconds)
     assert (tmp_path / "checkpoints" / "best.safetensors").exists()
+    assert (tmp_path / "checkpoints" / "step-00000009.safetensors").exists()  # of the end, whenever the next was due
     model = fresh_model()
     again = list(train(model, OneBatch(random_batch()), settings(steps=50, evaluate_every=3, patience=2), tmp_path))
     assert again == [Ended(9, "patience", again[0].seconds)]  # not a step more than before

@@ -357,6 +357,7 @@ def test_training_starts_from_the_weights_and_the_vocabulary_of_another_model(tm
         read_weights(folder / "weights.safetensors") for folder in (tmp_path / "old", tmp_path / "new" / "model")
     )
     assert all(torch.equal(old[name], new[name]) for name in old)  # at a rate of nothing
+    assert "training: 2 steps" in (tmp_path / "new" / "model" / "README.md").read_text()
     one, other = (folder / "vocabulary.model" for folder in (tmp_path / "old", tmp_path / "new" / "model"))
     assert one.read_bytes() == other.read_bytes()
 

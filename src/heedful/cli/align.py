@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from heedful import bundle as bundles
 from heedful.cli.model import load
-from heedful.cli.settings import POSITIVE, Bundle, Device, Threads
+from heedful.cli.settings import POSITIVE, Device, Threads
 from heedful.decoding import lexicon
 from heedful.errors import HeedfulError
 from heedful.text.pairs import Corpus, read_whole_pairs
@@ -17,7 +17,7 @@ SHOWN = 5
 
 
 def align(
-    bundle: Bundle,
+    bundle: Annotated[Path, Parameter(help="Model folder")],
     /,
     *,
     source: Annotated[Path, Parameter(help="Sentences that it was trained on, or other ones like them")],
@@ -32,6 +32,7 @@ def align(
     The lexicon (IBM model 1) is learned from the pairs alone. Training does the same at its end, where it has
     development data.
     """
+    bundles.check_own(bundle)
     translator = load(bundle, device, threads, "float32")
     read = list(islice(read_whole_pairs(Corpus(source, target)), pairs))
     if not read:

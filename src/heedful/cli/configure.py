@@ -31,8 +31,7 @@ def configure(
     changes = given(search)
     if not (languages or changes):
         raise HeedfulError("nothing to change: give --languages en --languages de, or settings of search, as --beam 5")
-    if (boxed := bundles.locate(bundle)).is_relative_to(bundles.BOX):
-        raise HeedfulError(f"{bundle}: a model in the box stays as it is; copy {boxed}, and change the copy")
+    bundles.check_own(bundle)
     manifest = bundles.read_manifest(bundle)
     entries: dict[str, Any] = {}
     if languages:

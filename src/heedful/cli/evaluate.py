@@ -163,7 +163,7 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
 def _translate(bundle: Path | None, lines: list[str], *, search: dict[str, Any], options: dict[str, Any]) -> list[str]:
     assert bundle is not None  # `_check` has seen to it
     translator = load(bundle, **options)
-    config = search_of(translator, {**search, "n_best": 1})
+    config = search_of(translator, {"n_best": 1, **search})
     return [found[0].text for found in translator.translate(_counted(lines), config)]
 
 

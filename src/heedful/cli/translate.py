@@ -61,14 +61,16 @@ def translate(
     translator = load(bundle, device, threads, weights, reverse)
     config = search_of(translator, _beam_for(given(search), translator.search.beam))
     if document or markup:
-        if jsonl or prefix or config.n_best > 1:
-            raise HeedfulError("--document gives one text: leave --jsonl, --prefix and --n-best out")
+        if jsonl or prefix or window or given(search).get("n_best", 1) > 1:
+            raise HeedfulError(
+                "--document reads and gives one text: leave --jsonl, --prefix, --n-best and --window out"
+            )
         if not translator.languages:
             note = "the model says no languages: sentences are found by English rules; see `heedful configure --help`"
             print(f"heedful: {note}", file=sys.stderr)
         text = _read_text(input)
         with _output(output) as file:
-            file.write(translator.translate_document(text, config, markup=markup))
+            file.write(translator.translate_document(text, config, markup=markup, batch=batch))
         return
     lines = read_lines(input) if input else standard_input()
     prefixes = (line or "" for line in read_lines(prefix)) if prefix else None
@@ -93,10 +95,13 @@ def _read_text(path: Path | None) -> str:
     """Return all of a file, or of standard input, its line ends as they are.
 
     Raises:
-        HeedfulError: there is no such file, or it is not UTF-8.
+        HeedfulError: there is no such file, it is damaged, or it is not UTF-8.
     """
-    with open_bytes(path) if path else nullcontext(sys.stdin.buffer) as file:
-        content = file.read()
+    try:
+        with open_bytes(path) if path else nullcontext(sys.stdin.buffer) as file:
+            content = file.read()
+    except OSError as error:
+        raise HeedfulError(f"{path or 'standard input'}: cannot be read: {error}") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -33,6 +33,7 @@ class TokenStore:
     def __init__(self, path: Path) -> None:
         self.name = path.stem
         self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        self._starts = np.cumsum([0, *map(len, self._table.column("corpus").chunks)])  # where each chunk begins
         self.source_lengths_N = self._lengths("source")
         self.target_lengths_N = self._lengths("target")
         self.corpus_N = self._table.column("corpus").to_numpy()
@@ -42,9 +43,11 @@ class TokenStore:
 
     def take(self, side: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (ids one after another, lengths) of the given rows of "source" or "target"."""
-        taken = self._table.column(side).take(pa.array(rows)).combine_chunks()
-        if isinstance(taken, pa.ChunkedArray):
-            taken = taken.chunk(0)
+        # row by row: a `take` of the whole column copies all of its chunks, the corpus, for every batch
+        column, chunks = self._table.column(side), np.searchsorted(self._starts, rows, side="right") - 1
+        places = zip(chunks.tolist(), (rows - self._starts[chunks]).tolist(), strict=True)
+        slices = [column.chunk(chunk).slice(row, 1) for chunk, row in places]
+        taken = pa.concat_arrays(slices) if slices else pa.array([], column.type)
         return taken.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.diff(taken.offsets.to_numpy())
 
     def lines(self, side: str, rows: np.ndarray) -> list[np.ndarray]:

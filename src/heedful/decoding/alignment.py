@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -51,13 +52,11 @@ def align_words(
         weights_TS: for each target piece, how much it attends to each source piece
         source_pieces, target_pieces: the pieces, END included if the weights include it
     """
-    source_words, target_words = words_of_pieces(source_pieces), words_of_pieces(target_pieces)
-    links = []
-    columns = [column for column, word in enumerate(source_words) if word >= 0]
-    for word in range(max(target_words, default=-1) + 1):
-        rows = [row for row, number in enumerate(target_words) if number == word]
-        if rows and columns:
-            weight_S = weights_TS[rows].sum(0)
-            best = max(columns, key=lambda column: float(weight_S[column]))
-            links.append((source_words[best], word))
-    return links
+    source_words, target_words = (np.array(words_of_pieces(pieces)) for pieces in (source_pieces, target_pieces))
+    columns, rows = np.flatnonzero(source_words >= 0), np.flatnonzero(target_words >= 0)
+    if not len(columns) or not len(rows):
+        return []
+    weights_WS = np.zeros((target_words.max() + 1, len(columns)))
+    np.add.at(weights_WS, target_words[rows], weights_TS.numpy()[np.ix_(rows, columns)])
+    best_W = source_words[columns[weights_WS.argmax(1)]]
+    return list(zip(best_W.tolist(), range(len(best_W)), strict=True))

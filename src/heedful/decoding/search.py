@@ -89,7 +89,7 @@ def search(
     device: torch.device | str = "cpu",
     longest: int | None = None,
     observe: Callable[[Beams], None] | None = None,
-    whole: Callable[..., list[list[tuple[list[int], float]]] | None] | None = None,
+    whole: Callable[..., list[list[tuple[list[int], float]]]] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return for each sentence its `n_best` outputs, best first.
 
@@ -121,8 +121,7 @@ def search(
         names = ("beam", "n_best", "min_length", "length_penalty", "patience")
         asked = {name: getattr(config, name) for name in names}
         found = whole(state, limits, forbidden, **asked, begin=begin, end=end, never=NEVER)
-        if found is not None:
-            return [[_hypothesis(ids, total, config) for ids, total in own[: config.n_best]] for own in found]
+        return [[_hypothesis(ids, total, config) for ids, total in own[: config.n_best]] for own in found]
     beams = Beams(
         sentence_B=np.arange(sentences),
         limit_B=np.array(limits, dtype=np.int64),
@@ -244,7 +243,8 @@ def _successors(
         return total_BC, place_BC // size, place_BC % size
     log_sum_N = None
     if rules.are_special(beams):
-        log_sum_N = _log_sum_exp(logits_NV).numpy()
+        log_sum_N = np.empty(len(logits_NV), dtype=np.float32)
+        compiled.log_sum_exp(logits_NV.data_ptr(), *logits_NV.shape, log_sum_N.ctypes.data)  # as where nothing is
         rules.apply(logits_NV, beams)
     total_BC = np.empty((sentences, count), dtype=np.float32)
     found_2BC = np.empty((2, sentences, count), dtype=np.int64)

@@ -20,9 +20,7 @@ class SearchConfig:
         "Stop when so many times the beam have ended (Kasai et al. 2022); 0 = when no other can become the best",
         least=0,
     )
-    max_extra: int = setting(
-        50, "Longest output: the source's length plus this, in tokens", least=-1_000_000, most=1_000_000
-    )
+    max_extra: int = setting(50, "Longest output: the source's length plus this, in tokens", least=-10_000, most=10_000)
     min_length: int = setting(0, "Shortest output, in tokens", least=0)
     no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many tokens; 0 = allow", least=0)
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")

@@ -224,28 +224,27 @@ class CompiledInference:
 
     def search(
         self, state: State, limits: Sequence[int], forbidden: Sequence[int], **rules: int | float
-    ) -> list[list[tuple[list[int], float]]] | None:
+    ) -> list[list[tuple[list[int], float]]]:
         """Return the outputs of each sentence, best first, as tokens and log-probability; one call for a whole search.
 
         It is the search of decoding/search.py, which calls this, and says what the rules are; equal by test.
-        None where there are not as many learned positions as an output may be long.
 
         Args:
             state: of the sentences, before the first step
-            limits: longest output of each sentence
+            limits: longest output of each sentence; no more than there are learned positions
             forbidden: tokens that never stand in an output
             rules: beam, n_best, min_length, begin, end, length_penalty, patience, never
+
+        Raises:
+            MemoryError: for so many hypotheses of so many sentences.
         """
         longest, sentences, beam = max(limits, default=0), len(limits), int(rules["beam"])
-        target = self._embeddings[1]
-        if target.learned is not None and longest > target.learned.num_embeddings - target.first:
-            return None
         forbidden_F, limit_B = np.array(forbidden, dtype=np.int64), np.array(limits, dtype=np.int64)
         ids_BWT = np.empty((sentences, beam, longest), dtype=np.int64)
         length_BW = np.empty((sentences, beam), dtype=np.int64)
         total_BW = np.empty((sentences, beam), dtype=np.float32)
         asked = _Rules(forbidden_F.ctypes.data, len(forbidden_F), **rules)
-        self._library.search(
+        enough = self._library.search(
             self._self,
             ctypes.byref(asked),
             state.memory.data_ptr(),
@@ -258,6 +257,8 @@ class CompiledInference:
             length_BW.ctypes.data,
             total_BW.ctypes.data,
         )
+        if not enough:
+            raise MemoryError(f"beams of {beam} for {sentences} sentences")
         found = zip(ids_BWT, length_BW.tolist(), total_BW.tolist(), strict=True)
         return [
             [(ids_WT[w, :length].tolist(), totals[w]) for w, length in enumerate(lengths) if length]

@@ -24,7 +24,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def search(self) -> Callable[..., list[list[tuple[list[int], float]]] | None] | None:
+    def search(self) -> Callable[..., list[list[tuple[list[int], float]]]] | None:
         """A whole beam search in one call, by the rules of decoding/search.py; compiled steps alone have it."""
         ...
 

@@ -66,8 +66,9 @@ extern "C" {
 
 // memory, offset: of the sentences, as `remember` made them. limits: longest output of each, `longest` the largest of them.
 // positions: so many. ids: [sentences][beam][longest], lengths and totals: [sentences][beam], best first, length 0 where there is none.
-void search(const Model *m, const Rules *r, const float *memory, const int32_t *offset, int64_t sentences, const int64_t *limits, int64_t longest,
-            const float *positions, int64_t *ids, int64_t *lengths, float *totals) {
+// Returns 0 where there is not enough memory.
+int64_t search(const Model *m, const Rules *r, const float *memory, const int32_t *offset, int64_t sentences, const int64_t *limits, int64_t longest,
+            const float *positions, int64_t *ids, int64_t *lengths, float *totals) try {
     static thread_local Room hidden_room, logits_room, sums_room, total_room;
     const Model &model = *m;
     const Rules &rules = *r;
@@ -152,6 +153,9 @@ void search(const Model *m, const Rules *r, const float *memory, const int32_t *
             totals[place] = outputs[s][i].total;
             std::copy(outputs[s][i].ids.begin(), outputs[s][i].ids.end(), ids + place * longest);
         }
+    return 1;
+} catch (const std::bad_alloc &) {
+    return 0;
 }
 
 }

@@ -1,6 +1,7 @@
 """The HTTP interface: LibreTranslate's, with /explain beside it, and the page."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -91,15 +92,12 @@ class Server:
             pair = _pair(translator)
             if pair in self.batchers:
                 raise HeedfulError(f"two models translate {pair[0]} to {pair[1]}: give one of them")
-            self.batchers[pair] = Batcher(translator, config, self._watch)
+            self.batchers[pair] = Batcher(translator, config, self.sizes.observe)
+        self.waiting.set_function(lambda: sum(batcher.waiting for batcher in self.batchers.values()))
         self._ablated = lru_cache(8)(self._without)
 
     def _without(self, pair: tuple[str, str], heads: tuple[str, ...]) -> Translator:
         return self.batchers[pair].translator.without(*heads)
-
-    def _watch(self, batch: int, waiting: int) -> None:
-        self.sizes.observe(batch)
-        self.waiting.set(waiting)
 
     def find(self, source: str, target: str) -> tuple[str, str]:
         """Return the pair of languages that is meant."""
@@ -131,6 +129,9 @@ class Server:
                 status = 200
             except Refused as refused:
                 status, result = refused.status, refused.answer()
+            except Exception:
+                logging.getLogger("uvicorn.error").exception("heedful: %s failed", path)
+                status, result = 500, Refused(500, "the server failed; its log says how: try again").answer()
         self.requests_of(path, status).inc()
         return result
 
@@ -156,7 +157,7 @@ class Server:
             for task in tasks:  # where one was refused, nobody waits for the others
                 task.cancel()
         first = [outputs[0] for outputs in found]
-        rest = [list(dict.fromkeys(outputs[1:])) for outputs in found] if wanted.alternatives else None
+        rest = [list(dict.fromkeys(outputs))[1:] for outputs in found] if wanted.alternatives else None
         if isinstance(wanted.q, str):
             return Translated(translatedText=first[0], alternatives=rest and rest[0])
         return Translated(translatedText=first, alternatives=rest)

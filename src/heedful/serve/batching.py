@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from heedful.decoding.settings import SearchConfig
 from heedful.serve.limits import ServeConfig
-from heedful.text.document import NO_REPEAT, Sentence
+from heedful.text.document import Sentence, careful
 from heedful.translator import Output, Translator
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Batcher:
         self,
         translator: Translator,
         config: ServeConfig,
-        watch: Callable[[int, int], None] = lambda batch, waiting: None,
+        watch: Callable[[int], None] = lambda batch: None,
     ) -> None:
         self.translator, self.config, self._watch = translator, config, watch
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
@@ -104,7 +104,7 @@ class Batcher:
         search = self.translator.search
         beam = max(search.beam, n_best)
         search = replace(search, n_best=n_best, beam=beam, sample=False)  # a draw would depend on its batch
-        return replace(search, no_repeat_ngram=NO_REPEAT) if sentence.careful else search
+        return replace(search, no_repeat_ngram=careful(search.no_repeat_ngram)) if sentence.careful else search
 
     async def _run(self) -> None:
         while True:
@@ -115,7 +115,7 @@ class Batcher:
             if not self._waiting:
                 self._arrived.clear()
             if jobs:
-                self._watch(len(jobs), self.waiting)
+                self._watch(len(jobs))
                 await self._answer(jobs)
 
     def _forget(self, client: str) -> None:

@@ -16,6 +16,7 @@ from heedful.serve.batching import TooManyError
 from heedful.serve.limits import ServeConfig
 from heedful.text.document import clean
 
+ARRIVAL = 30.0  # seconds in which a request must be here
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -90,9 +91,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "A language, sentence, layer or head that there is not",
         403: "The API key is missing or unknown",
+        408: "The request did not arrive in time",
         413: "Too much text",
         422: "Not a valid request",
         429: "Too many sentences of this client wait",
+        500: "The server failed",
         503: "Too busy, or it took too long",
     }.items()
 }
@@ -109,13 +112,17 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
 
 async def read(request: Request, kind: type[Body], limits: ServeConfig) -> Body:
     """Read JSON or a form, no more of it than there may be."""
-    most = 8 * limits.characters + 65_536  # a character is at most 6 bytes of JSON's, 12 of a form's; plus lists
+    most = 12 * limits.characters + 65_536  # a character is at most 12 bytes of JSON's or a form's; plus lists
     body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > most:
-                raise Refused(413, f"more than {most:,} bytes; send at most {limits.characters:,} characters at a time")
+        async with asyncio.timeout(ARRIVAL):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > most:
+                    few = f"send at most {limits.characters:,} characters at a time"
+                    raise Refused(413, f"more than {most:,} bytes; {few}")
+    except TimeoutError:
+        raise Refused(408, f"not all of the request had arrived after {ARRIVAL:g} seconds; send it at once") from None
     except ClientDisconnect:
         raise Refused(499, "the client went away") from None
     try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
+from itertools import starmap
 from pathlib import Path
 from typing import Literal, cast
 
@@ -149,7 +150,7 @@ def corpora(config: DataConfig) -> list[Corpus]:
         if entry in seen:
             raise HeedfulError(f"{source}: given twice; to see a corpus more often, give it a weight (--data.weights)")
         seen.add(entry)
-    return [Corpus(source, target, weight) for (source, target), weight in zip(files, weights, strict=True)]
+    return list(starmap(Corpus, files))
 
 
 def check_languages(codes: Sequence[str]) -> None:
@@ -174,13 +175,15 @@ def development(config: DataConfig) -> list[tuple[str, str]]:
     given = (config.development_source, config.development_target)
     if any(given) and not all(given):
         raise HeedfulError("development text needs both --dev-source and --dev-target")
+    if any(given) and config.development_pairs:
+        raise HeedfulError("development text is given twice: leave --dev-pairs out, or --dev-source and --dev-target")
     chosen = config.development_pairs or config.development_source
     if chosen is None:
         return []
     target = None if config.development_pairs else cast(Path, config.development_target)
     corpus = Corpus(_resolve(chosen, config), _resolve(target, config) if target else None)
-    seen = {file.resolve() for entry in corpora(config) for file in entry[:2] if file}
-    for file in filter(None, corpus[:2]):
+    seen = {file.resolve() for entry in corpora(config) for file in entry if file}
+    for file in filter(None, corpus):
         if file.resolve() in seen:
             raise HeedfulError(f"{file}: given twice; development text may stand in one place only")
         seen.add(file.resolve())

@@ -7,7 +7,7 @@ through the model as a name that it copies; if a name does not come back, the te
 
 import html
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,9 +106,10 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
             again |= {(i, n): sentence for n, sentence in one.second.items()}
     if again:
         second = dict(zip(again, (yield list(again.values())), strict=True))
-        for i, one in asked.items():
-            if i not in found:
-                found[i] = one.patched({n: answers for (j, n), answers in second.items() if i == j})
+        answered = defaultdict[int, dict[int, Sequence[Answer]]](dict)
+        for (i, n), answer in second.items():
+            answered[i][n] = answer
+        found |= {i: one.patched(answered[i]) for i, one in asked.items() if i not in found}
     return [
         "".join(found[i][min(n, len(found[i]) - 1)] if i in found else part.text for i, part in enumerate(parts))
         for n in range(count)
@@ -140,6 +141,11 @@ def as_read(sentence: str) -> str:
     ('Hello Tom, where is the station?', 'Where is the station?')
     """
     return _Asked(clean(sentence), markup=False).masked
+
+
+def careful(no_repeat_ngram: int) -> int:
+    """Return what may not come twice in an output that is asked for with care, in tokens; `no_repeat_ngram` else."""
+    return min(no_repeat_ngram or NO_REPEAT, NO_REPEAT)
 
 
 def clean(text: str) -> str:
@@ -182,6 +188,7 @@ class _Asked:
         if self.tags:  # words are counted where tags go with them, and not every vocabulary separates them at &nbsp;
             self.masked = re.sub(r"\s", " ", self.masked)
         self.masked = _in_lower_case(self.masked, self.names) if is_titled(self.masked) else self.masked
+        self.repeated = False  # whether an answer did, and shall be asked for with care
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -193,12 +200,14 @@ class _Asked:
         """What to ask for if the first answer was of no use: the text on all sides alone, or the same with care."""
         if not self.placeholders and not self.tags:
             return {0: Sentence(self.masked, careful=True)}
-        return {n: Sentence(part.text) for n, part in enumerate(self.parts) if part.translate}
+        return {n: Sentence(part.text, careful=self.repeated) for n, part in enumerate(self.parts) if part.translate}
 
     def restored(self, answer: Answer) -> str | None:
         """Return the translation with placeholders and tags, or None where it is of no use."""
         text = one_line(answer.text)
-        if not text.strip() or (repeats(text) and not repeats(self.text)):
+        repeated = repeats(text) and not repeats(self.text)
+        self.repeated |= repeated
+        if repeated or not text.strip():
             return None
         if len(self.names) < len(self.placeholders) or any(len(_whole(name).findall(text)) != 1 for name in self.names):
             return None

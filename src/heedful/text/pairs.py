@@ -22,7 +22,6 @@ class Corpus(NamedTuple):
 
     source: Path
     target: Path | None
-    weight: float = 1.0
 
 
 class Pair(NamedTuple):

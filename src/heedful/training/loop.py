@@ -166,11 +166,11 @@ def train(
         )
 
         last = step == config.steps
-        if last or step % config.checkpoint_every == 0:
-            _keep_checkpoint(state_folder / "checkpoints", step, average or take_weights(model), config.average)
         if evaluate and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
             yield from _evaluate(model, evaluate, config, progress, average, state_folder)
         over, interrupted = last or _patience_is_over(config, progress), stops > 0
+        if over or step % config.checkpoint_every == 0:
+            _keep_checkpoint(state_folder / "checkpoints", step, average or take_weights(model), config.average)
         if over or interrupted or step % config.checkpoint_every == 0:
             yield save()
         if interrupted and not over:

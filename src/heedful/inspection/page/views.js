@@ -55,25 +55,34 @@ function words(pieces, numbers, probabilities) {
   return found;
 }
 
-// Source and translation; a word under the pointer or in focus shows what it is aligned with, both ways.
-export function sentences(explanation) {
+// Source and translation, in these languages; a word under the pointer or in focus shows what it is aligned with, both
+// ways, and says so to whoever cannot see it.
+export function sentences(explanation, languages = []) {
   const sides = [
     ["source", "source words", words(explanation.source_pieces, explanation.source_words)],
     ["target", "translation", words(explanation.target_pieces, explanation.target_words, explanation.log_probabilities)],
   ];
   const spans = {};
-  const lines = sides.map(([side, label, list]) => {
-    const line = make("p", { class: side, "aria-label": label });
+  const texts = Object.fromEntries(sides.map(([side, , list]) => [side, list.map((word) => word.text)]));
+  const lines = sides.map(([side, label, list], order) => {
+    const line = make("p", { class: side, role: "group", "aria-label": label, dir: "auto" });
+    if (languages[order]) line.lang = languages[order];
     spans[side] = list.map((word, number) => {
-      const span = make("span", { class: "word", tabindex: "0" }, word.text);
+      const span = make("span", { class: "word", role: "img", tabindex: "0" }, word.text);
+      const said = [word.text];
       if (side === "target") {
         const probability = Math.exp(word.log);
         span.title = `probability ${probability.toFixed(2)}`;
+        said.push(span.title);
         if (probability < 0.5) {
           span.dataset.doubt = "";
           span.style.setProperty("--doubt", 1 - 2 * probability);
         }
       }
+      const linked = explanation.alignment.filter((link) => link[order] === number).map((link) => link[1 - order]);
+      const other = order ? "source" : "target";
+      if (linked.length) said.push(`aligned with ${linked.map((place) => texts[other][place]).join(", ")}`);
+      span.setAttribute("aria-label", said.join(", "));
       const light = (on) => highlight(side, number, on);
       span.addEventListener("pointerenter", () => light(true));
       span.addEventListener("pointerleave", () => light(false));

@@ -55,6 +55,8 @@ async function translate() {
   const { signal } = running;
   const q = at("text").value;
   const [source, target] = pairs[at("pair").selectedIndex];
+  at("text").lang = source;
+  at("translation").lang = target;
   complain("");
   if (!q.trim()) {
     at("translation").textContent = "";
@@ -98,7 +100,7 @@ async function explain(wanted, signal) {
 function fill() {
   at("sentences").hidden = found.sentences.length < 2;
   at("sentences").replaceChildren(...found.sentences.map(sentenceButton));
-  at("words").replaceChildren(...sentences(found));
+  at("words").replaceChildren(...sentences(found, pairs[at("pair").selectedIndex]));
   const off = found.without.length;
   at("without").hidden = !off;
   const all = make("button", { type: "button" }, "Switch all on");
