@@ -19,6 +19,7 @@ import heedful
 from heedful import bundle, files
 from heedful.config import from_table, read_toml, to_table
 from heedful.data.batches import BatchStream
+from heedful.decoding.forced import agreements
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_heap, keep_products
@@ -224,7 +225,7 @@ class Run:
         learned = learn_lexicon(self.store, self.recipe.data.seed)
         reader = Translator(self.model, self.words, capitals=self.recipe.data.capitals)
         sources, targets, _ = reader.encode_pairs(*zip(*self.dev[:500], strict=True))
-        if found := reader.agreements(sources, targets, learned):
+        if found := agreements(self.model, sources, targets, learned):
             bundle.keep_alignment(self.folder, *found[0])
 
     def _weights(self) -> dict[str, torch.Tensor]:

@@ -1,26 +1,23 @@
 """Text in; text, scores and alignments out."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from heedful import bundle
 from heedful.config import from_table
-from heedful.data.batches import batch_of
+from heedful.data.batches import batch_of, by_length, pairs_by_length
 from heedful.data.tokens import flatten, pad
 from heedful.decoding.alignment import align_words, alignment_layer, words_of_pieces
 from heedful.decoding.explanation import Explanation, Tree
-from heedful.decoding.lexicon import Lexicon
+from heedful.decoding.forced import alignment_weights, log_probabilities, read
 from heedful.decoding.search import Beams, Hypothesis, length_penalty, search
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -31,7 +28,7 @@ from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.engine import Engine
 from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
 from heedful.model.inference import Inference, Weights
-from heedful.model.recorder import Maps, attentions, parse_head, recording
+from heedful.model.recorder import recording
 from heedful.model.transformer import Transformer
 from heedful.text.capitals import is_shouted
 from heedful.text.document import careful, clean, translating
@@ -235,9 +232,14 @@ class Translator:
     ) -> list[Output]:
         """Score tokens as they are: the same text can be spelt in more than one way."""
         results: dict[int, Output] = {}
-        for chosen in _pairs_by_length(sources, targets, batch):
-            outputs = self._score_batch([(sources[i], targets[i]) for i in chosen], align)
-            results.update(zip(chosen, outputs, strict=True))
+        for chosen in pairs_by_length(sources, targets, batch):
+            pairs = [(sources[i], targets[i]) for i in chosen]
+            reading = read(self.model, self.vocabulary, pairs, self.aligner if align else None)
+            totals = log_probabilities(self.model, reading)
+            for i, total, links in zip(chosen, totals, reading.links, strict=True):
+                score = total / length_penalty(len(targets[i]), self.search.length_penalty)
+                text = self.vocabulary.decode_target(targets[i])
+                results[i] = Output(text, score, total, list(targets[i]), links)
         return [results[i] for i in range(len(sources))]
 
     @torch.inference_mode()
@@ -287,35 +289,6 @@ class Translator:
             attention={name: uses[0][0].float().cpu().numpy() for name, uses in maps.items()},
         )
 
-    @torch.inference_mode()
-    def agreements(
-        self, sources: Sequence[list[int]], targets: Sequence[list[int]], lexicon: Lexicon, *, batch: int = 64
-    ) -> list[tuple[str, float]]:
-        """Return how often each attention to the source looks most where a lexicon links, the best first.
-
-        Each head, "cross.2.1", and the mean of each layer's, "cross.2", reads these pairs of tokens, END last; what
-        counts is the share of the links that it finds. Empty where there is no attention, or no link.
-        """
-        found, links = Counter[str](), 0
-        for chosen in _pairs_by_length(sources, targets, batch):
-            pairs = [(sources[i], targets[i]) for i in chosen]
-            known = [(row, t, s) for row, pair in enumerate(pairs) for s, t in lexicon.links(*pair)]
-            if not known:
-                continue
-            links += len(known)
-            made = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(self.device)
-            with recording(self.model, "cross.") as maps:
-                self.model.decode(made.target_in_BT, self.model.encode(made.source_BS, made.source_lengths_B))
-            row_L, t_L, s_L = (torch.tensor(column, device=self.device) for column in zip(*known, strict=True))
-            words_BS = (made.source_BS != PAD) & (made.source_BS != END)
-            for name, uses in maps.items():
-                heads_BHTS = torch.cat([uses[0].mean(1, keepdim=True), uses[0]], dim=1)
-                looks_LH = heads_BHTS.masked_fill(~words_BS[:, None, None], -1).argmax(-1)[row_L, :, t_L]
-                right_H = (looks_LH == s_L[:, None]).sum(0).tolist()
-                names = [name, *(f"{name}.{head}" for head in range(uses[0].size(1)))]
-                found.update(dict(zip(names, right_H, strict=True)))
-        return [(name, count / links) for name, count in found.most_common()]
-
     def without(self, *heads: str) -> "Translator":
         """Return a translator of the same model with some heads switched off: "cross.3.1" is one, "cross.3" a layer's.
 
@@ -349,7 +322,7 @@ class Translator:
             return self._search([sources[i] for i in chosen], config, [start + i for i in chosen], begun)
 
         workers = (workers or torch.get_num_threads()) if self.inference.one_thread else 1
-        batches = list(_by_length(full, sources, min(batch, -(-len(full) // workers))))
+        batches = list(by_length(full, sources, min(batch, -(-len(full) // workers))))
         if len(batches) <= workers and self.inference.one_thread:  # one each: none shall have all of the long ones
             order = [i for chosen in batches for i in chosen]
             batches = [order[first::workers] for first in range(min(workers, len(order)))]
@@ -434,51 +407,14 @@ class Translator:
         ]
         links: dict[int, list[tuple[int, int]]] = {}
         with torch.inference_mode():
-            for chosen in _pairs_by_length([source for source, _ in known], [target for _, target in known], batch):
-                links.update(zip(chosen, self._read([known[i] for i in chosen], align=True).links, strict=True))
+            for chosen in pairs_by_length([source for source, _ in known], [target for _, target in known], batch):
+                reading = read(self.model, self.vocabulary, [known[i] for i in chosen], self.aligner)
+                links.update(zip(chosen, reading.links, strict=True))
         rows = iter(range(len(known)))
         return [
             [replace(output, alignment=links[next(rows)]) if output.ids else output for output in found]
             for found in outputs
         ]
-
-    def _read(self, pairs: Sequence[tuple[list[int], list[int]]], *, align: bool) -> "_Reading":
-        """Read given pairs, all positions at once, and say which words belong together, if asked to."""
-        batch = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(self.device)
-        aligner = self.aligner or alignment_layer(name for name, _ in attentions(self.model)) or ""
-        layer = ".".join(aligner.split(".")[:2])
-        watched: AbstractContextManager[Maps] = recording(self.model, layer) if align and layer else nullcontext({})
-        with watched as maps:
-            memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
-            hidden_BTD = self.model.decode(batch.target_in_BT, memory)
-        links = list[list[tuple[int, int]]]()
-        for row, (source, target) in enumerate(pairs):
-            weights_TS = alignment_weights(maps, row, aligner) if align else None
-            if weights_TS is None:
-                links.append([])
-                continue
-            pieces = self.vocabulary.pieces(source, "source"), self.vocabulary.pieces(target, "target")
-            links.append(align_words(weights_TS[: len(target), : len(source)], *pieces))
-        return _Reading(batch.target_out_BT, hidden_BTD, links)
-
-    def _score_batch(self, pairs: Sequence[tuple[list[int], list[int]]], align: bool) -> list[Output]:
-        target_BT, hidden_BTD, links = self._read(pairs, align=align)
-        log_BTV = self.model.logits(hidden_BTD).float().log_softmax(-1)
-        taken_BT = log_BTV.gather(2, target_BT[:, :, None])[:, :, 0]
-        totals = taken_BT.masked_fill(target_BT == PAD, 0.0).sum(1).tolist()
-        outputs = []
-        for (_, target), total, linked in zip(pairs, totals, links, strict=True):
-            score = total / length_penalty(len(target), self.search.length_penalty)
-            outputs.append(Output(self.vocabulary.decode_target(target), score, total, list(target), linked))
-        return outputs
-
-
-class _Reading(NamedTuple):
-    """What reading pairs gave: their target tokens, the hidden state before each, and words that belong together."""
-
-    target_BT: Tensor
-    hidden_BTD: Tensor
-    links: list[list[tuple[int, int]]]
 
 
 def _engine(model: EncoderDecoder, weights: Weights) -> Engine:
@@ -516,34 +452,3 @@ def _ordered_with(
             yield sorted(both, key=lambda output: -output.score)
         else:
             yield found
-
-
-def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:
-    """Return what each target piece attends to in the attention that aligns words  [T, S]; None where there is none.
-
-    Of a layer ("cross.2") it is the mean of its heads.
-    """
-    aligner = aligner or alignment_layer(maps) or ""
-    if not aligner:
-        return None
-    name, head = parse_head(aligner, {name: uses[0].size(1) for name, uses in maps.items()})
-    weights_HTS = maps[name][0][row].float().cpu()  # once, not number by number
-    return weights_HTS.mean(0) if head is None else weights_HTS[head]
-
-
-def _pairs_by_length(sources: Sequence[list[int]], targets: Sequence[list[int]], batch: int) -> Iterator[list[int]]:
-    """Cut pairs into batches by their longer sides."""
-    longer = [max(pair, key=len) for pair in zip(sources, targets, strict=True)]
-    return _by_length(list(range(len(longer))), longer, batch)
-
-
-def _by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:
-    """Cut rows, longest first, into batches of `batch` rows, fewer where they are very long."""
-    lengths = np.array([len(sources[i]) for i in rows])
-    order = [rows[i] for i in np.argsort(-lengths, kind="stable")]
-    position = 0
-    while position < len(order):
-        widest = len(sources[order[position]])
-        count = max(1, min(batch, batch * 128 // widest))
-        yield order[position : position + count]
-        position += count

@@ -5,11 +5,11 @@ import torch
 
 from heedful.data.batches import batch_of
 from heedful.decoding import lexicon
+from heedful.decoding.forced import agreements
 from heedful.model.family import build_model
 from heedful.model.recorder import recording
 from heedful.model.settings import ModelConfig
 from heedful.text.vocabulary import END
-from heedful.translator import Translator
 
 WORDS = range(4, 17)
 
@@ -54,8 +54,8 @@ def test_probabilities_of_a_source_symbol_add_up_to_one():
 
 def test_agreement_is_the_share_of_links_that_a_head_looks_at(tiny_model, toy_vocabulary):
     model = tiny_model(source_size=53, target_size=53)
-    translator, learned, tested = Translator(model, toy_vocabulary), lexicon.learn(pairs(97)), pairs(11, seed=3)
-    found = translator.agreements(*map(list, zip(*tested, strict=True)), learned, batch=4)
+    learned, tested = lexicon.learn(pairs(97)), pairs(11, seed=3)
+    found = agreements(model, *map(list, zip(*tested, strict=True)), learned, batch=4)
     assert {name for name, _ in found} == {f"cross.{i}{h}" for i in range(3) for h in ("", ".0", ".1")}
     assert [share for _, share in found] == sorted((share for _, share in found), reverse=True)
     right = links = 0
@@ -72,6 +72,6 @@ def test_agreement_is_the_share_of_links_that_a_head_looks_at(tiny_model, toy_vo
 def test_without_a_link_or_an_attention_there_is_nothing_to_choose(tiny_model, toy_vocabulary):
     model, tested = tiny_model(source_size=53, target_size=53), pairs(5, seed=3)
     sides = list(map(list, zip(*tested, strict=True)))
-    assert Translator(model, toy_vocabulary).agreements(*sides, lexicon.learn([([5, END], [9, END])])) == []
+    assert agreements(model, *sides, lexicon.learn([([5, END], [9, END])])) == []
     lstm = build_model(ModelConfig(family="lstm", d_model=12, encoder_layers=1, decoder_layers=1), 53, 53).eval()
-    assert Translator(lstm, toy_vocabulary).agreements(*sides, lexicon.learn(tested)) == []
+    assert agreements(lstm, *sides, lexicon.learn(tested)) == []

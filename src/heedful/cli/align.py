@@ -10,6 +10,7 @@ from heedful import bundle as bundles
 from heedful.cli.model import load
 from heedful.cli.settings import POSITIVE, Device, Threads
 from heedful.decoding import lexicon
+from heedful.decoding.forced import agreements
 from heedful.errors import HeedfulError
 from heedful.text.pairs import Corpus, read_whole_pairs
 
@@ -43,7 +44,8 @@ def align(
     fitting = [pair for pair in zip(sources, targets, strict=True) if max(map(len, pair)) <= longest][:tested]
     if not fitting:
         raise HeedfulError(f"{source}: every pair is longer than the model's {longest} positions; give shorter ones")
-    found = translator.agreements([pair[0] for pair in fitting], [pair[1] for pair in fitting], learned)
+    read_sources, read_targets = ([pair[side] for pair in fitting] for side in (0, 1))
+    found = agreements(translator.model, read_sources, read_targets, learned)
     if not found:
         raise HeedfulError(
             f"{bundle}: nothing to choose by: either the model has no attention to the source, or these "

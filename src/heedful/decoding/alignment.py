@@ -34,7 +34,7 @@ def words_of_pieces(pieces: Sequence[str]) -> list[int]:
 def alignment_layer(names: Iterable[str]) -> str | None:
     """Return which of these attentions is likely to align words: the decoder's last layer but one (Garg et al. 2019).
 
-    Where development data were there, it was measured instead: `Translator.agreements`.
+    Where development data were there, it was measured instead: `agreements` in forced.py.
 
     >>> alignment_layer(["encoder.0", "cross.0", "cross.1", "cross.2"])
     'cross.1'
