@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from heedful.decoding.settings import SearchConfig
-from heedful.model.compiled import can_compile
 from heedful.model.ensemble import Ensemble, members_of
 from heedful.model.family import build_model
 from heedful.model.recorder import recording
@@ -52,19 +51,6 @@ def test_search_finds_what_scoring_finds_whatever_is_in_the_batch(toy_vocabulary
         toy_vocabulary.encode_source([line for line, _ in flat]), [output.ids for _, output in flat]
     )
     assert [output.log_probability for _, output in flat] == pytest.approx([o.log_probability for o in again], abs=1e-3)
-
-
-def test_a_score_does_not_depend_on_when_others_of_the_batch_must_end(toy_vocabulary):
-    both = Ensemble([member("transformer", seed, toy_vocabulary.sizes[0]) for seed in (1, 2)]).eval()
-    translator = Translator(both, toy_vocabulary, SearchConfig(beam=3, max_extra=2))
-    if not can_compile(member("transformer"), "float32"):
-        pytest.skip("no C++ compiler here")
-    texts = ["a house and a tree finds the dog and the cat", "a", "the cat"]
-    sources, _ = translator.encode(texts)
-    alone, together = (
-        translator._search(lot, translator.search, [0] * len(lot), None) for lot in (sources[:1], sources)
-    )
-    assert alone[0] == together[0]
 
 
 @pytest.mark.usefixtures("compiled_or_not")

@@ -68,6 +68,12 @@ def test_it_takes_the_place_of_steps_and_the_rest_of_a_batch_changes_nothing(mad
     assert found(made, LENGTHS[:1], SearchConfig(beam=3, n_best=3), whole=True) == together[:1]
 
 
+def test_by_steps_too_it_changes_nothing_when_others_of_a_batch_must_end(made):
+    config = SearchConfig(beam=5, n_best=5, max_extra=4)
+    together = found(made, LENGTHS, config, whole=False)
+    assert found(made, LENGTHS[:1], config, whole=False) == together[:1]
+
+
 @pytest.mark.parametrize("change", [{"sample": True}, {"no_repeat_ngram": 2}])
 def test_what_it_cannot_do_is_done_by_steps(made, change):
     config = SearchConfig(beam=3, n_best=2, **change)
