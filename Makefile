@@ -13,8 +13,8 @@ serve: $(VENV)/serve
 	$(BIN)/heedful serve --open
 
 test: check
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --durations 5
-	$(BIN)/python -m pytest -m slow -n auto --durations 0
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --durations 5 -rs
+	$(BIN)/python -m pytest -m slow -n auto --durations 0 -rs
 
 coverage: $(VENV)/dev
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term:skip-covered

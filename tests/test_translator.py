@@ -188,6 +188,11 @@ def test_a_prefix_of_a_line_in_capitals_is_read_as_the_line_is(translator):
 def test_a_cased_translation_of_a_line_in_capitals_is_scored_as_it_stands(translator):
     loud = replace(translator, capitals=True)
     [scored], [expected] = loud.score(["THE CAT SEES"], ["Ein Haus"]), translator.score(["the cat sees"], ["Ein Haus"])
+    assert (scored.text, scored.ids, scored.score) == (expected.text, expected.ids, expected.score)
+    [scored], [expected] = (
+        loud.score(["THE CAT SEES"], ["DIE STRAßE"]),
+        translator.score(["the cat sees"], ["die straße"]),
+    )
     assert (scored.ids, scored.score) == (expected.ids, expected.score)
 
 

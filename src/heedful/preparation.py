@@ -25,7 +25,7 @@ WITHOUT_EFFECT = (
     *("folder", "source", "target", "pairs", "weights", "languages", "capitals", "attribution"),
     *("development_source", "development_target", "development_pairs", "held_out"),
 )
-TOKENS_VERSION = 3  # of the way that they are made
+TOKENS_VERSION = 2  # of the way that they are made
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 
@@ -53,11 +53,11 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
         HeedfulError: no pair is short enough.
     """
     inputs = [file for corpus in examined.corpora for file in corpus if file]
+    alone = [number for number, corpus in enumerate(examined.corpora) if corpus.target is None]
     settings = {
         "version": TOKENS_VERSION,
-        "kinds": [
-            [file.suffixes for file in corpus if file] for corpus in examined.corpora
-        ],  # and which belong together
+        **({"alone": alone} if alone else {}),  # two files of pairs are not a source and its target
+        "kinds": [path.suffixes for path in inputs],
         "held_out": examined.report.held_out,
         **{name: value for name, value in to_table(data).items() if name not in WITHOUT_EFFECT},
     }

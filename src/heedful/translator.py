@@ -30,7 +30,7 @@ from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
 from heedful.model.inference import Inference, Weights
 from heedful.model.recorder import recording
 from heedful.model.transformer import Transformer
-from heedful.text.capitals import is_shouted
+from heedful.text.capitals import in_capitals, is_shouted
 from heedful.text.document import careful, clean, translating
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
@@ -199,7 +199,7 @@ class Translator:
         """
         source_ids, shouted = self.encode(sources)
         pairs = zip(targets, shouted, strict=True)
-        texts = [clean(text.lower() if loud and text.isupper() else text) for text, loud in pairs]
+        texts = [clean(text.lower() if loud and in_capitals(text) else text) for text, loud in pairs]
         return source_ids, self.vocabulary.encode_target(texts), shouted
 
     def score(
@@ -217,8 +217,8 @@ class Translator:
         source_ids, target_ids, shouted = self.encode_pairs(sources, targets)
         found = self.score_ids(source_ids, target_ids, batch=batch, align=align)
         return [
-            replace(output, text=output.text.upper()) if loud else output
-            for output, loud in zip(found, shouted, strict=True)
+            replace(output, text=output.text.upper()) if loud and in_capitals(target) else output
+            for output, loud, target in zip(found, shouted, targets, strict=True)
         ]
 
     @torch.inference_mode()
@@ -343,7 +343,7 @@ class Translator:
     def _prefixes(self, prefixes: list[str], shouted: list[bool]) -> list[list[int]]:
         """Return the tokens of each prefix; of a line in capitals, one in capitals is read in lower case as well."""
         pairs = zip(prefixes, shouted, strict=True)
-        texts = [clean(prefix.lower() if loud and prefix.isupper() else prefix) for prefix, loud in pairs]
+        texts = [clean(prefix.lower() if loud and in_capitals(prefix) else prefix) for prefix, loud in pairs]
         return [line[:-1] for line in self.vocabulary.encode_target(texts)]
 
     def _check_lengths(self, what: str, texts: list[list[int]], most: int, start: int) -> None:
@@ -352,7 +352,7 @@ class Translator:
             if len(tokens) > most:
                 raise HeedfulError(
                     f"{what} {number}: {len(tokens):,} tokens, but the model learned {self.longest:,} positions; "
-                    f"split it, or translate the text with --document"
+                    f"make it shorter"
                 )
 
     def _each(self, search: Callable[[list[int]], T], batches: list[list[int]], workers: int) -> Iterator[T]:

@@ -92,7 +92,7 @@ def test_too_little_memory_is_an_error_and_not_the_end_of_the_process():
     now = int(used.read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20), limits[1]))  # 8,000 x 8,000 scores take 256 MB
     try:
-        with pytest.raises(MemoryError, match="beams of 8000 for 1 sentences"):
+        with pytest.raises(MemoryError, match="no room for beams of 8000 for 1 sentences"):
             next(translator.translate(["Hello."], SearchConfig(beam=8000)))
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)

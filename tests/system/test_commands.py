@@ -1,6 +1,7 @@
 """The program as a user meets it: commands, pipes, errors."""
 
 import contextlib
+import gzip
 import io
 import itertools
 import json
@@ -174,8 +175,9 @@ def test_evaluate_searches_as_it_is_told(trained, tmp_path):
     assert heedful("evaluate", trained / "model", *arguments).returncode == 0
     assert (tmp_path / "out").read_text() == heedful("translate", trained / "model", *search, "-i", source).stdout
     assert (tmp_path / "out").read_text() != heedful("translate", trained / "model", "-i", source).stdout
-    drawn = heedful("evaluate", trained / "model", *arguments, "--sample", "--n-best", "2")
-    assert drawn.returncode == 0, drawn.stderr
+    for more in (("--sample", "--n-best", "2"), ("--n-best", "5")):  # of which the best is judged
+        ran = heedful("evaluate", trained / "model", *arguments, *more)
+        assert ran.returncode == 0, ran.stderr
 
 
 def test_a_model_of_the_other_direction_is_heard_where_it_is_given(trained, tmp_path):
@@ -202,6 +204,13 @@ def test_a_finished_model_is_told_its_languages_and_how_to_search(trained, tmp_p
     assert heedful("translate", model, text="a b c\nb c\n").stdout == expected
     assert "en to de" in heedful("info", model).stdout
     assert note not in heedful("translate", model, "--document", text="a b. c d.").stderr
+    document = ("translate", model, "--document")
+    assert heedful("configure", model, "--n-best", "2").returncode == 0
+    assert heedful(*document, "--batch", "1", text="a b. c d.").stdout == heedful(*document, text="a b. c d.").stdout
+    (tmp_path / "torn.gz").write_bytes(gzip.compress(b"a b. c d." * 99)[:40])
+    torn = heedful(*document, "-i", tmp_path / "torn.gz")
+    assert (torn.returncode, "torn.gz: cannot be read" in torn.stderr) == (2, True)
+    assert heedful("configure", model, "--n-best", "1").returncode == 0
     for wrong in ((), ("--beam", "0"), ("--languages", "en"), ("--languages", "English", "--languages", "German")):
         ran = heedful("configure", model, *wrong)
         assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)

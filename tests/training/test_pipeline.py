@@ -13,7 +13,9 @@ from heedful.config import from_table, merge, read_toml
 from heedful.errors import HeedfulError
 from heedful.heap import keep_products
 from heedful.pipeline import Finished, Prepared, _collapse, begin
+from heedful.preparation import encode
 from heedful.recipe import PRESETS, Recipe
+from heedful.text.corpus import DataConfig, corpora, examine
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
 
@@ -59,6 +61,9 @@ def test_a_vocabulary_larger_than_the_data_bears_is_noticed(tmp_path):
     )
     notices = [event.message for event in run(build(table), tmp_path / "model") if isinstance(event, Notice)]
     assert any("--vocabulary.size" in notice for notice in notices)
+    again = build(merge(table, {"start_from": str(tmp_path / "model")}))
+    events = list(run(again, tmp_path / "again"))  # whose vocabulary is learned already
+    assert not any("--vocabulary.size" in event.message for event in events if isinstance(event, Notice))
 
 
 def test_the_report_comes_first_and_the_finished_folder_last(tmp_path):
@@ -357,9 +362,28 @@ def test_training_starts_from_the_weights_and_the_vocabulary_of_another_model(tm
         read_weights(folder / "weights.safetensors") for folder in (tmp_path / "old", tmp_path / "new" / "model")
     )
     assert all(torch.equal(old[name], new[name]) for name in old)  # at a rate of nothing
-    assert "training: 2 steps" in (tmp_path / "new" / "model" / "README.md").read_text()
     one, other = (folder / "vocabulary.model" for folder in (tmp_path / "old", tmp_path / "new" / "model"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_card_tells_of_the_steps_that_were_taken(tmp_path):
+    dev = write_pairs(tmp_path / "dev", count=30, seed=3)
+    table = merge(
+        toy(tmp_path, steps=90, rate=0.0, evaluate_every=2, patience=1),
+        {"data": {"development_source": str(dev[0]), "development_target": str(dev[1])}},
+    )
+    list(run(build(table), tmp_path / "model"))
+    assert "training: 4 steps" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_files_of_pairs_are_not_taken_for_a_source_and_its_target(tmp_path):
+    list(run(build(toy(tmp_path, steps=1)), tmp_path / "old"))
+    words, files = Vocabulary.load(tmp_path / "old"), [tmp_path / f"{name}.tsv" for name in "ab"]
+    for file in files:  # each line of either is a pair, and a text as well
+        file.write_text("".join(f"a {file.stem} {n}\tb a {file.stem}\n" for n in range(99)))
+    mistaken = DataConfig(source=(files[0],), target=(files[1],), held_out=0)
+    for config, pairs in ((mistaken, 99), (DataConfig(pairs=tuple(files), held_out=0), 198)):
+        assert len(encode(config, examine(corpora(config), [], config), words)) == pairs
 
 
 def test_what_is_said_of_the_model_to_start_from_is_true_of_the_new_one(tmp_path):

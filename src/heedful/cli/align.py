@@ -44,8 +44,7 @@ def align(
     fitting = [pair for pair in zip(sources, targets, strict=True) if max(map(len, pair)) <= longest][:tested]
     if not fitting:
         raise HeedfulError(f"{source}: every pair is longer than the model's {longest} positions; give shorter ones")
-    read_sources, read_targets = ([pair[side] for pair in fitting] for side in (0, 1))
-    found = agreements(translator.model, read_sources, read_targets, learned)
+    found = agreements(translator.model, [pair[0] for pair in fitting], [pair[1] for pair in fitting], learned)
     if not found:
         raise HeedfulError(
             f"{bundle}: nothing to choose by: either the model has no attention to the source, or these "

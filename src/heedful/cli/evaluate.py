@@ -13,7 +13,7 @@ from rich.table import Table
 
 from heedful import bundle as bundles
 from heedful import files
-from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.model import SearchFlags, load, search_of, wide_enough
 from heedful.cli.settings import Device, Reverse, Threads, Weights, flags, given
 from heedful.cli.streams import terminal
 from heedful.config import from_table
@@ -163,7 +163,7 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
 def _translate(bundle: Path | None, lines: list[str], *, search: dict[str, Any], options: dict[str, Any]) -> list[str]:
     assert bundle is not None  # `_check` has seen to it
     translator = load(bundle, **options)
-    config = search_of(translator, {"n_best": 1, **search})
+    config = search_of(translator, {"n_best": 1, **wide_enough(search, translator.search.beam)})
     return [found[0].text for found in translator.translate(_counted(lines), config)]
 
 

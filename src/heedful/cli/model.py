@@ -53,3 +53,9 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
             "--reverse-weight is for a model of the other direction: give --reverse to translate or evaluate"
         )
     return config
+
+
+def wide_enough(changes: dict[str, Any], beam: int) -> dict[str, Any]:
+    """Asking for more outputs than the beam holds widens the beam, to 4 at least."""
+    wanted = changes.get("n_best", 1)
+    return {"beam": max(wanted, beam, 4), **changes} if wanted > 1 else changes

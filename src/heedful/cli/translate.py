@@ -10,7 +10,7 @@ from typing import IO, Annotated, Any
 from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.model import SearchFlags, load, search_of, wide_enough
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
@@ -59,7 +59,7 @@ def translate(
     sentences: the text is split, and paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights, reverse)
-    config = search_of(translator, _beam_for(given(search), translator.search.beam))
+    config = search_of(translator, wide_enough(given(search), translator.search.beam))
     if document or markup:
         if jsonl or prefix or window or given(search).get("n_best", 1) > 1:
             raise HeedfulError(
@@ -106,12 +106,6 @@ def _read_text(path: Path | None) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise HeedfulError(f"{path or 'standard input'}: not UTF-8; {how_to_convert(content)}") from None
-
-
-def _beam_for(changes: dict[str, Any], beam: int) -> dict[str, Any]:
-    """Asking for more outputs than the beam holds widens the beam, to 4 at least."""
-    wanted = changes.get("n_best", 1)
-    return {"beam": max(wanted, beam, 4), **changes} if wanted > 1 else changes
 
 
 def _lines(number: int, outputs: list[Output], jsonl: bool, n_best: int) -> Iterable[str]:

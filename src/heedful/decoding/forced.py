@@ -38,7 +38,7 @@ def read(
     `aligner` names the attention whose weights tell which words belong together, as in `alignment_weights`; with None
     none is recorded, and there are no links.
     """
-    batch = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(next(model.parameters()).device)
+    batch = batch_of(*zip(*pairs, strict=True)).to(next(model.parameters()).device)
     if aligner == "":
         aligner = alignment_layer(name for name, _ in attentions(model))
     layer = ".".join(aligner.split(".")[:2]) if aligner else ""
@@ -99,7 +99,7 @@ def agreements(
         if not known:
             continue
         links += len(known)
-        made = batch_of(*(list(side) for side in zip(*pairs, strict=True))).to(device)
+        made = batch_of(*zip(*pairs, strict=True)).to(device)
         with recording(model, "cross.") as maps:
             model.decode(made.target_in_BT, model.encode(made.source_BS, made.source_lengths_B))
         row_L, t_L, s_L = (torch.tensor(column, device=device) for column in zip(*known, strict=True))

@@ -187,7 +187,7 @@ class CompiledInference:
         np.cumsum(source_lengths_B.numpy(), out=offset_B[1:])
         states_XD = torch.empty(len(token_X), self._d_model)
         positions = self._position_rows(0, source_BS.size(1))
-        self._library.encode(
+        enough = self._library.encode(
             self._self,
             token_X.data_ptr(),
             position_X.data_ptr(),
@@ -196,6 +196,7 @@ class CompiledInference:
             positions.data_ptr(),
             states_XD.data_ptr(),
         )
+        _check_memory(enough, f"{len(source_BS)} texts of {len(token_X):,} tokens")
         return Encoded(states_XD, offset_B)
 
     def start(self, encoded: Encoded) -> State:
@@ -213,7 +214,8 @@ class CompiledInference:
         known = state.write(self._numbers)
         hidden_ND = torch.empty(rows, self._d_model)
         addresses = self._target_positions(position + 1), hidden_ND.data_ptr()
-        self._library.step(self._self, token_N.data_ptr(), rows, position, *known, *addresses)
+        enough = self._library.step(self._self, token_N.data_ptr(), rows, position, *known, *addresses)
+        _check_memory(enough, f"{rows:,} hypotheses")
         return hidden_ND, state
 
     def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
@@ -257,8 +259,7 @@ class CompiledInference:
             length_BW.ctypes.data,
             total_BW.ctypes.data,
         )
-        if not enough:
-            raise MemoryError(f"beams of {beam} for {sentences} sentences")
+        _check_memory(enough, f"beams of {beam} for {sentences} sentences")
         found = zip(ids_BWT, length_BW.tolist(), total_BW.tolist(), strict=True)
         return [
             [(ids_WT[w, :length].tolist(), totals[w]) for w, length in enumerate(lengths) if length]
@@ -339,3 +340,8 @@ def can_compile(model: Transformer, weights: Weights) -> bool:
         return False
     found = library("search")
     return found is not None and bool(found.together(KINDS[weights].number))
+
+
+def _check_memory(enough: int, what: str) -> None:
+    if not enough:
+        raise MemoryError(f"no room for {what}")

@@ -50,7 +50,7 @@ SIGNATURES: dict[Name, dict[str, list[type]]] = {
         "accumulate": [PTR, PTR, I64],
     },
 }
-COUNTS = ("panel", "together", "lanes", "search")  # of all functions, those that return a number
+COUNTS = ("panel", "together", "lanes", "encode", "step", "search")  # of all functions, those that return a number
 
 
 def prepare(*names: Name) -> None:

@@ -95,7 +95,7 @@ int64_t search(const Model *m, const Rules *r, const float *memory, const int32_
         tokens.push_back(beams.token);
         for (int64_t row = 0; row < n; row++) beams.came[row * longest + position] = (int32_t)row;
         float *hidden = hidden_room(n * model.d_model), *out = logits_room(n * vocabulary), *sums = nullptr;
-        step(m, beams.token.data(), n, position, past.data(), rows.data(), beams.came.data(), longest, beams.sentence.data(), offset, memory,
+        take_step(m, beams.token.data(), n, position, past.data(), rows.data(), beams.came.data(), longest, beams.sentence.data(), offset, memory,
              offset[sentences], positions, hidden);
         logits(m, hidden, n, out);
 

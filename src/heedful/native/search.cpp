@@ -424,8 +424,8 @@ int64_t together(int64_t kind) {
     return kind == FLOAT32;
 }
 
-// Encode `sentences` texts whose tokens stand one after another; out: [tokens, d_model].
-void encode(const Model *m, const int64_t *token, const int32_t *position, const int32_t *offset, int64_t sentences, const float *positions, float *x) {
+// Encode `sentences` texts whose tokens stand one after another; out: [tokens, d_model]. Returns 0 where there is not enough memory.
+int64_t encode(const Model *m, const int64_t *token, const int32_t *position, const int32_t *offset, int64_t sentences, const float *positions, float *x) try {
     static thread_local Room query_room, keys_room, heads_room;
     const Model &model = *m;
     const int64_t n = offset[sentences], queries = model.heads * model.d_k, values = model.heads * model.d_v, keys_width = queries + values;
@@ -452,6 +452,9 @@ void encode(const Model *m, const int64_t *token, const int32_t *position, const
         connect(model, layer.norms[1], x, n, [&](const float *in, float *x) { feed_forward(model, layer, in, x, n); });
     }
     if (model.encoder_norm.weight) normalise(model, model.encoder_norm, x, x, n);
+    return 1;
+} catch (const std::bad_alloc &) {
+    return 0;
 }
 
 // Keys and values of the memory for each decoder layer: [decoder_layers][n][heads][d_k + d_v].
@@ -462,7 +465,7 @@ void remember(const Model *m, const float *states, int64_t n, float *memory) {
 
 // One token more for each of n hypotheses. past[t]: what step t wrote, [decoder_layers][rows[t]][heads][d_k + d_v]; the last
 // one, t = position, is written here. came: [n][came_stride], the row of each hypothesis at each earlier step.
-void step(const Model *m, const int64_t *token, int64_t n, int64_t position, float *const *past, const int64_t *rows, const int32_t *came,
+static void take_step(const Model *m, const int64_t *token, int64_t n, int64_t position, float *const *past, const int64_t *rows, const int32_t *came,
           int64_t came_stride, const int32_t *sentence, const int32_t *offset, const float *memory, int64_t memory_rows, const float *positions, float *x) {
     static thread_local Room query_room, heads_room;
     const Model &model = *m;
@@ -499,6 +502,15 @@ void step(const Model *m, const int64_t *token, int64_t n, int64_t position, flo
         connect(model, layer.norms[2], x, n, [&](const float *in, float *x) { feed_forward(model, layer, in, x, n); });
     }
     if (model.decoder_norm.weight) normalise(model, model.decoder_norm, x, x, n);
+}
+
+// The same; returns 0 where there is not enough memory.
+int64_t step(const Model *m, const int64_t *token, int64_t n, int64_t position, float *const *past, const int64_t *rows, const int32_t *came,
+             int64_t came_stride, const int32_t *sentence, const int32_t *offset, const float *memory, int64_t memory_rows, const float *positions, float *x) try {
+    take_step(m, token, n, position, past, rows, came, came_stride, sentence, offset, memory, memory_rows, positions, x);
+    return 1;
+} catch (const std::bad_alloc &) {
+    return 0;
 }
 
 void logits(const Model *m, const float *hidden, int64_t n, float *out) { multiply(*m, hidden, n, m->logits, out); }

@@ -83,6 +83,8 @@ class Refused(Exception):  # noqa: N818 - an answer, not an accident
     def answer(self) -> JSONResponse:
         """Return the error as it is sent."""
         headers = {"retry-after": str(self.retry_after)} if self.retry_after else {}
+        if self.status in (408, 413):  # the rest of the request is not waited for
+            headers["connection"] = "close"
         return JSONResponse({"error": self.error}, self.status, headers)
 
 

@@ -14,4 +14,15 @@ def is_shouted(line: str) -> bool:
     [True, True, False, False, False]
     """
     words = len(WORD.findall(line))
-    return line.isupper() and (words > 1 or (words == 1 and line.rstrip().endswith("!")))
+    return in_capitals(line) and (words > 1 or (words == 1 and line.rstrip().endswith("!")))
+
+
+def in_capitals(text: str) -> bool:
+    """Return whether no letter of a text is in lower case, and one at least is a capital.
+
+    German has a capital of ß, and hardly anybody writes it.
+
+    >>> [in_capitals(text) for text in ("NASA", "DIE STRAßE", "Straße", "42")]
+    [True, True, False, False]
+    """
+    return text.replace("ß", "ẞ").isupper()
