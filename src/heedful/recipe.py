@@ -73,10 +73,10 @@ PRESETS: dict[str, Table] = {
         _LAPTOP,
         _TO_THE_END,
         {
-            "model": merge(_TINY, {"dropout": 0.2, "normalization": "pre"}),
+            "model": merge(_TINY, {"dropout": 0.2, "normalization": "pre", "rotary": True}),
             "training": {
                 "optimizer": "muon",
-                "steps": 2500,
+                "steps": 1850,
                 "rate": 8e-3,
                 "matrix_rate": 1.0,
                 "warmup": 150,
