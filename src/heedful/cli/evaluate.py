@@ -120,7 +120,7 @@ def _check_lengths(texts: Sequence[tuple[Path | None, list[str] | None]]) -> Non
 
 def _scores(outputs: list[str], references: list[list[str]], config: ScoreConfig) -> list[Row]:
     return [
-        {"metric": s.name, "score": round(s.value, 3), "details": s.details, "signature": s.signature}
+        {"metric": s.name, "score": s.value, "details": s.details, "signature": s.signature}
         for s in score_corpus(outputs, references, config)
     ]
 
@@ -146,9 +146,7 @@ def _error_rates(lines: list[str], references: list[list[str]], outputs: dict[st
     rates = error_rates([outputs[line] for line in possible], list(possible.values()))
     details = f"{rates.inputs:,} inputs, any of several references"
     named = {"word error rate": rates.word, "symbol error rate": rates.symbol}
-    return [
-        {"metric": name, "score": round(rate, 3), "details": details, "signature": ""} for name, rate in named.items()
-    ]
+    return [{"metric": name, "score": rate, "details": details, "signature": ""} for name, rate in named.items()]
 
 
 def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
@@ -177,8 +175,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _print(rows: list[Row], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
+    if as_json:  # rounded here alone: a score rounded twice would not be its metric's own
+        rounded = [row | {"score": round(s, 3) if isinstance(s := row["score"], float) else s} for row in rows]
+        print(json.dumps(rounded, ensure_ascii=False, indent=1))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()
