@@ -144,7 +144,7 @@ def as_read(sentence: str) -> str:
 
 
 def careful(no_repeat_ngram: int) -> int:
-    """Return the `no_repeat_ngram` of an output that is asked for with care: NO_REPEAT, or less if less was asked for."""
+    """Return the `no_repeat_ngram` of an output asked for with care: NO_REPEAT, or less if less was wanted."""
     return min(no_repeat_ngram or NO_REPEAT, NO_REPEAT)
 
 
