@@ -28,6 +28,7 @@ jaxtyping.install_import_hook(
 import torch  # noqa: E402
 
 from heedful import native  # noqa: E402
+from heedful.model import linear  # noqa: E402
 from heedful.model.settings import ModelConfig  # noqa: E402
 from heedful.model.transformer import Transformer  # noqa: E402
 from heedful.text.vocabulary import Vocabulary, VocabularyConfig, learn  # noqa: E402
@@ -61,6 +62,12 @@ def without_compiler(monkeypatch):
     native._compiled.cache_clear()
     yield
     native._compiled.cache_clear()
+
+
+@pytest.fixture
+def products_by_torch(monkeypatch):
+    """Have torch's own products in linear layers: those of oneDNN are unknown to its counter of FLOPs."""
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
 
 
 @pytest.fixture(params=["compiled", "torch"])

@@ -15,6 +15,7 @@ from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
 
 
+@pytest.mark.usefixtures("products_by_torch")
 @pytest.mark.parametrize("changes", [{}, {"d_k": 0, "d_v": 0}, {"decoder_layers": 1, "normalization": "pre"}])
 def test_flops_of_a_search_by_formula_are_those_that_torch_counts(tiny_model, monkeypatch, changes):
     monkeypatch.setattr("heedful.model.inference.ALIGNED", 1)  # what is only there to be aligned is no work

@@ -171,6 +171,7 @@ def test_parameters_by_formula_are_those_that_the_model_has(settings):
     assert sum(counted.values()) == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.usefixtures("products_by_torch")
 def test_flops_by_formula_are_those_that_torch_counts(settings):
     model = make(settings, dtype=torch.float32)
     if settings["family"] != "convolution":

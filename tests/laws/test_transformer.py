@@ -199,6 +199,7 @@ def test_the_big_model_is_as_big_as_the_papers():
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(213e6, rel=0.04)
 
 
+@pytest.mark.usefixtures("products_by_torch")
 @pytest.mark.parametrize("changes", [{}, {"d_k": 0, "d_v": 0}, {"decoder_layers": 1, "normalization": "pre"}])
 @pytest.mark.usefixtures("without_compiler")
 def test_flops_by_formula_are_those_that_torch_counts(tiny_model, changes):

@@ -19,6 +19,7 @@ from heedful.errors import HeedfulError
 from heedful.model.dot_product import DotProductAttention
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.linear import Linear
 from heedful.model.settings import ModelConfig
 from heedful.model.token_embedding import TokenEmbedding
 from heedful.model.transformer import Embedding, lengths_to_mask
@@ -126,7 +127,7 @@ class Convolution(EncoderDecoder):
         self.decoder_in, self.decoder_out = _linear(d, d), _linear(d, d)
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.dropout = Dropout(config.dropout)
-        self.output = nn.Linear(d, target_size, bias=False)
+        self.output = Linear(d, target_size, bias=False)
         if config.share == "none":
             nn.init.normal_(self.output.weight, std=EMBEDDING)
         else:
@@ -188,7 +189,7 @@ class Convolution(EncoderDecoder):
 
 
 def _linear(inner: int, outer: int) -> nn.Module:
-    linear = nn.Linear(inner, outer)
+    linear = Linear(inner, outer)
     nn.init.normal_(linear.weight, std=inner**-0.5)
     nn.init.zeros_(linear.bias)
     return cast(nn.Module, weight_norm(linear))

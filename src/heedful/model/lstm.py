@@ -20,6 +20,7 @@ from heedful.errors import HeedfulError
 from heedful.model.dot_product import DotProductAttention
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.linear import Linear
 from heedful.model.settings import ModelConfig
 from heedful.model.token_embedding import TokenEmbedding
 from heedful.model.transformer import lengths_to_mask
@@ -112,10 +113,10 @@ class LSTM(EncoderDecoder):
         self.dropout = Dropout(config.dropout)
         self.encoder = Stack(config.encoder_layers, config, bidirectional=attends and config.bidirectional)
         self.decoder = Stack(config.decoder_layers, config, bidirectional=False)
-        self.query = nn.Linear(d, d, bias=False) if attends else None
+        self.query = Linear(d, d, bias=False) if attends else None
         self.cross_attention = DotProductAttention() if attends else None
-        self.join = nn.Linear(2 * d, d, bias=False) if attends else None
-        self.output = nn.Linear(d, target_size, bias=False)
+        self.join = Linear(2 * d, d, bias=False) if attends else None
+        self.output = Linear(d, target_size, bias=False)
         self._initialise()
         if config.share != "none":
             self.output.weight = self.target_embedding.weight

@@ -21,6 +21,7 @@ from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.fused_attention import fused_attention
 from heedful.model.kernels import can_compute
 from heedful.model.layer_norm import LayerNorm
+from heedful.model.linear import Linear
 from heedful.model.rotation import Rotation
 from heedful.model.settings import ModelConfig
 from heedful.model.token_embedding import TokenEmbedding
@@ -68,10 +69,10 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, d_model: int, heads: int, d_k: int, d_v: int, dropout: float, rotary: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(d_model, heads * d_k, bias=False)
-        self.key = nn.Linear(d_model, heads * d_k, bias=False)
-        self.value = nn.Linear(d_model, heads * d_v, bias=False)
-        self.output = nn.Linear(heads * d_v, d_model, bias=False)
+        self.query = Linear(d_model, heads * d_k, bias=False)
+        self.key = Linear(d_model, heads * d_k, bias=False)
+        self.value = Linear(d_model, heads * d_v, bias=False)
+        self.output = Linear(heads * d_v, d_model, bias=False)
         self.rotation = Rotation(d_k) if rotary else None
         self.dropout = Dropout(dropout)
         self.observer: Callable[[Tensor], None] | None = None
@@ -125,8 +126,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, dropout: float) -> None:
         super().__init__()
-        self.inner = nn.Linear(d_model, d_ff)
-        self.outer = nn.Linear(d_ff, d_model)
+        self.inner = Linear(d_model, d_ff)
+        self.outer = Linear(d_ff, d_model)
         self.dropout = Dropout(dropout)
 
     def forward(self, x_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
@@ -273,7 +274,7 @@ class Transformer(EncoderDecoder):
         pre = config.normalization == "pre"  # the residual stream of pre-norm leaves each stack unnormalised
         self.encoder_norm = LayerNorm(config.d_model) if pre else nn.Identity()
         self.decoder_norm = LayerNorm(config.d_model) if pre else nn.Identity()
-        self.output = nn.Linear(config.d_model, target_size, bias=False)
+        self.output = Linear(config.d_model, target_size, bias=False)
         self._initialise()
         if config.share != "none":
             self.output.weight = target.weight

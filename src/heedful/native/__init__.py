@@ -48,6 +48,7 @@ SIGNATURES: dict[Name, dict[str, list[type]]] = {
         "layer_norm_backward": [I64, PTR, PTR, PTR, I64, I64, PTR, PTR, PTR, PTR],
         "softmax_in_place": [I64, PTR, I64, I64],
         "accumulate": [PTR, PTR, I64],
+        "transposed": [PTR, I64, I64, PTR],
     },
 }
 COUNTS = ("panel", "together", "lanes", "encode", "step", "search")  # of all functions, those that return a number

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from heedful.model.kernels import KINDS, can_compute, kernels
+from heedful.model.linear import by_onednn, multiply, sum_outer_products
 
 CHUNK, GPU_CHUNK = 384, 4096  # tokens: as many as a processor's cache holds; few large products for a GPU
 LEAST = 1e-30  # below it, float32 and bfloat16 soon run out of exponents
@@ -85,8 +86,9 @@ class _ProjectedLoss(torch.autograd.Function):
         narrow, wide = weight_VD.dtype, torch.promote_types(weight_VD.dtype, torch.float32)
         hidden_PND = hidden_ND.view(passes, len(target_N), hidden_ND.size(1))
         hidden_gradient_PND = torch.empty_like(hidden_PND) if training else None
-        weight_gradient_VD = torch.zeros_like(weight_VD, dtype=wide) if training else None
+        weight_gradient_VD: Tensor | None = None
         mean_weight_D = weight_VD.mean(0, dtype=wide)
+        even_D = (mean_weight_D * -smoothing).to(narrow)
         target_logit_PN, target_probability_PN = hidden_ND.new_empty(2, *hidden_PND.shape[:2], dtype=wide)
         divergence = hidden_ND.new_zeros((), dtype=wide)
         chunk = max(1, (CHUNK if hidden_ND.device.type == "cpu" else GPU_CHUNK) // passes)
@@ -95,7 +97,7 @@ class _ProjectedLoss(torch.autograd.Function):
             hidden_CD = hidden_PND[:, rows].flatten(0, 1)
             target_C = target_N[rows].repeat(passes)
             target_of_C = torch.arange(len(target_C), device=hidden_ND.device), target_C
-            logits_CV = hidden_CD @ weight_VD.T
+            logits_CV = multiply(hidden_CD, weight_VD.T)
             target_logit_PN[:, rows] = logits_CV[target_of_C].view(passes, -1).to(wide)
             difference_CV = torch.sub(*logits_CV.chunk(2)) if consistency else None
             probability_CV = _softmax_in_place(logits_CV)
@@ -105,7 +107,7 @@ class _ProjectedLoss(torch.autograd.Function):
                 first_CV, second_CV = probability_CV.chunk(2)
                 between_C1, apart_CV = _divergence(first_CV, second_CV, difference_CV)
                 divergence += between_C1.sum(dtype=wide)
-            if hidden_gradient_PND is None or weight_gradient_VD is None:
+            if hidden_gradient_PND is None:
                 continue
             # d loss / d logits = p - target distribution, made in place. The even part of that distribution is left
             # out here and taken from both products below: no pass over the logits, and nothing rounded away.
@@ -113,10 +115,12 @@ class _ProjectedLoss(torch.autograd.Function):
             gradient_CV[target_of_C] -= 1.0 - smoothing
             if apart_CV is not None:
                 gradient_CV.add_(apart_CV, alpha=consistency / 2)
-            back_CD = torch.addmm(mean_weight_D.to(narrow), gradient_CV, weight_VD, beta=-smoothing)
+            back_CD = multiply(gradient_CV, weight_VD, even_D)
             hidden_gradient_PND[:, rows] = back_CD.view(passes, -1, back_CD.size(1))
-            _add_product(weight_gradient_VD, gradient_CV.T, hidden_CD)
-        if weight_gradient_VD is not None:
+            weight_gradient_VD = _add_product(weight_gradient_VD, gradient_CV, hidden_CD, wide)
+        if training:
+            if weight_gradient_VD is None:  # no targets
+                weight_gradient_VD = torch.zeros_like(weight_VD, dtype=wide)
             weight_gradient_VD -= hidden_ND.sum(0, dtype=wide) * (smoothing / len(weight_VD))
         nll_N = -target_probability_PN.flatten().log()
         # where a probability is next to nothing, take its logarithm the long way
@@ -147,16 +151,17 @@ def _softmax_in_place(logits_CV: Tensor) -> Tensor:
     return logits_CV
 
 
-def _add_product(sum_VD: Tensor, left_VC: Tensor, right_CD: Tensor) -> None:
-    """Add a product to a sum, which may be of a wider type."""
-    if left_VC.dtype == sum_VD.dtype:
-        sum_VD.addmm_(left_VC, right_CD)
-        return
-    product_VD = left_VC @ right_CD
+def _add_product(sum_VD: Tensor | None, gradient_CV: Tensor, hidden_CD: Tensor, wide: torch.dtype) -> Tensor:
+    """Return the weight's gradient from a chunk added to a sum of the type `wide`; None is the empty sum."""
+    if sum_VD is not None and sum_VD.dtype == gradient_CV.dtype and not by_onednn(sum_VD):
+        return sum_VD.addmm_(gradient_CV.T, hidden_CD)
+    product_VD = sum_outer_products(gradient_CV, hidden_CD)
+    if sum_VD is None:
+        return product_VD.to(wide)
     if product_VD.dtype == torch.bfloat16 and can_compute(product_VD):
         kernels().accumulate(sum_VD.data_ptr(), product_VD.data_ptr(), sum_VD.numel())
-    else:
-        sum_VD += product_VD
+        return sum_VD
+    return sum_VD.add_(product_VD)
 
 
 def _divergence(first_CV: Tensor, second_CV: Tensor, difference_CV: Tensor) -> tuple[Tensor, Tensor]:

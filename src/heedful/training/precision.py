@@ -14,6 +14,7 @@ import torch
 
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import has_native_bfloat16
+from heedful.model.linear import multiply
 from heedful.training.settings import Precision
 
 
@@ -69,5 +70,5 @@ def multiplies_bfloat16_faster(device: torch.device) -> bool:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(512, 512, dtype=dtype)
-        seconds[dtype] = min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=9))  # noqa: B023 - called at once
+        seconds[dtype] = min(timeit.repeat(lambda: multiply(matrix, matrix), number=1, repeat=9))  # noqa: B023 - called at once
     return seconds[torch.bfloat16] < seconds[torch.float32]
