@@ -231,10 +231,17 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors with their checksum, atomically."""
+    """Write tensors with their checksum, atomically.
+
+    Raises:
+        HeedfulError: there is no room, or no permission.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.replacing(path) as aside:
-        save_file(plain, aside, metadata={"sha256": _digest_of_tensors(plain)})
+        try:
+            save_file(plain, aside, metadata={"sha256": _digest_of_tensors(plain)})
+        except SafetensorError as error:
+            raise HeedfulError(f"{path}: cannot be written ({error}); make room, or choose another place") from None
         aside.chmod(0o644)  # safetensors makes files that only their owner can read
 
 

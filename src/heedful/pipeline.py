@@ -138,6 +138,9 @@ class Run:
         self.report = examined.report
         self.store = encode(recipe.data, examined, self.words)
         self.device = _device()
+        if self.device.type == "cuda":
+            # cuDNN's attention, which torch prefers on recent GPUs, makes a plan for each new shape: nearly each batch
+            torch.backends.cuda.enable_cudnn_sdp(False)
         torch.manual_seed(recipe.training.seed)
         self.model = build_model(recipe.model, *self.words.sizes).to(self.device)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
@@ -192,9 +195,11 @@ class Run:
             yield record
             if isinstance(record, Saved) and rank() == 0:
                 bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
-            if isinstance(record, Ended) and record.reason != "interrupted" and rank() == 0:
+            if isinstance(record, Ended) and record.reason != "interrupted":
                 self.started -= max(0.0, record.seconds - (time.monotonic() - began))  # training before a resume
-                yield self._finish(record.step)
+                finished = self._finish(record.step) if rank() == 0 else None
+                wait_for_all()  # a machine whose torchrun has ended may be the one that the others meet at
+                yield from filter(None, [finished])
 
     def _finish(self, steps: int) -> Finished:
         weights = self._weights()
@@ -322,6 +327,8 @@ def _claimed(folder: Path) -> AbstractContextManager[None]:
 def _remove_leftovers(folder: Path) -> None:
     for place in (folder, folder / "state", folder / "state" / "checkpoints"):
         files.remove_leftovers(place, *WRITTEN, "model.toml", "vocabulary*.model", "*.safetensors", "step-*")
+        for aside in place.glob(".tmp??????"):  # safetensors writes beside what we write aside
+            files.remove(aside)
 
 
 def _check_free(folder: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from heedful import bundle, run
 from heedful.bundle import read_weights
 from heedful.cli.app import main
 from heedful.decoding.alignment import SPACE
+from heedful.errors import HeedfulError
 from heedful.files import claimed
 from heedful.training.average import average_files
 
@@ -466,9 +468,8 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
 )
 def test_a_mistake_gets_a_line_that_names_the_remedy_and_status_2(arguments, expected, tmp_path):
     ran = heedful(*arguments, cwd=tmp_path)
-    assert ran.returncode == 2
-    assert expected in ran.stdout + ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1), ran.stderr
+    assert expected in ran.stderr
 
 
 def test_a_mistake_in_the_settings_can_be_mended_in_the_same_folder(trained, tmp_path):
@@ -679,3 +680,89 @@ def test_copying_reversing_and_sorting_are_learned_through_the_command_line(task
     wrong = json.loads(ran.stdout)[0]["score"]
     print(f"{task}: {wrong} % of new sequences wrong after {time.monotonic() - began:.0f} s")
     assert wrong <= 5.0
+
+
+def test_a_full_disk_ends_in_a_line(trained, tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        ran = heedful("average", trained / "model", "--last", "2", "--out", tmp_path / "mean")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (ran.returncode, ran.stderr.count("\n"), "make room" in ran.stderr) == (2, 1, True), ran.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_command_asks_the_network(trained, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network was asked")
+
+    for place, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(place, name, refuse)
+    source, target = trained / "pairs.source", trained / "pairs.target"
+    for given in (
+        ("train", trained / "toy.toml", "--out", tmp_path / "model", "--training.steps", "2"),
+        ("translate", "en-de"),
+        ("translate", "en-de", "--document"),
+        ("attend", "en-de", "A dog.", "--html", tmp_path / "page.html"),
+        ("evaluate", tmp_path / "model", "--source", source, "--reference", target),
+        ("info", "en-de"),
+        ("score", tmp_path / "model", "--source", source, "--target", target),
+    ):
+        ran = heedful(*given, text="Hello.\n")
+        assert ran.returncode == 0, ran.stderr
+
+
+def test_two_models_are_compared_by_their_own_scores(trained):
+    heedful("train", trained / "toy.toml", "--out", trained / "brief", "--training.steps", "2")
+    given = ("--source", trained / "pairs.source", "--reference", trained / "pairs.target", "--json")
+    one, two = (
+        json.loads(heedful("evaluate", trained / name, *given).stdout)[1]["score"] for name in ("model", "brief")
+    )
+    assert one != two
+    ran = heedful("evaluate", trained / "model", "--against", trained / "brief", *given)
+    [row] = [row for row in json.loads(ran.stdout) if row["metric"].startswith("chrF, ")]
+    assert [float(number) for number in row["score"].split(" : ")] == pytest.approx([one, two], abs=0.006)
+
+
+def test_the_other_direction_is_heard_by_and_from_ensembles_and_in_documents(trained, tmp_path):
+    model, both = trained / "model", tmp_path / "both"
+    heedful("average", model, "--last", "1", "--out", tmp_path / "mean")
+    heedful("ensemble", model, tmp_path / "mean", "--out", both)
+    for one, other, more in ((both, model, ()), (model, both, ()), (both, both, ("--document",))):
+        given = ("translate", one, "-i", trained / "pairs.source", *more)
+        ran = heedful(*given, "--reverse", other, "--reverse-weight", "50")
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout != heedful(*given).stdout
+
+
+def test_nothing_is_written_for_a_head_that_is_not_there(trained, tmp_path):
+    ran = heedful("attend", trained / "model", "a b", "--html", "page.html", "--show", "cross.7", cwd=tmp_path)
+    assert (ran.returncode, list(tmp_path.iterdir())) == (2, []), ran.stderr
+
+
+@pytest.mark.parametrize("said", ["std::bad_alloc", "not enough memory: you tried to allocate 8 bytes."])
+def test_however_torch_says_that_memory_is_out_it_is_a_line(trained, monkeypatch, said):
+    def full(*_, **__):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("heedful.translator.Translator.translate", full)
+    ran = heedful("translate", trained / "model", text="a b\n")
+    assert (ran.returncode, "not enough memory; try" in ran.stderr, ran.stderr.count("\n")) == (2, True, 1)
+
+
+def test_weights_and_device_arrive_where_they_are_wanted(trained, monkeypatch):
+    asked = []
+
+    def load(folder, device="cpu", weights="float32"):
+        asked.append((device, weights))
+        raise HeedfulError("enough")
+
+    monkeypatch.setattr("heedful.translator.Translator.load", load)
+    source = trained / "pairs.source"
+    given = ("--source", source, "--reference", trained / "pairs.target")
+    for command in (("translate",), ("evaluate", *given), ("bench", "translate", "-i", source), ("serve",)):
+        ran = heedful(*command, trained / "model", "--weights", "int8")
+        assert (ran.returncode, asked) == (2, [("cpu", "int8")]), (command, ran.stderr)
+        asked.clear()

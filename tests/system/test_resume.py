@@ -65,6 +65,7 @@ def test_killed_at_random_moments_and_resumed_a_run_ends_in_the_same_bytes(tmp_p
     status, _ = run_until(heedful("train", recipe, "--out", folder), folder, generator.randint(10, 60), signal.SIGKILL)
     assert status == -signal.SIGKILL
     status, _ = run_until(heedful("train", "--resume", folder), folder, generator.randint(70, 130), signal.SIGKILL)
+    assert status == -signal.SIGKILL
     list(resume(folder))
     assert same_bytes(folder, recipe.parent / "whole")
     steps = [

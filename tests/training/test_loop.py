@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from heedful.bundle import take_weights
 from heedful.data.batches import BatchConfig, BatchStream, batch_of
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
@@ -102,6 +103,73 @@ def test_gradients_are_clipped_to_their_norm():
     assert norm > 0.25
     clipped = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
     assert float(clipped) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_step_is_clipped(tmp_path):
+    model = fresh_model()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    config = settings(steps=1, clip=1e-3, beta1=0.0, beta2=0.0, epsilon=1.0)  # Adam that nearly follows the gradient
+    (step,) = steps_of(train(model, OneBatch(random_batch()), config, tmp_path))
+    moved = torch.cat([(p - old).flatten() for p, old in zip(model.parameters(), before, strict=True)]).norm()
+    assert moved.item() == pytest.approx(step.rate * 1e-3, rel=0.02)
+
+
+def test_with_consistency_each_batch_passes_twice(tmp_path):
+    model, rows = fresh_model(dropout=0.3), []
+    model.encoder[0].register_forward_hook(lambda _layer, _given, out: rows.append(len(out)))
+    list(train(model, OneBatch(random_batch(rows=7)), settings(steps=1, consistency=4.0), tmp_path))
+    assert rows == [14]
+
+
+def test_the_exponential_average_follows_the_weights(tmp_path):
+    model, config = fresh_model(), settings(steps=3, checkpoint_every=3, exponential_average=0.9)
+    expected = {name: tensor.clone() for name, tensor in take_weights(model).items()}
+    for record in train(model, OneBatch(random_batch()), config, tmp_path):
+        if isinstance(record, Step):
+            kept = min(0.9, (1 + record.step) / (10 + record.step))
+            for name, tensor in take_weights(model).items():
+                expected[name].lerp_(tensor, 1 - kept)
+    found = loop.final_weights(tmp_path, config)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor)
+
+
+def test_adamw_decays_weights_that_have_no_gradient():
+    model = fresh_model()
+    optimizer = loop.make_optimizer(model, settings(optimizer="adamw", weight_decay=0.5))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    optimizer.step()
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, 0.95 * old)
+
+
+def test_matrix_rate_multiplies_the_step_of_the_matrices_alone():
+    moved = []
+    for factor in (1.0, 3.0):
+        model = fresh_model()
+        optimizer = loop.make_optimizer(model, settings(optimizer="muon", matrix_rate=factor))
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        torch.manual_seed(7)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1
+        optimizer.step()
+        moved.append({name: parameter.detach() - before[name] for name, parameter in model.named_parameters()})
+    matrix, other = "encoder.0.feed_forward.inner.weight", "source_embedding.token.weight"
+    torch.testing.assert_close(moved[1][matrix], 3 * moved[0][matrix], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(moved[1][other], moved[0][other])
+
+
+def test_machines_whose_folders_hold_other_steps_do_not_go_on(tmp_path, monkeypatch):
+    list(train(fresh_model(), OneBatch(random_batch()), settings(steps=2), tmp_path))
+    monkeypatch.setattr(loop, "agreed", lambda value: value + 2)  # what the first process has
+    with pytest.raises(HeedfulError, match="one folder for all machines"):
+        list(train(fresh_model(), OneBatch(random_batch()), settings(steps=9), tmp_path))
 
 
 def test_a_loss_that_is_not_a_number_stops_at_its_step_and_keeps_the_last_good_state(tmp_path):

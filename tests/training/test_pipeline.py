@@ -1,6 +1,11 @@
+import itertools
 import json
 import os
+import subprocess
+import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from heedful.bundle import read_weights
 from heedful.config import from_table, merge, read_toml
 from heedful.errors import HeedfulError
 from heedful.heap import keep_products
-from heedful.pipeline import Finished, Prepared, _collapse, begin
+from heedful.pipeline import Finished, Prepared, Run, _collapse, begin
 from heedful.preparation import encode
 from heedful.recipe import PRESETS, Recipe
 from heedful.text.corpus import DataConfig, corpora, examine
@@ -442,3 +447,76 @@ def test_layer_dropout_and_tied_layers_train_and_translate(tmp_path, changes):
 def test_two_passes_that_agree_train(tmp_path):
     events = list(run(build(toy(tmp_path, steps=4, consistency=5.0)), tmp_path / "model"))
     assert isinstance(events[-1], Finished)
+
+
+def test_what_a_kill_in_the_middle_of_writing_weights_leaves_is_removed_on_resuming(tmp_path):
+    """safetensors writes beside what is written aside, under a name of its own."""
+    wishes = iter([False, True])
+    model = tmp_path / "model"
+    list(run(build(toy(tmp_path, steps=3)), model, lambda: next(wishes, False)))
+    before = {path.name for path in model.iterdir()}
+    program = (
+        "import sys, torch, pathlib\n"
+        "from heedful.bundle import write_weights\n"
+        "while True:\n"
+        "    write_weights(pathlib.Path(sys.argv[1]), {'a': torch.zeros(8_000_000)})"
+    )
+    writing = subprocess.Popen([sys.executable, "-c", program, str(model / "weights.safetensors")])
+    while not any(path.stat().st_size > 1e6 for path in model.glob(".*")):
+        assert writing.poll() is None
+    writing.kill()
+    writing.wait()
+    list(resume(model))
+    assert {path.name for path in model.iterdir()} - before <= {"README.md"}
+
+
+def test_with_two_threads_too_a_resumed_run_ends_in_the_same_bytes(tmp_path):
+    before = torch.get_num_threads()
+    table = toy(tmp_path, steps=6, checkpoint_every=2, threads=2)
+    table = merge(table, {"model": {"d_model": 128, "d_ff": 512}, "batches": {"tokens": 2048}})  # work for two
+    try:
+        list(run(build(table), tmp_path / "whole"))
+        asked = itertools.count(1)
+        list(run(build(table), tmp_path / "cut", lambda: next(asked) == 3))
+        list(resume(tmp_path / "cut"))
+    finally:
+        torch.set_num_threads(before)
+    whole, cut = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 8, 11, 12, 13, 17, 21])
+def test_killed_before_a_file_takes_its_place_a_run_can_still_be_made(tmp_path, monkeypatch, number):
+    table = toy(tmp_path, steps=6, checkpoint_every=2, evaluate_every=0)
+    list(run(build(table), tmp_path / "whole"))
+    count, replace = itertools.count(1), Path.replace
+
+    def killed(self, target):
+        if next(count) == number:
+            raise Killed
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(Path, "replace", killed)
+        list(run(build(table), tmp_path / "cut"))
+    begun = all((tmp_path / "cut" / name).is_file() for name in ("recipe.toml", "model.toml"))
+    list(resume(tmp_path / "cut") if begun else run(build(table), tmp_path / "cut"))
+    whole, cut = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+
+
+def test_the_time_told_is_steps_times_what_one_took(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "_time_a_step", lambda *_: 0.5)
+    prepared = next(run(build(toy(tmp_path, minutes=1.0)), tmp_path / "model"))
+    assert (prepared.steps, prepared.seconds) == (120, 60.0)
+
+
+def test_nothing_that_training_writes_is_pickled(tmp_path):
+    list(run(build(toy(tmp_path)), tmp_path / "model"))
+    for file in (path for path in (tmp_path / "model").rglob("*") if path.is_file()):
+        assert not file.read_bytes().startswith((b"PK", b"\x80")), file
+        assert file.suffix in {".toml", ".model", ".safetensors", ".jsonl", ".json", ".md"}, file

@@ -12,6 +12,8 @@ import heedful
 from heedful import native
 from heedful.errors import HeedfulError
 
+# how torch says so, which has no exception of its own for a processor
+NO_MEMORY = "allocate memory|out of memory|not enough memory|bad_alloc"
 COMMANDS = {
     "train": "Train a model on pairs of text.",
     "translate": "Translate lines of text with a model.",
@@ -79,7 +81,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         status = _say("interrupted", 130)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+        if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, str(error)):
             status = _show_where()
         else:
             status = _say("not enough memory; try a smaller --batch, --beam or batches.tokens", 2)

@@ -49,10 +49,11 @@ def attend(
         translator = translator.without(*without)
     config = search_of(translator, given(search))
     found = translator.explain(text or next(standard_input(), ""), config, rank=rank)
-    if html:
-        files.write_text(html, attention_page(found))
+    chosen = _chosen(found, show)  # before anything is written: there may be no such head
     if plot:
         plot_attention(found, kind, plot)
+    if html:
+        files.write_text(html, attention_page(found))
     if npz:
         with files.replacing(npz) as aside, aside.open("wb") as file:
             np.savez_compressed(
@@ -65,12 +66,11 @@ def attend(
     if json_:
         print(json.dumps(found.to_table(), ensure_ascii=False))
     else:
-        _print(found, show)
+        _print(found, *chosen)
 
 
-def _print(found: Explanation, show: str) -> None:
+def _print(found: Explanation, label: str, weights: np.ndarray | None, rows: list[str], columns: list[str]) -> None:
     console = terminal()
-    label, weights, rows, columns = _chosen(found, show)
     console.print(Text(found.text, style="bold"))
     line = Text()
     for piece, log_probability in zip(found.target_pieces, found.log_probabilities, strict=True):

@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,20 +67,22 @@ def evaluate(
     made = _lines(outputs) if outputs else None
     _check_lengths([(source, sources), (outputs, made), *zip(reference or (source,), references, strict=True)])
     options: dict[str, Any] = {"reverse": reverse, "device": device, "threads": threads, "weights": weights}
-    translate = partial(_translate, search=given(search), options=options)
+    # both are loaded before either translates for minutes: what is wrong with one is said at once
+    translate = _translating(bundle, given(search), options) if bundle else None
+    translate_too = _translating(against, given(search), options) if against else None
     lines = sources or []
     if symbols:
         inputs = list(dict.fromkeys(lines))
-        of_input = dict(zip(inputs, translate(bundle, inputs), strict=True)) if made is None else _alike(lines, made)
+        of_input = dict(zip(inputs, translate(inputs), strict=True)) if translate else _alike(lines, made or [])
         found = [of_input[line] for line in lines]
         rows = _error_rates(lines, references, of_input)
     else:
-        found = translate(bundle, lines) if made is None else made
+        found = translate(lines) if translate else made or []
         rows = _scores(found, references, config)
     if save:
         files.write_text(save, "".join(line + "\n" for line in found))
-    if against:
-        compared = compare(found, translate(against, lines), references, config)
+    if translate_too:
+        compared = compare(found, translate_too(lines), references, config)
         rows += _comparisons(f"{bundle or outputs} against {against}", compared)
     _print(rows, json_)
 
@@ -158,11 +159,10 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
     return found
 
 
-def _translate(bundle: Path | None, lines: list[str], *, search: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    assert bundle is not None  # `_check` has seen to it
+def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:
     translator = load(bundle, **options)
     config = search_of(translator, {"n_best": 1, **wide_enough(search, translator.search.beam)})
-    return [found[0].text for found in translator.translate(_counted(lines), config)]
+    return lambda lines: [found[0].text for found in translator.translate(_counted(lines), config)]
 
 
 def _counted(lines: list[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """`heedful train`."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from heedful.pipeline import Event, resume, run
 from heedful.recipe import Recipe, build
 from heedful.training.loop import Evaluation, Step
 from heedful.training.processes import join, rank
+
+SAME_WISH = 1.0  # seconds
 
 RecipeFlags: Any = flags(Recipe, build())
 
@@ -58,18 +61,21 @@ def train(
 
 @contextmanager
 def _graceful() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or TERM into a wish to stop after this step; a second Ctrl-C ends at once."""
-    asked = False
+    """Turn the first Ctrl-C or TERM into a wish to stop after this step; a second one, later, ends at once.
+
+    Not one in the same second: under torchrun a manager's TERM to all processes arrives from torchrun too.
+    """
+    first: float | None = None
 
     def ask(_number: int, _frame: object) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal first
+        first = first or time.monotonic()
+        if time.monotonic() - first > SAME_WISH:
             raise KeyboardInterrupt
-        asked = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: first is not None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -18,7 +18,7 @@ from heedful.model.engine import Engine
 from heedful.model.ensemble import members_of
 from heedful.model.linear import multiply
 from heedful.text.vocabulary import PAD
-from heedful.training.loop import batch_loss, scale_and_clip
+from heedful.training.loop import batch_loss, scale_and_clip, sum_over_processes
 from heedful.training.precision import Mixed
 from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
@@ -89,6 +89,7 @@ def time_training(
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
             mixed.collect_gradients()
             backward += watch.lap()
+        sum_over_processes(model, torch.zeros(4, dtype=torch.float64))  # as many numbers as a step of training adds up
         scale_and_clip(model, 1.0 / tokens, config.clip)
         optimizer.step()
         mixed.renew()

@@ -117,6 +117,11 @@ def train(
         stream.restore(progress.data)
         restore_random_state(random[rank() % len(random)], device)
         yield from _other_arithmetic(progress, arithmetic(device))
+    if agreed(progress.step) != progress.step:
+        raise HeedfulError(
+            f"{state_folder}: holds step {progress.step:,}, but the first process's holds another; --out must be one "
+            f"folder for all machines"
+        )
     batches = iter(stream)
     mixed = Mixed(model, config.precision)
     started = time.monotonic() - progress.seconds
@@ -143,7 +148,7 @@ def train(
 
         sums = _forward_backward(mixed, islice(batches, accumulate), config, stop)
         # the gradient of the mean over all tokens of this step, on all processes
-        _sum_over_processes(model, sums)
+        sum_over_processes(model, sums)
         smoothed, nll, counted, stops = sums.tolist()
         norm = scale_and_clip(model, 1.0 / counted, config.clip)
         if not (math.isfinite(smoothed) and math.isfinite(norm)):
@@ -347,7 +352,8 @@ def _share_weights(model: nn.Module) -> None:
             distributed.broadcast(parameter.detach(), src=0)
 
 
-def _sum_over_processes(model: nn.Module, sums: Tensor) -> None:
+def sum_over_processes(model: nn.Module, sums: Tensor) -> None:
+    """Sum the gradients of `model`, and `sums`, over all processes, in place."""
     if world() == 1:
         return
     # a layer that layer dropout left out here may have been present elsewhere

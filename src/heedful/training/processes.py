@@ -6,35 +6,38 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-
-# Its functions' defaults hold the group that exists when it is first imported, and the optimizers import it. Threads
-# of a held group do not end, and one that still runs while Python ends aborts the process: hence before any group.
-import torch.distributed.nn
 from torch import distributed
+
+if distributed.is_available():  # not in every build: ROCm's for Windows has none
+    # Its functions' defaults hold the group that exists when it is first imported, and the optimizers import it.
+    # Threads of a held group do not end, and one that still runs while Python ends aborts the process: hence before
+    # any group.
+    import torch.distributed.nn
 
 T = TypeVar("T")
 
 
 def join() -> None:
     """Join the others if torchrun started us, and this has not been done."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized():
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and distributed.is_available() and not _joined():
         if torch.cuda.is_available():
-            torch.cuda.set_device(local_rank())
+            torch.cuda.set_device(local_rank() % torch.cuda.device_count())  # a cluster may show each process its own
         # the others wait while the first one learns the vocabulary and encodes: longer than the usual half hour, or the
         # ten minutes of NCCL
-        backend, patience = "nccl" if torch.cuda.is_available() else "gloo", timedelta(hours=3)
+        fast = torch.cuda.is_available() and distributed.is_nccl_available()
+        backend, patience = "nccl" if fast else "gloo", timedelta(hours=3)
         distributed.init_process_group(backend, timeout=patience)
         atexit.register(distributed.destroy_process_group)  # while Python still runs: its threads must not outlive it
 
 
 def rank() -> int:
     """Return the number of this process among those that have been joined; the first is 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return distributed.get_rank() if _joined() else 0
 
 
 def world() -> int:
     """Return how many processes have been joined."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    return distributed.get_world_size() if _joined() else 1
 
 
 def local_rank() -> int:
@@ -54,3 +57,7 @@ def agreed(value: T) -> T:
     if world() > 1:
         distributed.broadcast_object_list(values)
     return values[0]
+
+
+def _joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()

@@ -105,9 +105,10 @@ def random_state(device: torch.device) -> Tensor:
 def restore_random_state(state: Tensor, device: torch.device) -> None:
     """Set the generators to what `random_state` returned; one that it does not tell of goes on from its seed."""
     processor, gpu = state.tensor_split([len(torch.get_rng_state())])
-    torch.set_rng_state(processor)
+    # copies: torch crashes on bytes that begin in the middle of a tensor, as those of all processes but the first do
+    torch.set_rng_state(processor.clone())
     if device.type == "cuda" and len(gpu):
-        torch.cuda.set_rng_state(gpu, device)
+        torch.cuda.set_rng_state(gpu.clone(), device)
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
