@@ -3,7 +3,7 @@
     pip install -c constraints.txt sacremoses
     python benchmarks/published_convention.py OUTPUT REFERENCE [--language de]
 
-Wu et al. 2021 score so, with four-gram BLEU over those tokens; `heedful score` tells sacreBLEU's own, which compares
+Wu et al. 2021 score so, with four-gram BLEU over those tokens; `heedful evaluate --outputs OUTPUT --reference REFERENCE` tells sacreBLEU's own, which compares
 across papers. Prints both.
 """
 

@@ -1,4 +1,6 @@
-"""The Transformer: section 3 of "Attention Is All You Need" (Vaswani et al. 2017), in the paper's order.
+"""The Transformer: section 3 of "Attention Is All You Need" (Vaswani et al. 2017) in the paper's names.
+
+Attention (3.2) comes first, the stacks (3.1) last.
 
 Shape suffixes: `B` batch, `S` source length, `T` target length, `L`/`M` query/key length inside attention,
 `D` d_model, `H` heads, `K` d_k (or d_v), `F` d_ff, `V` vocabulary. Masks are boolean, True = may attend.
@@ -312,7 +314,7 @@ class Transformer(EncoderDecoder):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         for module in self.modules():
-            if isinstance(module, nn.Embedding):  # times sqrt(d_model) this has variance 1, like the positions
+            if isinstance(module, nn.Embedding):  # times sqrt(d_model) it has variance 1; positions have a half
                 nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
