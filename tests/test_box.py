@@ -1,13 +1,17 @@
 """The models in the box: there, small, whose text they learned from, and good enough for what people type."""
 
+from pathlib import Path
+
 import pytest
 import sacrebleu
 
 from heedful import Translator, bundle
+from heedful.model.compiled import can_compile
 from heedful.text.pairs import read_lines
 
 NAMES = sorted(place.parent.name for place in bundle.BOX.glob("*/model.toml"))
 MEGABYTES = 12
+INPUTS = Path(__file__).parents[1] / "docs" / "model-cards" / "inputs.en"
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -42,6 +46,19 @@ def test_a_question_is_understood_as_people_type_it(text):
 def test_capitals_stay_capitals():
     (outputs,) = Translator.load("en-de").translate(["WHERE IS THE STATION?"])
     assert outputs[0].text == "WO IST DER BAHNHOF?"
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_narrow_weights_are_used_nearly_as_good_and_alike_in_any_batch(weights):
+    exact, narrow = Translator.load("en-de"), Translator.load("en-de", weights=weights)
+    if not can_compile(exact.model, weights):
+        pytest.skip(f"no {weights} here")
+    lines = [line for line in INPUTS.read_text().splitlines() if line and line[0] != "#"][:80]
+    found = [[(out[0].text, out[0].score) for out in narrow.translate(lines, batch=batch)] for batch in (1, 7, 64)]
+    assert found[0] == found[1] == found[2]
+    plain = [out[0] for out in exact.translate(lines)]
+    assert [score for _, score in found[0]] != [out.score for out in plain]
+    assert sacrebleu.corpus_chrf([text for text, _ in found[0]], [[out.text for out in plain]]).score > 90
 
 
 @pytest.mark.slow

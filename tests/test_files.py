@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from hashlib import sha256 as hash_of
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +156,12 @@ def test_what_nobody_has_used_for_long_is_removed(tmp_path):
     remove_unused(tmp_path, 60)
     remove_unused(tmp_path / "not there", 60)
     assert everything_in(tmp_path) == ["new"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file is meant")
+def test_a_file_is_on_disk_before_it_takes_its_place_and_its_name_after(tmp_path, monkeypatch):
+    did, replace = [], Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: did.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (did.append("renamed"), replace(self, to))[1])
+    write_text(tmp_path / "text", "new")
+    assert did == [f".text.{os.getpid()}.tmp", "renamed", tmp_path.name]

@@ -10,6 +10,10 @@ from heedful import Translator
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("format-*"))
 
 
+def test_there_is_something_old():
+    assert "format-1" in [folder.name for folder in GOLDEN]
+
+
 @pytest.mark.parametrize("folder", GOLDEN, ids=lambda path: path.name)
 def test_an_old_bundle_still_translates_to_its_stored_text(folder):
     rows = [json.loads(line) for line in (folder / "expected.jsonl").read_text().splitlines()]

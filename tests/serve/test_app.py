@@ -394,7 +394,7 @@ def test_sigterm_ends_after_what_is_running_was_answered(boxed):
             target=lambda: answers.append(httpx.post(f"{address}/translate", json=long, timeout=60))
         )
         asking.start()
-        while "heedful_batch_sentences_count 0.0" in httpx.get(f"{address}/metrics").text:
+        while "heedful_batch_sentences_count 0.0" in httpx.get(f"{address}/metrics").text and asking.is_alive():
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         asking.join(60)

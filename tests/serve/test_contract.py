@@ -1,5 +1,7 @@
 """Requests made from the OpenAPI document, valid and not: no server error, nothing that the document does not say."""
 
+from collections import defaultdict
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -24,7 +26,7 @@ def test_no_request_breaks_the_server(interface, mode):
         schemathesis.specs.openapi.checks.status_code_conformance,
         schemathesis.specs.openapi.checks.response_schema_conformance,
     ]
-    statuses = set()
+    statuses = defaultdict(set)
     for found in interface.get_all_operations():
         operation = found.ok()
         if mode == "NEGATIVE" and operation.method == "get":
@@ -33,9 +35,12 @@ def test_no_request_breaks_the_server(interface, mode):
         @given(case=operation.as_strategy(generation_mode=generation_mode))
         @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         def ask(case):
+            if mode == "POSITIVE" and case.path in ("/translate", "/explain"):
+                case.body |= {"source": "en", "target": "de"}  # languages that are here, so that some are answered
             response = case.call()
-            statuses.add(response.status_code)
+            statuses[case.path].add(response.status_code)
             case.validate_response(response, checks=checks)
 
         ask()
-    assert (422 if mode == "NEGATIVE" else 200) in statuses
+    wanted = 422 if mode == "NEGATIVE" else 200
+    assert all(wanted in seen for seen in statuses.values()), statuses

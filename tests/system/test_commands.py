@@ -19,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import sacrebleu
 import tomli_w
 import torch
 
@@ -196,6 +197,7 @@ def test_a_finished_model_is_told_its_languages_and_how_to_search(trained, tmp_p
     shutil.copytree(trained / "model", model)
     search = ("--beam", "2", "--length-penalty", "3", "--max-extra", "-1")
     expected = heedful("translate", model, *search, text="a b c\nb c\n").stdout
+    assert expected != heedful("translate", model, text="a b c\nb c\n").stdout, "or nothing would be configured"
     note = "the model says no languages"
     assert note in heedful("translate", model, "--document", text="a b. c d.").stderr
     ran = heedful("configure", model, "--languages", "en", "--languages", "de", *search)
@@ -766,3 +768,26 @@ def test_weights_and_device_arrive_where_they_are_wanted(trained, monkeypatch):
         ran = heedful(*command, trained / "model", "--weights", "int8")
         assert (ran.returncode, asked) == (2, [("cpu", "int8")]), (command, ran.stderr)
         asked.clear()
+
+
+def test_scores_are_of_the_references_and_settings_that_were_given(trained, tmp_path):
+    texts = {"out": "The cat sat on the mat .\n", "one": "the cat sat on a mat.\n", "two": "The dog sat on the mat.\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    references = ("--reference", tmp_path / "one", "--reference", tmp_path / "two")
+    ran = heedful("evaluate", "--outputs", tmp_path / "out", *references, "--lowercase", "--tokenize", "intl", "--json")
+    bleu = json.loads(ran.stdout)[0]
+    expected = sacrebleu.BLEU(lowercase=True, tokenize="intl")
+    score = expected.corpus_score([texts["out"].strip()], [[texts["one"].strip()], [texts["two"].strip()]]).score
+    assert bleu["score"] == pytest.approx(score, abs=5e-4)
+    assert "nrefs:2" in bleu["signature"]
+
+
+def test_alignments_are_told_by_translate_and_score_alike(tmp_path):
+    (tmp_path / "in").write_text("The dog sleeps.\n")
+    ran = heedful("translate", "en-de", "-i", tmp_path / "in", "--jsonl")
+    (row,) = map(json.loads, ran.stdout.splitlines())
+    (tmp_path / "out").write_text(row["text"] + "\n")
+    ran = heedful("score", "en-de", "--source", tmp_path / "in", "--target", tmp_path / "out", "--jsonl")
+    (scored,) = map(json.loads, ran.stdout.splitlines())
+    assert scored["alignment"] == row["alignment"] != []

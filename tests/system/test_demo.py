@@ -1,6 +1,10 @@
+from itertools import islice
+from unittest import mock
+
 import pytest
 import torch
 
+from heedful.cli.app import main
 from heedful.cli.demo import TEST_WORDS, WORDS, dictionary, spell, split
 from heedful.inspection.attention_map import draw_map
 
@@ -40,3 +44,16 @@ def test_the_map_darkens_what_is_looked_at_most():
     _, first, second = drawn.splitlines()
     assert first.index("█") < second.index("█")
     assert first.split()[0] == "K"
+
+
+def test_the_demo_runs_to_its_end_and_a_second_one_takes_its_place(entries, tmp_path, monkeypatch, capsys):
+    few = dict(islice(entries.items(), 900))
+    monkeypatch.setattr("heedful.cli.demo.dictionary", lambda: few)
+    monkeypatch.setattr("heedful.cli.demo.TEST_WORDS", 50)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended, mock.patch("sys.argv", ["heedful", "demo", "--minutes", "0.01"]):
+            main()
+        assert not ended.value.code
+        said = capsys.readouterr().out
+        assert all(word in said for word in ("Wo ist der Bahnhof?", "50 words held out", "glimmerfax")), said

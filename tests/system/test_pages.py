@@ -1,5 +1,6 @@
 """The pages as a reader meets them, in headless Chromium: nothing on the console, nothing fetched, text stays text."""
 
+import re
 import shutil
 
 import pytest
@@ -166,3 +167,21 @@ def test_what_cannot_be_explained_is_said_and_the_last_explanation_goes(browser,
     page.locator("#text").fill("Good morning!")
     page.locator("#words .source", has_text="Good").wait_for()
     assert page.locator("#problem").is_hidden()
+
+
+def test_who_cannot_see_the_page_is_told_what_it_shows(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.locator("#words .source", has_text="sofa").wait_for()
+    assert page.get_by_label("Your text").count() == page.get_by_role("combobox", name="Translate").count() == 1
+    languages = [page.locator(place).get_attribute("lang") for place in ("#text", "#translation", ".source", ".target")]
+    assert languages == ["en", "de", "en", "de"]
+    page.get_by_role("img", name=re.compile("^dog, aligned with ")).focus()
+    assert page.locator("#words .target .linked").count() >= 1
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("button, select, textarea, [role=img], [role=tab], [role=tabpanel]")]
+            .filter((e) => !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.labels?.length))
+            .filter((e) => !e.textContent.trim())
+            .map((e) => e.outerHTML)"""
+    )
+    assert nameless == []
