@@ -437,19 +437,6 @@ void add(float *sum, const T *x, int64_t size) {
         each_vector(size - i < DRAWN ? size - i : DRAWN, [&](int64_t j, int64_t n) { store_some(sum + i + j, load_some(sum + i + j, n) + load_some(x + i + j, n), n); });
 }
 
-void turn_over(const float *x, int64_t rows, int64_t columns, float *out) {
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < rows; r += LANES) {
-        const int64_t height = rows - r < LANES ? rows - r : LANES;
-        each_vector(columns, [&](int64_t c, int64_t n) {
-            vec square[LANES];
-            for (int64_t i = 0; i < LANES; i++) square[i] = i < height ? load_some(x + (r + i) * columns + c, n) : vec{};
-            transpose_square<LANES / 2>(square);
-            for (int64_t i = 0; i < n; i++) store_some(out + (c + i) * rows + r, square[i], height);
-        });
-    }
-}
-
 }  // namespace
 
 extern "C" {
@@ -500,7 +487,18 @@ void softmax_in_place(int64_t narrow, void *x, int64_t rows, int64_t vocabulary)
 void accumulate(float *sum, const void *x, int64_t size) { add(sum, static_cast<const bfloat16 *>(x), size); }
 
 // out = x^T, x being float32.
-void transposed(const float *x, int64_t rows, int64_t columns, float *out) { turn_over(x, rows, columns, out); }
+void transposed(const float *x, int64_t rows, int64_t columns, float *out) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r += LANES) {
+        const int64_t height = rows - r < LANES ? rows - r : LANES;
+        each_vector(columns, [&](int64_t c, int64_t n) {
+            vec square[LANES];
+            for (int64_t i = 0; i < LANES; i++) square[i] = i < height ? load_some(x + (r + i) * columns + c, n) : vec{};
+            transpose_square<LANES / 2>(square);
+            for (int64_t i = 0; i < n; i++) store_some(out + (c + i) * rows + r, square[i], height);
+        });
+    }
+}
 
 int64_t lanes() { return LANES; }
 
