@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import time
@@ -164,4 +165,6 @@ def test_a_file_is_on_disk_before_it_takes_its_place_and_its_name_after(tmp_path
     monkeypatch.setattr(os, "fsync", lambda number: did.append(Path(f"/proc/self/fd/{number}").readlink().name))
     monkeypatch.setattr(Path, "replace", lambda self, to: (did.append("renamed"), replace(self, to))[1])
     write_text(tmp_path / "text", "new")
-    assert did == [f".text.{os.getpid()}.tmp", "renamed", tmp_path.name]
+    aside, *after = did
+    assert re.fullmatch(rf"\.text\.{os.getpid()}\d+\.tmp", aside)
+    assert after == ["renamed", tmp_path.name]

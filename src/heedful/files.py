@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -69,8 +70,9 @@ def replacing(path: Path) -> Iterator[Path]:
         return
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(ASIDE.format(name=path.name, process=os.getpid()))
-    remove(aside)
+    # containers that share a disk may have processes of one number
+    process = f"{os.getpid()}{secrets.randbelow(10**9):09}"
+    aside = path.with_name(ASIDE.format(name=path.name, process=process))
     try:
         yield aside
         for file in [aside, *(aside.rglob("*") if aside.is_dir() else ())]:
