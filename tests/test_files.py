@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from heedful.errors import HeedfulError
-from heedful.files import claimed, remove, remove_unused, replacing, sha256, write_bytes, write_text
+from heedful.files import claimed, remove, remove_leftovers, remove_unused, replacing, sha256, write_bytes, write_text
 
 
 def everything_in(folder):
@@ -92,6 +92,7 @@ def test_what_a_killed_process_left_aside_does_not_get_in_the_way(tmp_path):
     (aside / "left over").write_text("x")
     write_text(path, "second")
     assert path.read_text() == "second"
+    remove_leftovers(tmp_path, "text")
     assert everything_in(tmp_path) == ["text"]
 
 
