@@ -3,8 +3,8 @@
     pip install -c constraints.txt sacremoses
     python benchmarks/published_convention.py OUTPUT REFERENCE [--language de]
 
-Wu et al. 2021 score so, with four-gram BLEU over those tokens. Prints both: sacreBLEU's own, which compares across papers,
-is what `heedful evaluate --outputs OUTPUT --reference REFERENCE` tells.
+Wu et al. 2021 score so, with four-gram BLEU over those tokens. Prints both: sacreBLEU's own, which compares across
+papers, is what `heedful evaluate --outputs OUTPUT --reference REFERENCE` tells.
 """
 
 import argparse
