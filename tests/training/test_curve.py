@@ -7,6 +7,7 @@ import torch
 from test_loop import SYMBOLS, OneBatch, random_batch, steps_of
 from torch.nn import functional
 
+from heedful.model import linear
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
@@ -51,7 +52,10 @@ def test_two_hundred_steps_have_the_losses_of_a_plain_loop(tmp_path, monkeypatch
     config = TrainingConfig(
         steps=STEPS, schedule="cosine", rate=2e-3, warmup=20, checkpoint_every=STEPS, precision="float32"
     )
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: known)  # on this processor or not
     fast = [record.loss for record in steps_of(train(model, OneBatch(*batches), config, tmp_path))]
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
     monkeypatch.setattr("heedful.model.transformer.SHORT", 0)  # scaled_dot_product_attention everywhere
     slow = plain_curve(plain, batches, config)
     assert slow[-1] < slow[0] / 1.3, "it learns"
