@@ -15,6 +15,7 @@ import pytest
 import tomli_w
 
 from heedful import HeedfulError, build, resume, run
+from heedful.cli import train
 from heedful.config import read_toml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -90,3 +91,14 @@ def test_a_finished_folder_is_not_overwritten(tmp_path, recipe):
     with pytest.raises(HeedfulError, match="there is a model already"):
         next(run(build(read_toml(recipe)), recipe.parent / "whole"))
     assert (recipe.parent / "whole" / "weights.safetensors").exists()
+
+
+def test_term_to_all_processes_and_again_from_torchrun_is_one_wish(monkeypatch):
+    with train._graceful() as stopping:
+        assert not stopping()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert stopping()
+        monkeypatch.setattr(train, "SAME_WISH", -1.0)  # a second later
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
