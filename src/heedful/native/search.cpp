@@ -350,11 +350,16 @@ inline void mix(const float *weight, int64_t count, const float *const *row, int
 // far from each other: keys one row after another, values by as many rows as stay in the cache while the heads take turns.
 void attend(const Model &model, const float *query, const float *const *row, int64_t count, float *out) {
     static thread_local Room room;
-    constexpr int64_t BLOCK = 32;
+    constexpr int64_t BLOCK = 32, LONG = 64, AHEAD = 8, LINE = 16;  // rows, but LINE: floats of a line of the cache
     const int64_t width = model.d_k + model.d_v, d_v = model.d_v, stride = count + LANES;
     float *score = room(model.heads * stride);
-    for (int64_t t = 0; t < count; t++)
+    // Of a long text the rows lie in memory, not in the cache, and too far apart for the processor to foresee the next.
+    const int64_t foreseen = count < LONG ? 0 : count - AHEAD;
+    for (int64_t t = 0; t < count; t++) {
+        if (t < foreseen)
+            for (int64_t i = 0; i < model.heads * width; i += LINE) __builtin_prefetch(row[t + AHEAD] + i);
         for (int64_t h = 0; h < model.heads; h++) score[h * stride + t] = dot(query + h * model.d_k, row[t] + h * width, model.d_k);
+    }
     for (int64_t h = 0; h < model.heads; h++) softmax(score + h * stride, count);
     std::memset(out, 0, model.heads * d_v * sizeof(float));
     for (int64_t first = 0; first < count; first += BLOCK) {
