@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 from libretranslatepy import LibreTranslateAPI
 from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from heedful.errors import HeedfulError
 from heedful.serve.app import make_app
@@ -401,3 +402,13 @@ def test_sigterm_ends_after_what_is_running_was_answered(boxed):
         assert answers[0].json()["translatedText"].count("\n") == 299
         assert process.wait(60) in (0, -signal.SIGTERM)
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("positions", [3, 9, 97])
+def test_a_model_of_few_positions_is_made_ready_too(tiny_model, toy_vocabulary, positions):
+    size = toy_vocabulary.sizes[0]
+    model = tiny_model(source_size=size, target_size=size, positions="learned", max_positions=positions)
+    translator = Translator(model, toy_vocabulary, languages=("en", "de"))
+    with TestClient(make_app([translator])) as client:
+        answer = client.post("/translate", json={**TEXT, "q": "a"})
+    assert answer.status_code == 200, answer.text
