@@ -19,7 +19,6 @@ import httpx
 import numpy as np
 from libretranslatepy import LibreTranslateAPI
 from starlette.requests import Request
-from starlette.testclient import TestClient
 
 from heedful.errors import HeedfulError
 from heedful.serve.app import make_app
@@ -405,10 +404,10 @@ def test_sigterm_ends_after_what_is_running_was_answered(boxed):
 
 
 @pytest.mark.parametrize("positions", [3, 9, 97])
-def test_a_model_of_few_positions_is_made_ready_too(tiny_model, toy_vocabulary, positions):
+def test_a_model_of_few_positions_is_made_ready_too(served, tiny_model, toy_vocabulary, positions):
     size = toy_vocabulary.sizes[0]
     model = tiny_model(source_size=size, target_size=size, positions="learned", max_positions=positions)
     translator = Translator(model, toy_vocabulary, languages=("en", "de"))
-    with TestClient(make_app([translator])) as client:
-        answer = client.post("/translate", json={**TEXT, "q": "a"})
+    with served(make_app([translator])) as address:
+        answer = httpx.post(f"{address}/translate", json={**TEXT, "q": "a"}, timeout=60)
     assert answer.status_code == 200, answer.text
