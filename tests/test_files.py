@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from heedful.errors import HeedfulError
-from heedful.files import claimed, remove, remove_leftovers, remove_unused, replacing, sha256, write_bytes, write_text
+from heedful.files import (
+    cache_folder,
+    claimed,
+    remove,
+    remove_leftovers,
+    remove_unused,
+    replacing,
+    sha256,
+    write_bytes,
+    write_text,
+)
 
 
 def everything_in(folder):
@@ -20,6 +30,17 @@ def write_half_and_fail(path):
     with replacing(path) as aside:
         aside.write_text("half of the n")
         raise RuntimeError("the lights went out")
+
+
+def test_without_a_home_folder_the_cache_has_to_be_named(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    for name in ("HEEDFUL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(HeedfulError, match="set HEEDFUL_CACHE"):
+        cache_folder()
 
 
 def test_an_exception_leaves_the_old_content_and_no_temporary_file(tmp_path):

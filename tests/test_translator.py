@@ -204,6 +204,9 @@ def test_a_line_or_prefix_that_the_model_has_no_positions_for_is_named(tiny_mode
         list(short.translate(["the", "", long], window=2))
     with pytest.raises(HeedfulError, match="prefix 2: "):
         list(short.translate(["the", "cat"], prefixes=["the", long]))
+    for source, target, named in (("the", long, "target 8: "), (long, "the", "source 8: ")):
+        with pytest.raises(HeedfulError, match=named):
+            short.score(["the", source], ["the", target], start=6)
 
 
 def test_the_mean_loss_is_what_scoring_gives_a_token(tiny_model, toy_vocabulary):

@@ -21,9 +21,17 @@ ASIDE = ".{name}.{process}.tmp"  # a file, or a folder, that is still being writ
 
 
 def cache_folder() -> Path:
-    """Return where heedful keeps what it can make again: $HEEDFUL_CACHE, else its folder in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HEEDFUL_CACHE") or Path(base) / "heedful")
+    """Return where heedful keeps what it can make again: $HEEDFUL_CACHE, else its folder in the user's cache.
+
+    Raises:
+        HeedfulError: nothing says where, and the user has no home folder.
+    """
+    if wanted := os.environ.get("HEEDFUL_CACHE"):
+        return Path(wanted)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heedful"
+    except RuntimeError:
+        raise HeedfulError("there is no home folder; set HEEDFUL_CACHE to a folder with room") from None
 
 
 def remove_unused(folder: Path, days: float) -> None:

@@ -94,6 +94,7 @@ def begin(recipe: Recipe, folder: Path) -> "Run":
     join()
     _set_threads(recipe.training)
     recipe = _with_absolute_paths(recipe)
+    _check_names(folder, recipe)
     examined = examine(recipe.data)
     if rank() == 0:
         words = Vocabulary.load(recipe.start_from) if recipe.start_from else learn_vocabulary(recipe, examined)
@@ -214,14 +215,17 @@ class Run:
         return Finished(self.folder, scores, seconds)
 
     def _that_fit(self, pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
-        """Return the development pairs that the model has positions for, and how many more there are."""
-        longest = self.recipe.model.longest
-        if longest is None or not pairs:
+        """Return the development pairs that training would not find too long, and how many more there are.
+
+        One line of a whole page would take more memory than all of training, and minutes of each evaluation.
+        """
+        if not pairs:
             return pairs, 0
         reader = Translator(self.model, self.words, capitals=self.recipe.data.capitals)
         sources, targets, _ = reader.encode_pairs(*zip(*pairs, strict=True))
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= longest]
+        most = self.recipe.data.max_length + 1  # END is not counted there
+        kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= most]
         self.report.development -= len(pairs) - len(kept)
         return kept, len(pairs) - len(kept)
 
@@ -289,6 +293,7 @@ class Run:
             _write_recipe(self.folder, self.recipe)
 
     def _warnings(self) -> Iterator[str]:
+        training = self.recipe.training
         tokens = int(self.store.target_lengths_N.sum())
         size = self.words.sizes[1]
         learned = self.recipe.start_from is None and self.recipe.vocabulary.kind in ("bpe", "unigram")
@@ -298,7 +303,10 @@ class Run:
                 f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
             )
         if self.too_long:
-            yield f"{self.too_long:,} development pairs are longer than the model has positions, and are left out"
+            most = self.recipe.data.max_length
+            yield f"{self.too_long:,} development pairs have more than {most} tokens (data.max_length); left out"
+        if training.patience and not self.dev:
+            yield "there are no development pairs, so training.patience has nothing to wait for: all steps are done"
         if self.report.leaked > self.report.kept // 100:
             yield (
                 f"{self.report.leaked:,} training pairs share a sentence with the development data: its scores will "
@@ -343,6 +351,14 @@ def _check_free(folder: Path) -> None:
     foreign = [name for name in WRITTEN if (folder / name).exists()]
     if foreign and not (folder / "model.toml").exists():
         raise HeedfulError(f"{folder}: {foreign[0]} there is not of a training; give another --out")
+
+
+def _check_names(folder: Path, recipe: Recipe) -> None:
+    """Refuse names that cannot stand in the recipe or on the model card, which are UTF-8."""
+    for line in (str(folder.absolute()), *tomli_w.dumps(to_table(recipe)).splitlines()):
+        said = line.encode("utf-8", "backslashreplace").decode()
+        if said != line:
+            raise HeedfulError(f"{said}: a name that is not UTF-8; rename it")
 
 
 def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:

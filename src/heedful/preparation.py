@@ -68,8 +68,13 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
         files.remove_unused(path.parent, DAYS_KEPT)
     for here in (rank() == 0, local_rank() == 0):  # and then where another machine has its own cache
         if here and not (path.is_file() and notes.is_file()):
-            encoded = encode_corpus(_training_pairs(data, examined), words, path, data.max_length, data.max_ratio)
-            files.write_text(notes, json.dumps(encoded._asdict()))
+            try:
+                encoded = encode_corpus(_training_pairs(data, examined), words, path, data.max_length, data.max_ratio)
+                files.write_text(notes, json.dumps(encoded._asdict()))
+            except OSError as error:  # the texts were read once already: it is the cache that is meant
+                raise HeedfulError(
+                    f"{path.parent}: {error.strerror or error}; set HEEDFUL_CACHE to a folder with room"
+                ) from None
         wait_for_all()
     store = TokenStore(path)
     _complete(examined.report, Encoded(**json.loads(notes.read_text(encoding="utf-8"))), store)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import bundle
-from heedful.config import Table, from_table, merge, read_toml, setting
+from heedful.config import Table, from_table, merge, read_toml, setting, to_table
 from heedful.data.batches import BatchConfig
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -147,7 +147,8 @@ def _begun(folder: Path, table: Table, where: str) -> Table:
         raise HeedfulError(f"{where}: {folder} is an ensemble, which cannot be trained; start from one of its members")
     written = read_toml(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else {}
     begun: Table = {
-        "model": manifest["model"],
+        # whole: a preset shall not add what was not there yet when the model was trained, such as rotary positions
+        "model": to_table(from_table(ModelConfig, manifest["model"], str(folder / "model.toml"))),
         "vocabulary": {**written.get("vocabulary", {}), "dropout": 0.0},
         "search": manifest.get("search", {}),
         "data": {key: manifest[key] for key in ("languages", "capitals") if manifest.get(key)},

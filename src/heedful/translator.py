@@ -203,18 +203,22 @@ class Translator:
         return source_ids, self.vocabulary.encode_target(texts), shouted
 
     def score(
-        self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False
+        self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False, start: int = 0
     ) -> list[Output]:
         """Return the score of each given translation: the one that `translate` would report for these tokens.
 
         Not so for a text in capitals, where the model reads those in lower case: `translate` knew its cased tokens.
 
         Raises:
-            HeedfulError: sources and targets differ in number.
+            HeedfulError: sources and targets differ in number, or the model has no positions for one; with `start`
+                lines before these, its number says which.
         """
         if len(sources) != len(targets):
             raise HeedfulError(f"{len(sources)} sources and {len(targets)} targets; each source needs its target")
         source_ids, target_ids, shouted = self.encode_pairs(sources, targets)
+        if self.longest is not None:
+            self._check_lengths("source", source_ids, self.longest, start)
+            self._check_lengths("target", target_ids, self.longest, start)
         found = self.score_ids(source_ids, target_ids, batch=batch, align=align)
         return [
             replace(output, text=output.text.upper()) if loud and in_capitals(target) else output

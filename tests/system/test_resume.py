@@ -3,6 +3,7 @@
 What is killed is a process of its own; what runs to its end runs here, where torch is imported already.
 """
 
+import io
 import json
 import random
 import signal
@@ -10,13 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomli_w
+from rich.console import Console
 
 from heedful import HeedfulError, build, resume, run
-from heedful.cli import train
+from heedful.cli import display, train
 from heedful.config import read_toml
+from heedful.training.loop import Evaluation, Step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
@@ -82,6 +86,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resuming_ends_in_the_same_bytes(tmp_
     status, said = run_until(heedful("train", recipe, "--out", folder), folder, 30, signal.SIGINT)
     assert status == 0
     assert f"heedful train --resume {folder}" in said.replace("\n", "")
+    assert "heedful: stopping after this step, and saving; once more ends at once\n" in said
     monkeypatch.chdir("/")  # the recipe in the folder knows where its data is
     list(resume(folder))
     assert same_bytes(folder, recipe.parent / "whole")
@@ -91,6 +96,20 @@ def test_a_finished_folder_is_not_overwritten(tmp_path, recipe):
     with pytest.raises(HeedfulError, match="there is a model already"):
         next(run(build(read_toml(recipe)), recipe.parent / "whole"))
     assert (recipe.parent / "whole" / "weights.safetensors").exists()
+
+
+def test_an_evaluation_is_not_taken_for_the_time_of_a_step(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now))
+    shown = display._Plain(Console(file=io.StringIO()), Path("model"))
+    shown.begin(SimpleNamespace(seconds=100.0, steps=1000))
+    for number in range(1, 102):
+        now += 0.1
+        shown.show(step := Step(number, 1000, 1.0, 1.0, 1e-3, 2000, 20_000.0, 1))
+        if number == 100:
+            now += 10.0
+            shown.show(Evaluation(number, {"loss": 1.0}, best=True))
+    assert "0:02:59 left" in shown.columns(step)  # 899 steps of a tenth of a second, and 9 evaluations
 
 
 def test_term_to_all_processes_and_again_from_torchrun_is_one_wish(monkeypatch):

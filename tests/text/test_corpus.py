@@ -84,6 +84,14 @@ def test_csv_is_read_as_spreadsheets_write_it(tmp_path, mark, suffix):
     assert list(read_pairs(Corpus(write(tmp_path / "p.csv", "\ufeff" + text.getvalue(), suffix), None))) == expected
 
 
+@pytest.mark.parametrize(("name", "text"), [("P.CSV", "a,b\n"), ("P.JSONL", '{"source": "a", "target": "b"}\n')])
+def test_kinds_of_files_are_known_in_capitals_too(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    (tmp_path / f"{name}.GZ").write_bytes(gzip.compress(text.encode()))
+    for file in (name, f"{name}.GZ"):
+        assert list(read_pairs(Corpus(tmp_path / file, None))) == [("a", "b")]
+
+
 def test_the_first_rows_of_csv_tell_what_is_between_columns_even_where_one_of_them_goes_on(tmp_path):
     rows = [(f"a,{n}", "b") for n in range(19)] + [("two\nlines, and more", "c"), ("d", "e")]
     text = io.StringIO()

@@ -1,5 +1,4 @@
 import math
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from heedful.bundle import take_weights
-from heedful.data.batches import BatchConfig, BatchStream, batch_of
+from heedful.data.batches import batch_of
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
@@ -312,28 +311,6 @@ def test_no_tensor_of_tokens_times_vocabulary_exists(monkeypatch):
         smoothed_cross_entropy(hidden, weight, torch.randint(vocabulary, (rows,)), 0.1).smoothed.backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert 0 < largest < rows * vocabulary * 4 * 0.75
-
-
-def test_the_state_of_the_stream_is_saved_with_the_model(tmp_path):
-    class Store:
-        source_lengths_N = target_lengths_N = np.array([3] * 31)
-        corpus_N = np.zeros(31, dtype=np.uint8)
-
-        name = "made here"
-
-        def __len__(self):
-            return 31
-
-        def take(self, side, rows):
-            return np.repeat(rows % 19 + 4, 3), np.full(len(rows), 3)
-
-    stream = BatchStream(Store(), BatchConfig(tokens=15, seed=2))
-    seen = [batch.source_BS for batch in islice(stream, 9)]
-    again = BatchStream(Store(), BatchConfig(tokens=15, seed=2))
-    list(islice(again, 4))
-    other = BatchStream(Store(), BatchConfig(tokens=15, seed=2))
-    other.restore(again.state())
-    assert all(torch.equal(a, b.source_BS) for a, b in zip(seen[4:], islice(other, 5), strict=True))
 
 
 @pytest.mark.parametrize(

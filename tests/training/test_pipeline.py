@@ -346,16 +346,37 @@ def test_held_out_pairs_have_the_tag_that_training_pairs_have(tmp_path):
     assert all(source.startswith("<bt> ") for source, _ in dev)
 
 
-def test_development_pairs_that_the_model_has_no_positions_for_are_left_out(tmp_path):
+@pytest.mark.parametrize("model", [{"family": "convolution", "max_positions": 12}, {}])
+def test_development_pairs_that_training_would_find_too_long_are_left_out(tmp_path, model):
     source, target = write_pairs(tmp_path / "dev", count=30, seed=3)
     source.write_text(source.read_text() + "a " * 40 + "\n")
     target.write_text(target.read_text() + "a\n")
-    model = {"family": "convolution", "max_positions": 12}
     dev = {"development_source": str(source), "development_target": str(target), "max_length": 11}
     table = merge(toy(tmp_path, steps=2, evaluate_every=1), {"model": model, "data": dev})
     events = list(run(build(table), tmp_path / "model"))  # whose outputs may not be longer than that either
     assert isinstance(events[-1], Finished)
-    assert any("1 development pairs are longer" in event.message for event in events if isinstance(event, Notice))
+    said = [event.message for event in events if isinstance(event, Notice)]
+    assert any("1 development pairs have more than 11 tokens" in message for message in said)
+
+
+def test_patience_without_development_pairs_is_told_of(tmp_path):
+    table = merge(toy(tmp_path, steps=1, patience=2, evaluate_every=1), {"data": {"held_out": 0}})
+    said = [event.message for event in run(build(table), tmp_path / "model") if isinstance(event, Notice)]
+    assert any("training.patience has nothing to wait for" in message for message in said)
+
+
+def test_a_cache_that_cannot_be_written_says_how_to_have_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEEDFUL_CACHE", "/proc/nothing")
+    with pytest.raises(HeedfulError, match=r"/proc/nothing/tokens: .*; set HEEDFUL_CACHE to a folder with room"):
+        list(run(build(toy(tmp_path, steps=1)), tmp_path / "model"))
+
+
+@pytest.mark.parametrize("place", ["out", "data"])
+def test_names_that_are_not_utf8_are_refused_before_anything_is_learned(tmp_path, place):
+    odd = tmp_path / os.fsdecode(b"mod\xe8le")
+    table = toy(odd if place == "data" else tmp_path, steps=1)
+    with pytest.raises(HeedfulError, match=r"mod\\udce8le.*: a name that is not UTF-8; rename it"):
+        list(run(build(table), odd if place == "out" else tmp_path / "model"))
 
 
 def test_training_starts_from_the_weights_and_the_vocabulary_of_another_model(tmp_path):
@@ -423,6 +444,14 @@ def test_sizes_come_from_the_model_to_start_from_and_may_not_contradict_it(tmp_p
         build(begun, {"vocabulary": {"kind": "bpe"}})
     with pytest.raises(HeedfulError, match="not a model folder"):
         build({"start_from": str(tmp_path)})
+
+
+@pytest.mark.parametrize("preset", ["fast", "best"])
+def test_a_preset_adds_nothing_to_a_model_to_start_from(preset):
+    begun = {"start_from": "en-de", "preset": preset}  # a model that is older than rotary positions
+    assert not build(begun).model.rotary
+    with pytest.raises(HeedfulError, match=r"model\.rotary is True, but .*en-de was trained with False"):
+        build(begun, {"model": {"rotary": True}})
 
 
 def test_weights_stored_in_bfloat16_take_half_the_room_and_translate(tmp_path):

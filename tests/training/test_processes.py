@@ -11,8 +11,9 @@ import pytest
 import torch
 from toy_task import settings, write_pairs
 
-from heedful import build, run
+from heedful import build, resume, run
 from heedful.bundle import read_weights
+from heedful.errors import HeedfulError
 from heedful.training import processes
 
 PROGRAM = """
@@ -164,6 +165,8 @@ asked, begin = itertools.count(1), run
 run = lambda recipe, folder: begin(recipe, folder, lambda: os.environ["RANK"] == "0" and next(asked) == 5)
 """
     assert run_twofold(table, tmp_path / "cut", first).count('"interrupted"') == 2
+    with pytest.raises(HeedfulError, match="saved by 2 processes, but there are 1 now"):
+        list(resume(tmp_path / "cut"))
     run_twofold(table, tmp_path / "cut", "from heedful import resume\nrun = lambda recipe, folder: resume(folder)")
     whole, cut = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut

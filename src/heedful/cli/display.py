@@ -13,6 +13,7 @@ from rich.table import Table
 from heedful.cli.streams import terminal
 from heedful.pipeline import Event, Finished, Prepared
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step
+from heedful.training.processes import world
 
 PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 
@@ -35,6 +36,7 @@ class _Plain:
         self.console, self.folder = console, folder
         self.last_line, self.last_score = 0.0, ""
         self.speed, self.seconds_a_step, self.at = 0.0, 0.0, time.monotonic()
+        self.steps, self.aside = 0, 0.0  # done here, and the seconds between them: evaluations, saving
 
     def __enter__(self) -> "_Plain":
         return self
@@ -44,6 +46,8 @@ class _Plain:
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        if isinstance(event, (Evaluation, Saved)):
+            self._measure_aside()
         match event:
             case Prepared():
                 self.console.print(_report(event))
@@ -61,7 +65,8 @@ class _Plain:
                 pass
             case Ended() if event.reason == "interrupted":
                 folder = escape(str(self.folder))
-                self.say(f"stopped at step {event.step:,}; saved. Go on with: heedful train --resume {folder}")
+                how = f"under torchrun, with {world()} processes as now" if world() > 1 else "with"
+                self.say(f"stopped at step {event.step:,}; saved. Go on {how}: heedful train --resume {folder}")
             case Ended():
                 why = "no better score for a while" if event.reason == "patience" else "all steps done"
                 self.say(f"{why}: step {event.step:,}, {_clock(event.seconds)} of training")
@@ -85,16 +90,22 @@ class _Plain:
 
     def columns(self, step: Step) -> str:
         """Return loss, speed, learning rate, time left and last score."""
-        left = _clock((step.steps - step.step) * self.seconds_a_step)
+        left = _clock((step.steps - step.step) * (self.seconds_a_step + self.aside / max(self.steps, 1)))
         return f"loss {step.loss:.3f}  {self.speed:,.0f} tokens/s  rate {step.rate:.1e}  {left} left  {self.last_score}"
 
     def _measure(self, step: Step) -> None:
-        """Smooth the speed; the time between steps includes evaluations and saving."""
+        """Smooth the speed, and the time of a step."""
         now = time.monotonic()
         seconds, self.at = now - self.at, now
+        self.steps += 1
         self.speed = self.speed or step.tokens_per_second
         self.speed += 0.05 * (step.tokens_per_second - self.speed)
         self.seconds_a_step += 0.05 * (seconds - self.seconds_a_step)
+
+    def _measure_aside(self) -> None:
+        """Count what was no step apart: in a moving average one evaluation would stand for hours that never come."""
+        now = time.monotonic()
+        self.aside, self.at = self.aside + now - self.at, now
 
     def _finished(self, event: Finished) -> None:
         self.console.print()

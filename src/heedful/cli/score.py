@@ -38,10 +38,10 @@ def score(
     pairs = iter(read_pairs(Corpus(source, target)))
     read = 0
     while window := list(islice(pairs, WINDOW)):
-        read += len(window)
         sources, targets = [pair.source or "" for pair in window], [pair.target or "" for pair in window]
-        for output in translator.score(sources, targets, batch=batch, align=jsonl):
+        for output in translator.score(sources, targets, batch=batch, align=jsonl, start=read):
             _print(output, jsonl)
+        read += len(window)
     if not read:
         raise HeedfulError(f"{source}: the file is empty; give at least one pair")
 

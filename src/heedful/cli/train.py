@@ -1,5 +1,6 @@
 """`heedful train`."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -69,7 +70,10 @@ def _graceful() -> Iterator[Callable[[], bool]]:
 
     def ask(_number: int, _frame: object) -> None:
         nonlocal first
-        first = first or time.monotonic()
+        if first is None:
+            first = time.monotonic()
+            if rank() == 0:  # not print: the signal may have come in the middle of one
+                os.write(2, b"\nheedful: stopping after this step, and saving; once more ends at once\n")
         if time.monotonic() - first > SAME_WISH:
             raise KeyboardInterrupt
 

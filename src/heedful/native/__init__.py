@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from heedful import files
+from heedful.errors import HeedfulError
 
 FOLDER = Path(__file__).parent
 # As fast as -O3, in half of its time: what counts is that short inner loops are unrolled whole.
@@ -94,11 +95,11 @@ def _compiled(name: Name) -> Path | None:
     compiler = _compiler()
     if compiler is None:
         return None
-    path = files.cache_folder() / f"{name}-{_key(compiler)}.so"
     try:
+        path = files.cache_folder() / f"{name}-{_key(compiler)}.so"
         if not path.is_file():
             _compile(compiler, name, path)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, HeedfulError, subprocess.SubprocessError):
         return None
     return path
 

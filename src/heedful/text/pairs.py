@@ -122,16 +122,18 @@ def open_bytes(path: Path) -> IO[bytes]:
     """
     if not path.exists() or path.is_dir():
         raise HeedfulError(f"{path}: {'a folder, not a' if path.is_dir() else 'no such'} file; check the path")
-    if path.suffix not in COMPRESSION:
+    compression = COMPRESSION.get(path.suffix.lower())
+    if compression is None:
         return path.open("rb", buffering=1 << 20)
-    return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSION[path.suffix]), 1 << 20))
+    return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression=compression), 1 << 20))
 
 
 def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[Pair]:
-    if ".csv" in path.suffixes:
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    if ".csv" in suffixes:
         yield from _csv_pairs(path, (NO_TEXT if line is None else line for line in _raw_lines(path, undecodable)))
         return
-    is_json = ".jsonl" in path.suffixes
+    is_json = ".jsonl" in suffixes
     for number, line in enumerate(_raw_lines(path, undecodable), start=1):
         if line is None:
             yield Pair(None, None)

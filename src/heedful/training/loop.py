@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 from heedful import files
 from heedful.bundle import take_weights, write_weights
-from heedful.data.batches import Batch, BatchStream, batch_of
+from heedful.data.batches import Batch, BatchStream, batch_of, pairs_by_length
 from heedful.errors import HeedfulError
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.text.vocabulary import PAD
@@ -115,7 +115,12 @@ def train(
     if place := newest_state(state_folder):
         progress, random, average = load_state(place, model, optimizer)
         stream.restore(progress.data)
-        restore_random_state(random[rank() % len(random)], device)
+        if len(random) != world():
+            raise HeedfulError(
+                f"{state_folder}: saved by {len(random)} processes, but there are {world()} now, and a step would have "
+                f"other batches; start as many (torchrun --nproc-per-node), or another training by --start-from"
+            )
+        restore_random_state(random[rank()], device)
         yield from _other_arithmetic(progress, arithmetic(device))
     if agreed(progress.step) != progress.step:
         raise HeedfulError(
@@ -225,10 +230,8 @@ def batch_loss(model: EncoderDecoder, batch: Batch, smoothing: float, consistenc
 def mean_loss(model: EncoderDecoder, sources: Sequence[list[int]], targets: Sequence[list[int]]) -> float:
     """Return the mean negative log-likelihood of a target token, END included, in nats; the model is in eval mode."""
     device = next(model.parameters()).device
-    rows = sorted(range(len(sources)), key=lambda i: (len(targets[i]), len(sources[i])))
     total = 0.0
-    for start in range(0, len(rows), 64):
-        chosen = rows[start : start + 64]
+    for chosen in pairs_by_length(sources, targets, 64):
         batch = batch_of([sources[i] for i in chosen], [targets[i] for i in chosen]).to(device)
         total += batch_loss(model, batch, 0.0).nll.item()
     return total / sum(map(len, targets))
