@@ -34,8 +34,7 @@ from heedful.decoding.settings import SearchConfig
 from heedful.heap import keep_heap
 from heedful.inspection.cost import search_flops
 from heedful.inspection.timing import peak_memory, time_training
-from heedful.model.compiled import CompiledInference, can_compile
-from heedful.model.inference import Inference
+from heedful.model.family import engine_of
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.pairs import Corpus, read_pairs
@@ -91,7 +90,7 @@ def train(work: Work, steps: int = 5) -> tuple[float, float]:
 def translate(work: Work) -> tuple[float, float]:
     """Return the seconds of greedy search on one thread for outputs as long as the inputs, and its operations."""
     model, lines = work.model().eval(), work.lines()
-    engine: Any = CompiledInference(model) if can_compile(model, "float32") else Inference(model)
+    engine: Any = engine_of(model)
     source, lengths = torch.tensor(lines), torch.full((len(lines),), work.length)
     config = SearchConfig(beam=1, length_penalty=0.0, max_extra=1, min_length=work.length - 1)
 

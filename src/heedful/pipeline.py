@@ -16,7 +16,7 @@ import tomli_w
 import torch
 
 import heedful
-from heedful import bundle, files
+from heedful import bundle, files, native
 from heedful.config import from_table, read_toml, to_table
 from heedful.data.batches import BatchStream
 from heedful.decoding.forced import agreements
@@ -302,6 +302,8 @@ class Run:
                 f"a vocabulary of {size:,}, but the target text is only {tokens:,} tokens long: most is too rare "
                 f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
             )
+        if (why := native.lacking("training")) and self.device.type == "cpu":
+            yield f"training without compiled parts takes longer: {why}"
         if self.too_long:
             most = self.recipe.data.max_length
             yield f"{self.too_long:,} development pairs have more than {most} tokens (data.max_length); left out"

@@ -23,13 +23,12 @@ from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
 from heedful.model.ablation import without
-from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.engine import Engine
-from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
-from heedful.model.inference import Inference, Weights
+from heedful.model.ensemble import members_of
+from heedful.model.family import engine_of
+from heedful.model.inference import Weights
 from heedful.model.recorder import recording
-from heedful.model.transformer import Transformer
 from heedful.text.capitals import in_capitals, is_shouted
 from heedful.text.document import careful, clean, translating
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
@@ -113,9 +112,7 @@ class Translator:
         """The model as search uses it, with the weights that it had when this was first asked for."""
         if self.device.type == "cpu":
             keep_heap()
-        if isinstance(self.model, Ensemble):
-            return EnsembleInference([_engine(one, self.weights) for one in members_of(self.model)])
-        return _engine(self.model, self.weights)
+        return engine_of(self.model, self.weights)
 
     def translate(
         self,
@@ -279,6 +276,7 @@ class Translator:
         return Explanation(
             source=clean(text),
             text=chosen.text,
+            languages=self.languages,
             score=chosen.score,
             source_pieces=source_pieces,
             target_pieces=target_pieces,
@@ -419,19 +417,6 @@ class Translator:
             [replace(output, alignment=links[next(rows)]) if output.ids else output for output in found]
             for found in outputs
         ]
-
-
-def _engine(model: EncoderDecoder, weights: Weights) -> Engine:
-    """Return what takes the steps of a search with this model."""
-    if not isinstance(model, Transformer):
-        if weights != "float32":
-            raise HeedfulError(f"{weights} weights are for Transformers: leave --weights out")
-        return cast(Engine, model)  # steps by itself
-    if can_compile(model, weights):
-        return CompiledInference(model, weights)
-    if weights == "int8":
-        raise HeedfulError("int8 weights need a C++ compiler and a processor with AVX2: leave --weights out")
-    return Inference(model, weights)
 
 
 def _ordered_with(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,6 +179,21 @@ def test_a_picture_of_many_pieces_is_no_larger_than_one_can_open(toy_vocabulary,
     plot_attention(translator(toy_vocabulary).explain(TEXT), "cross", tmp_path / "a.png")
     header = (tmp_path / "a.png").read_bytes()[16:24]
     assert 20_000 < int.from_bytes(header[:4]) * int.from_bytes(header[4:]) <= 40_000
+
+
+def test_pieces_that_look_like_mathematics_are_drawn_as_they_are(toy_vocabulary, tmp_path):
+    pytest.importorskip("matplotlib")
+    found = translator(toy_vocabulary).explain(TEXT)
+    pieces = ["$$", r"$\no$", *found.source_pieces[2:]]
+    plot_attention(replace(found, source_pieces=pieces), "cross", tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").exists()
+
+
+def test_attention_is_written_with_four_digits(toy_vocabulary):
+    found = translator(toy_vocabulary).explain(TEXT)
+    written = re.findall(r"\d\.\d+", json.dumps(found.to_table()["attention"]))
+    assert len(written) > 100
+    assert max(map(len, written)) == 6
 
 
 def test_pictures_that_cannot_be_are_refused(toy_vocabulary, tmp_path):

@@ -7,12 +7,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from heedful.data.batches import batch_of
 from heedful.decoding.settings import SearchConfig
+from heedful.inspection import timing
 from heedful.inspection.cost import forward_flops, search_flops
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
 from heedful.model.inference import Inference
 from heedful.training.loop import make_optimizer
 from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
+
+
+def test_a_kernel_that_does_not_tell_of_the_peak_is_asked_otherwise(monkeypatch):
+    monkeypatch.setattr(timing.Path, "read_text", lambda _self: "Name: python\nVmSize: 9 kB\n")
+    assert peak_memory(torch.device("cpu")) > 1 << 20
 
 
 @pytest.mark.usefixtures("products_by_torch")

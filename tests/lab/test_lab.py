@@ -205,6 +205,9 @@ def test_data_that_bear_a_claim_out_are_said_to(folder):
     memory = {"as it is": 1.0, "shuffled places": 1.0, "another sentence's": 0.0, "first half only": 0.3}
     one = {"errors": {"cross.0": 0.9, "cross.1": 0.1}, "memory": memory, "without": {"cross.0": 0.5, "cross.1": 0.0}}
     assert find("encoder-decoder").verdict({"tasks": {"copy": [one], "reverse": [one]}, "layers": 2}).shown
+    kinds = {"pre-norm": (1.0, 0.8), "post-norm": (0.5, 0.1), "no residuals": (0.01, 0.0)}
+    data = {"kinds": {kind: {"gradient": [[a, 1.0]], "position": [[1.0, b]]} for kind, (a, b) in kinds.items()}}
+    assert find("residuals").verdict(data | {"connections": [2, 3]}).shown
     data = copy.deepcopy(data_of(folder, "sentence-length"))
     for family, runs in data["families"].items():
         for run in runs:

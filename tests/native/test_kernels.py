@@ -1,5 +1,7 @@
 """The compiled functions that search uses, against torch's, and what happens where nothing can be compiled."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from heedful import native
+from heedful.errors import HeedfulError
 from heedful.model.compiled import CompiledInference, can_compile
 
 
@@ -62,12 +65,14 @@ def test_products_of_8_bits_are_the_same_on_narrower_processors(tiny_model, fres
     described = Path("/proc/cpuinfo")
     if not (described.is_file() and " avx2 " in described.read_text()):
         pytest.skip("a processor without AVX2")
-    compiler, emulated = native._compiler(), tmp_path / "emulated.h"
-    if compiler is None:
-        pytest.skip("no C++ compiler here")
+    try:
+        compiler, emulated = native._compiler(), tmp_path / "emulated.h"
+    except HeedfulError as error:
+        pytest.skip(str(error))
     emulated.write_text(EMULATED)
     narrower = tmp_path / "narrower"
-    narrower.write_text(f'#!/bin/sh\nexec "{compiler}" "$@" -march=haswell {options.format(emulated=emulated)}\n')
+    more = options.format(emulated=emulated)
+    narrower.write_text(f'#!/bin/sh\nexec {shlex.join(compiler)} "$@" -march=haswell {more}\n')
     narrower.chmod(0o755)
     fresh.setenv("CXX", str(narrower))
     library = native.library("search")
@@ -141,7 +146,21 @@ def test_a_damaged_library_is_not_there_the_next_time(tmp_path):
 def test_without_a_working_compiler_there_is_no_library(fresh, tmp_path, compiler):
     fresh.setenv("CXX", compiler)
     assert native.library("search") is None
+    assert compiler in native.lacking("search")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_compiler_may_have_options(fresh, kernels):
+    fresh.setenv("CXX", f"{shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')} -O1")
+    assert native.library("search").panel() == kernels.panel()
+    assert native.lacking("search") == ""
+
+
+def test_a_cache_that_cannot_be_written_is_named(fresh, kernels):
+    assert kernels
+    fresh.setenv("HEEDFUL_CACHE", "/proc/nothing")
+    assert native.library("search") is None
+    assert "/proc/nothing: No such file or directory; set HEEDFUL_CACHE" in native.lacking("search")
 
 
 def test_it_can_be_done_without(fresh):

@@ -81,7 +81,7 @@ def test_a_client_written_for_libretranslate_works_unchanged(serving, boxed):
         ({"alternatives": 1}, {"alternatives": 2}, 422, "at most 1"),
         ({"share": 1}, {"q": ["Hello!", "Where are you?"]}, 413, "at most 1"),
         ({"queue": 1}, {"q": "Hello! Where are you?"}, 413, "at most 1"),
-        ({"seconds": 0.0}, {}, 503, "not done"),
+        ({"seconds": 0.001}, {}, 503, "not done"),
         ({}, {"target": "fr"}, 400, "here are en to de"),
         ({}, {"source": "\ud800"}, 400, "here are en to de"),
         ({}, {"q": 3}, 422, "q"),
@@ -181,7 +181,15 @@ def test_keys_are_asked_for_and_kept_as_hashes(serving, tmp_path):
     assert client.post("/translate", json=TEXT).status_code == 403
     assert client.post("/translate", json={**TEXT, "api_key": key + "x"}).status_code == 403
     assert client.post("/translate", json={**TEXT, "api_key": key}).status_code == 200
+    path.write_text(path.read_text().strip())  # by an editor that leaves no line end
+    other = new_key(path)
+    for known in (key, other):
+        assert client.post("/translate", json={**TEXT, "api_key": known}).status_code == 200
+    path.write_text("\n".join(path.read_text().split()[1:]))
+    assert client.post("/translate", json={**TEXT, "api_key": key}).status_code == 403, "it was withdrawn"
+    assert client.post("/translate", json={**TEXT, "api_key": other}).status_code == 200
     path.write_text("plain")
+    assert client.post("/translate", json={**TEXT, "api_key": other}).status_code == 403
     with pytest.raises(HeedfulError, match="--new-key"):
         Keys(path)
 
@@ -216,11 +224,11 @@ def test_what_would_be_too_much_to_explain_is_refused(serving, monkeypatch):
     assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
 
 
-def test_a_key_that_nobody_asks_for_does_not_make_another_client(boxed):
+def test_a_key_that_nobody_asks_for_does_not_make_another_client(boxed, tmp_path):
     server = make_app([boxed]).state.server
     request = Request({"type": "http", "client": ("192.0.2.1", 1)})
     assert server.client(request, "first") == server.client(request, "second") == "192.0.2.1"
-    server.keys.needed = True
+    server.keys.path = tmp_path / "keys"
     assert server.client(request, "first") == "first"
 
 
@@ -239,6 +247,20 @@ def test_what_is_explained_is_what_was_translated(serving):
     assert plain["source_pieces"] != title["source_pieces"]
     found = client.post("/explain", json={**TEXT, "without": ["encoder.0"]}).json()
     assert not np.any(found["steps"]["steps"]["output"]["numbers"])
+
+
+@pytest.mark.parametrize("changes", [{"beam": 1}, {"patience": 0.25}, {"beam": 6, "patience": 0.0}])
+def test_what_is_explained_is_what_this_model_translates(served, boxed, changes):
+    lines = [
+        "You'd better not go out tonight.",
+        "I took it for granted that he would come.",
+        "Keep an eye on the bags.",
+    ]
+    other = replace(boxed, search=replace(boxed.search, **changes))
+    with served(make_app([other])) as address, httpx.Client(base_url=address, timeout=60) as client:
+        for line in lines:
+            translated = client.post("/translate", json={**TEXT, "q": line}).json()["translatedText"]
+            assert client.post("/explain", json={**TEXT, "q": line}).json()["text"] == translated
 
 
 def test_a_text_that_is_asked_for_again_in_more_pieces_than_a_client_may_send_is_translated(serving, monkeypatch):

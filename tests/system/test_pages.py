@@ -69,6 +69,19 @@ def test_every_view_of_an_explanation_opens(visit, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing hangs over the side"
 
 
+def test_characters_that_are_spelt_in_bytes_are_read_as_characters(visit):
+    found = Translator.load("en-de").explain("We met in the café, 😀 of course.")
+    assert "<0xC3>" in found.source_pieces, "or the rest shows nothing"
+    page = visit(attention_page(found), 1200, "light")
+    assert "café" in page.locator(".source").inner_text()
+    assert "😀" in page.locator(".source").inner_text()
+    assert "<0x" not in page.locator(".target").inner_text()
+    assert (page.locator(".source").get_attribute("lang"), page.locator(".target").get_attribute("lang")) == (
+        "en",
+        "de",
+    )
+
+
 @SIZES
 def test_text_of_the_model_stays_text(visit, width, scheme):
     found = Translator.load("en-de").explain('</script><script>alert("no")</script><img src=x onerror=alert(1)>')
@@ -84,7 +97,7 @@ def test_the_labs_report_opens(visit, tmp_path, width, scheme):
     for name in ("attention-steps", "residuals"):
         list(run_and_keep(name, True, tmp_path / "lab"))
     page = visit(write_report(tmp_path / "lab").read_text(encoding="utf-8"), width, scheme)
-    assert page.locator("section").count() == page.locator("figure svg").count() == 2
+    assert page.locator("section").count() == page.locator("figure svg[role=img][aria-label]").count() == 2
     page.locator("summary", has_text="weights").click()
     assert page.locator("details[open] td").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing hangs over the side"
@@ -167,6 +180,21 @@ def test_what_cannot_be_explained_is_said_and_the_last_explanation_goes(browser,
     page.locator("#text").fill("Good morning!")
     page.locator("#words .source", has_text="Good").wait_for()
     assert page.locator("#problem").is_hidden()
+
+
+def test_why_a_later_sentence_cannot_be_explained_is_said(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.locator("#text").fill("Good morning! The little dog is sleeping.")
+    page.locator("#words .source", has_text="Good").wait_for()
+    page.route("**/explain", lambda route: route.fulfill(status=503, json={"error": "too many wait"}))
+    page.get_by_role("button", name="The little dog").click()
+    page.locator("#problem", has_text="too many wait").wait_for()
+    page.unroute("**/explain")
+    page.locator("#text").fill("Good morning! The little cat is sleeping.")
+    page.locator("#words .source", has_text="cat").wait_for()  # still the second
+    page.locator("#text").fill("Good evening!")  # which has become the only one
+    page.locator("#words .source", has_text="evening").wait_for()
 
 
 def test_who_cannot_see_the_page_is_told_what_it_shows(browser, address):

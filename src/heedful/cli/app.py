@@ -59,11 +59,7 @@ def make_app() -> App:
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
-    # before torch is imported, which takes as long as the compiler
-    if sys.argv[1:2] in (["translate"], ["attend"], ["serve"]):
-        native.prepare("search")
-    elif sys.argv[1:2] in (["train"], ["demo"], ["bench"]):
-        native.prepare("training", "search")
+    _prepare(sys.argv)
     # the same everywhere: Windows would write what it can in a code page, and its own line ends
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     try:
@@ -91,6 +87,16 @@ def main() -> NoReturn:
     except Exception:
         status = _show_where()
     _end(status)
+
+
+def _prepare(arguments: list[str]) -> None:
+    """Compile before torch is imported, which takes as long as the compiler; not for what is answered at once."""
+    if {"--help", "-h", "--new-key"} & set(arguments):
+        return
+    if arguments[1:2] in (["translate"], ["attend"], ["serve"]):
+        native.prepare("search")
+    elif arguments[1:2] in (["train"], ["demo"], ["bench"]):
+        native.prepare("training", "search")
 
 
 def _end(status: int) -> NoReturn:

@@ -69,6 +69,7 @@ class Explanation:
 
     source: str
     text: str
+    languages: tuple[str, ...]  # their codes, where the model knows them
     score: float
     source_pieces: list[str]
     target_pieces: list[str]
@@ -98,10 +99,11 @@ class Explanation:
         source, target = ([readable(piece) for piece in side] for side in (self.source_pieces, self.target_pieces))
         return {"encoder": (source, source), "cross": (target, source)}.get(kind, (target, ["▸", *target[:-1]]))
 
-    def to_table(self, digits: int = 4) -> dict[str, Any]:
-        """Return everything as what JSON can hold, numbers rounded."""
+    def to_table(self) -> dict[str, Any]:
+        """Return everything as what JSON can hold, attention with four digits."""
         table = asdict(self)
-        table["attention"] = {name: np.round(weights, digits).tolist() for name, weights in self.attention.items()}
+        # in float64: a float32 near 0.1234 is written with all digits that tell it from its neighbours
+        table["attention"] = {name: np.round(found.astype(float), 4).tolist() for name, found in self.attention.items()}
         return table
 
 

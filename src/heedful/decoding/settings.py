@@ -12,7 +12,7 @@ class SearchConfig:
 
     beam: int = setting(4, "Hypotheses kept at each step; 1 = greedy", least=1, most=10_000)
     length_penalty: float = setting(
-        0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha", least=0
+        0.6, "Alpha of Wu et al. 2016: scores are divided by ((5 + length) / 6)^alpha", least=0, most=100
     )
     n_best: int = setting(1, "Outputs to return for each input, at most the beam", least=1)
     patience: float = setting(

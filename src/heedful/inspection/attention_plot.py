@@ -35,8 +35,8 @@ def plot_attention(explanation: Explanation, kind: str, path: Path) -> None:
             panel = panels[layer][head]
             panel.imshow(weights_LM, vmin=0, vmax=1, cmap="Blues")
             panel.set_title(f"layer {layer}, head {head}", fontsize=8)
-            panel.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
-            panel.set_yticks(range(len(rows)), rows, fontsize=6)
+            panel.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6, parse_math=False)
+            panel.set_yticks(range(len(rows)), rows, fontsize=6, parse_math=False)
             panel.tick_params(length=0)
     figure.suptitle(f"{kind} attention: what each row looks at, from 0 (white) to 1 (blue)", fontsize=9)
     width, height = figure.get_size_inches()

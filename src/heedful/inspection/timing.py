@@ -210,9 +210,10 @@ def peak_memory(device: torch.device) -> int:
     if platform.system() == "Windows":
         return 0
     status = Path("/proc/self/status")
-    if status.is_file():  # getrusage counts what the process was forked from, too
-        [high] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(high.split()[1]) * 1024
+    lines = status.read_text().splitlines() if status.is_file() else []
+    for line in lines:  # getrusage counts what the process was forked from, too; not all kernels tell of this one
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
     import resource
 
     unit = 1 if platform.system() == "Darwin" else 1024

@@ -105,6 +105,7 @@ def _section(result: Table, folder: Path) -> str:
     figure = (folder / f"{name}.svg").read_text(encoding="utf-8")
     figure = figure[figure.index("<svg") :].replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
     figure = figure.replace('href="#', f'href="#{name}-')
+    figure = figure.replace("<svg", f'<svg role="img" aria-label="{escape(experiment.QUESTION)}"', 1)
     steps = "\n".join(_numbers(step, part, data["pieces"]) for step, part in data.get("steps", {}).items())
     return f"""<section id="{name}">
 <h2>{escape(experiment.QUESTION)}</h2>

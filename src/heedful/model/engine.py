@@ -1,7 +1,7 @@
 """What search asks of a model: steps with a cache, one position at a time, equal to `decode` by test.
 
 The engine of an LSTM or a convolution is the model itself; a Transformer's is made from its weights (inference.py,
-compiled.py), and an ensemble's from its members' (ensemble.py).
+compiled.py), and an ensemble's from its members' (ensemble.py): family.py chooses.
 """
 
 from collections.abc import Callable

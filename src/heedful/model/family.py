@@ -1,10 +1,20 @@
-"""Building a model of the family that its settings name."""
+"""Building a model of the family that its settings name, and what takes its steps in search."""
 
+from typing import cast
+
+from heedful.errors import HeedfulError
+from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.convolution import Convolution
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.engine import Engine
+from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
+from heedful.model.inference import Inference, Weights
 from heedful.model.lstm import LSTM
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
+from heedful.native import lacking
+
+NEEDED = {"int8": "AVX2", "bfloat16": "AVX-512 with bfloat16"}
 
 
 def build_model(config: ModelConfig, source_size: int, target_size: int) -> EncoderDecoder:
@@ -18,3 +28,26 @@ def build_model(config: ModelConfig, source_size: int, target_size: int) -> Enco
     if config.family == "convolution":
         return Convolution(config, source_size, target_size)
     return LSTM(config, source_size, target_size)
+
+
+def engine_of(model: EncoderDecoder, weights: Weights = "float32") -> Engine:
+    """Return what takes the steps of a search with this model, with its weights in this type.
+
+    Raises:
+        HeedfulError: there are no steps with such weights, for this family or on this machine.
+    """
+    if isinstance(model, Ensemble):
+        return EnsembleInference([engine_of(one, weights) for one in members_of(model)])
+    if not isinstance(model, Transformer):
+        if weights != "float32":
+            raise HeedfulError(f"{weights} weights are for Transformers: leave --weights out")
+        return cast(Engine, model)  # steps by itself
+    if can_compile(model, weights):
+        return CompiledInference(model, weights)
+    on_processor = model.output.weight.device.type == "cpu"
+    if weights == "int8" and not on_processor:
+        raise HeedfulError("int8 weights are for processors: leave --weights out")
+    if weights != "float32" and on_processor:  # in bfloat16 torch's products may depend on the batch
+        why = lacking("search") or f"this processor has no {NEEDED[weights]}"
+        raise HeedfulError(f"no steps with {weights} weights here: {why}; or leave --weights out")
+    return Inference(model, weights)

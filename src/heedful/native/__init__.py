@@ -2,13 +2,14 @@
 never needed.
 
 Each library is made once for each processor, compiler and version of the source, in heedful's cache folder. The
-environment's CXX names the compiler; HEEDFUL_COMPILE=0 does without.
+environment's CXX names the compiler, with options if need be; HEEDFUL_COMPILE=0 does without.
 """
 
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +28,7 @@ OPTIONS = ("-O2", "-fpeel-loops", "-std=c++17", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 Name = Literal["search", "training"]
 _lock = threading.Lock()
+_lacking: dict[str, str] = {}
 I64, U64, F32, F64, PTR = ctypes.c_int64, ctypes.c_uint64, ctypes.c_float, ctypes.c_double, ctypes.c_void_p
 SIGNATURES: dict[Name, dict[str, list[type]]] = {
     "search": {
@@ -70,11 +72,17 @@ def library(name: Name) -> ctypes.CDLL | None:
     return _loaded(name, path) if path else None
 
 
+def lacking(name: Name) -> str:
+    """Return why `library` has nothing of this name, and what to do; "" if it has not been asked for or has it."""
+    return _lacking.get(name, "")
+
+
 @cache
 def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
+        _lacking[name] = f"{error}; set HEEDFUL_CACHE to a folder that programs may be loaded from"
         if "too short" in str(error) or "ELF header" in str(error):  # damaged: the next start makes it again
             with suppress(OSError):
                 path.unlink()
@@ -92,26 +100,43 @@ def _path_of(name: Name) -> Path | None:
 
 @cache
 def _compiled(name: Name) -> Path | None:
-    compiler = _compiler()
-    if compiler is None:
-        return None
+    _lacking.pop(name, None)
     try:
+        compiler = _compiler()
         path = files.cache_folder() / f"{name}-{_key(compiler)}.so"
         if not path.is_file():
             _compile(compiler, name, path)
-    except (OSError, HeedfulError, subprocess.SubprocessError):
+    except (OSError, HeedfulError, subprocess.SubprocessError) as error:
+        _lacking[name] = _reason(error)
         return None
     return path
 
 
-def _compiler() -> str | None:
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}; set HEEDFUL_CACHE to a folder with room"
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error.cmd[0]} does not compile it; set CXX to another compiler"
+    return str(error)
+
+
+def _compiler() -> tuple[str, ...]:
+    """Return the command that compiles, with the options that CXX may have.
+
+    Raises:
+        HeedfulError: there is none, or none is wanted.
+    """
     if os.environ.get("HEEDFUL_COMPILE") == "0" or platform.system() == "Windows":
-        return None
+        raise HeedfulError("HEEDFUL_COMPILE is 0" if os.environ.get("HEEDFUL_COMPILE") == "0" else "not on Windows")
     wanted = os.environ.get("CXX")
-    return next((found for name in ([wanted] if wanted else COMPILERS) if (found := shutil.which(name))), None)
+    commands = [shlex.split(wanted)] if wanted else [[name] for name in COMPILERS]
+    for name, *options in commands:
+        if found := shutil.which(name):
+            return (found, *options)
+    raise HeedfulError(f"no C++ compiler was found ({wanted or ', '.join(COMPILERS)})")
 
 
-def _compile(compiler: str, name: Name, path: Path) -> None:
+def _compile(compiler: tuple[str, ...], name: Name, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     processor = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     # OpenMP's own library is left to be found in the process: two of them would fight over the processor.
@@ -122,17 +147,17 @@ def _compile(compiler: str, name: Name, path: Path) -> None:
         # else the C library would be asked first for what the source calls its own: glibc has a `step` too
         own = () if platform.system() == "Darwin" else ("-Wl,-Bsymbolic",)
         for arguments in (compile_it, ("-shared", *own, str(object_), "-o", str(made))):
-            subprocess.run([compiler, *arguments], check=True, capture_output=True, timeout=300)
+            subprocess.run([*compiler, *arguments], check=True, capture_output=True, timeout=300)
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: tuple[str, ...]) -> str:
     """Tell apart what a library depends on: a home folder may be shared by machines that differ."""
     described = Path("/proc/cpuinfo")
     processor = platform.processor() + platform.machine()
     if described.is_file():
         lines = described.read_text().splitlines()
         processor += next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
     sources = [path.read_bytes() for path in sorted(FOLDER.glob("*.*"))]  # this file too: it has the options
-    parts = (*sources, compiler.encode(), version, processor.encode())
+    parts = (*sources, shlex.join(compiler).encode(), version, processor.encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -14,6 +14,7 @@ import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.inspection import attention_page
 from heedful.inspection.worked_example import steps_of
@@ -94,7 +95,7 @@ class Server:
                 raise HeedfulError(f"two models translate {pair[0]} to {pair[1]}: give one of them")
             self.batchers[pair] = Batcher(translator, config, self.sizes.observe)
         self.waiting.set_function(lambda: sum(batcher.waiting for batcher in self.batchers.values()))
-        self._ablated = lru_cache(8)(self._without)
+        self._ablated = lru_cache(2)(self._without)  # each is a whole model
 
     def _without(self, pair: tuple[str, str], heads: tuple[str, ...]) -> Translator:
         return self.batchers[pair].translator.without(*heads)
@@ -110,7 +111,7 @@ class Server:
 
     def client(self, request: Request, key: str) -> str:
         """Return who asks: the key, where keys are known ones, else the address."""
-        return key if self.keys.needed else request.client.host if request.client else ""
+        return key if self.keys.path else request.client.host if request.client else ""
 
     def check_key(self, key: str) -> None:
         """Refuse who has no key where one is needed."""
@@ -202,8 +203,7 @@ class Server:
         whole = self.batchers[pair].translator
         heads = tuple(sorted(set(wanted.without)))
         translator = self._ablated(pair, heads) if heads else whole
-        beam = max(whole.search.beam, 4)
-        found = translator.explain(text, replace(whole.search, beam=beam, n_best=beam, sample=False), rank=wanted.rank)
+        found = translator.explain(text, _with_all_outputs(whole.search), rank=wanted.rank)
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
         if isinstance(whole.model, Transformer):
             example = steps_of(translator, text, wanted.layer, wanted.head)
@@ -300,6 +300,12 @@ def _pair(translator: Translator) -> tuple[str, str]:
             "heedful configure MODEL --languages en --languages de"
         )
     return translator.languages[0], translator.languages[1]
+
+
+def _with_all_outputs(config: SearchConfig) -> SearchConfig:
+    """Return the search of `/translate` with all outputs that it has found by its end: the same one is the best."""
+    ended = config.patience * config.beam if config.patience else config.beam
+    return replace(config, n_best=max(1, min(config.beam, int(ended))), sample=False)
 
 
 def _warm_up(translator: Translator, batch: int) -> None:

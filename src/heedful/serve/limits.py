@@ -22,37 +22,58 @@ class ServeConfig:
     characters: int = setting(20_000, "Longest request, in characters of all its texts", least=1)
     texts: int = setting(128, "Longest list of texts in a request", least=1)
     alternatives: int = setting(8, "Most alternatives of a text", least=0)
-    seconds: float = setting(60.0, "Longest that a request may take", least=0)
+    seconds: float = setting(60.0, "Longest that a request may take", least=0.001, most=86_400)
     queue: int = setting(4096, "Sentences that may wait, of all clients", least=1)
     share: int = setting(1024, "Sentences of one client that may wait", least=1)
-    keys: Path | None = setting(None, "File of API keys, hashed, one a line; without it none is asked for")
+    keys: Path | None = setting(
+        None, "File of API keys, hashed, one a line; read again when it changes; without it none is asked for"
+    )
 
 
 class Keys:
-    """The keys that may be used, by their hashes."""
+    """The keys that may be used, by their hashes: those in the file now, so that one can be added or withdrawn."""
 
     def __init__(self, path: Path | None) -> None:
-        self.needed = path is not None
-        if path and not path.is_file():
-            raise HeedfulError(f"{path}: no such file; make a key with `heedful serve --new-key {path}`")
-        lines = path.read_text(encoding="utf-8").split() if path else []
-        if any(len(line) != 64 for line in lines):
-            raise HeedfulError(f"{path}: not a file of hashed keys; make one with `heedful serve --new-key {path}`")
-        self._hashes = lines
+        self.path = path
+        self._hashes, self._changed = (_read_keys(path), _changed(path)) if path else ([], 0)
 
     def allow(self, key: str) -> bool:
         """Return whether the key is known; the time it takes does not tell how near it was."""
+        if self.path is None:
+            return True
+        if (changed := _changed(self.path)) != self._changed:
+            try:
+                self._hashes = _read_keys(self.path)
+            except HeedfulError:
+                self._hashes = []  # nobody is let in by a file that is gone or no longer one of keys
+            self._changed = changed
         digest = _digest(key)
-        found = [hmac.compare_digest(digest, known) for known in self._hashes]
-        return not self.needed or any(found)
+        return sum(hmac.compare_digest(digest, known) for known in self._hashes) > 0
 
 
 def new_key(path: Path) -> str:
     """Return a new key, and add its hash to a file: the key itself is nowhere kept."""
     key = secrets.token_urlsafe(24)
     known = path.read_text(encoding="utf-8") if path.is_file() else ""
-    files.write_text(path, known + _digest(key) + "\n")
+    files.write_text(path, "\n".join([*known.split(), _digest(key)]) + "\n")
     return key
+
+
+def _read_keys(path: Path) -> list[str]:
+    if not path.is_file():
+        raise HeedfulError(f"{path}: no such file; make a key with `heedful serve --new-key {path}`")
+    hashes = path.read_text(encoding="utf-8", errors="replace").split()
+    if any(len(line) != 64 for line in hashes):
+        raise HeedfulError(f"{path}: not a file of hashed keys; make one with `heedful serve --new-key {path}`")
+    return hashes
+
+
+def _changed(path: Path) -> int:
+    """Return when the file was last changed, in nanoseconds; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _digest(key: str) -> str:

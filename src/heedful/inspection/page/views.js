@@ -43,21 +43,28 @@ function mean(heads) {
 
 // Words ------------------------------------------------------------------------------------------------------------
 
+// Pieces as a text. Characters that the vocabulary lacks are spelt in bytes, a piece each: <0xC3> <0xA9> is é.
+function joined(pieces) {
+  const spelt = pieces.map((piece) => /^<0x([0-9A-F]{2})>$/.exec(piece)?.[1]);
+  const bytes = pieces.flatMap((piece, i) => (spelt[i] ? [parseInt(spelt[i], 16)] : [...new TextEncoder().encode(readable(piece))]));
+  return new TextDecoder().decode(new Uint8Array(bytes));
+}
+
 function words(pieces, numbers, probabilities) {
   const found = [];
   pieces.forEach((piece, i) => {
     const number = numbers[i];
     if (number < 0) return;
-    found[number] ??= { text: "", log: 0 };
-    found[number].text += readable(piece);
+    found[number] ??= { pieces: [], log: 0 };
+    found[number].pieces.push(piece);
     if (probabilities) found[number].log += probabilities[i];
   });
-  return found;
+  return found.map((word) => ({ text: joined(word.pieces), log: word.log }));
 }
 
-// Source and translation, in these languages; a word under the pointer or in focus shows what it is aligned with, both
+// Source and translation, in their languages; a word under the pointer or in focus shows what it is aligned with, both
 // ways, and says so to whoever cannot see it.
-export function sentences(explanation, languages = []) {
+export function sentences(explanation) {
   const sides = [
     ["source", "source words", words(explanation.source_pieces, explanation.source_words)],
     ["target", "translation", words(explanation.target_pieces, explanation.target_words, explanation.log_probabilities)],
@@ -66,7 +73,7 @@ export function sentences(explanation, languages = []) {
   const texts = Object.fromEntries(sides.map(([side, , list]) => [side, list.map((word) => word.text)]));
   const lines = sides.map(([side, label, list], order) => {
     const line = make("p", { class: side, role: "group", "aria-label": label, dir: "auto" });
-    if (languages[order]) line.lang = languages[order];
+    if (explanation.languages[order]) line.lang = explanation.languages[order];
     spans[side] = list.map((word, number) => {
       const span = make("span", { class: "word", role: "img", tabindex: "0" }, word.text);
       const said = [word.text];
@@ -342,7 +349,7 @@ export function steps(explanation, options = {}) {
     const square = ["scores", "scaled", "weights"].includes(name);
     const columns = square ? example.pieces.map(readable) : step.numbers[0].map((_, i) => String(i));
     const shown = square ? columns.length : Math.min(MOST_COLUMNS, columns.length);
-    const most = Math.max(...step.numbers.flat().map(Math.abs));
+    const most = step.numbers.flat().reduce((most, value) => Math.max(most, Math.abs(value)), 0); // too many for arguments
     const table = make("table", { class: "numbers" });
     table.append(make("tr", {}, make("th"), ...columns.slice(0, shown).map((label) => make("th", { scope: "col" }, label))));
     step.numbers.forEach((row, i) => {

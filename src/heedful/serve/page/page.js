@@ -43,7 +43,7 @@ async function ask(path, body, signal) {
   const answer = await response.json();
   if (!response.ok) {
     if (response.status === 403) at("key-field").hidden = false;
-    throw new Error(answer.error);
+    throw Object.assign(new Error(answer.error), { status: response.status });
   }
   return answer;
 }
@@ -84,14 +84,13 @@ async function translate() {
 }
 
 async function explain(wanted, signal) {
-  const body = { ...wanted, sentence, rank, without: [...without] };
   try {
-    found = await ask("/explain", body, signal);
+    found = await ask("/explain", { ...wanted, sentence, rank, without: [...without] }, signal);
   } catch (error) {
-    if ((!sentence && rank === 1) || error.name === "AbortError") throw error;
-    sentence = 0; // the text has become shorter, or the beam's outputs fewer
-    rank = 1;
-    found = await ask("/explain", { ...body, sentence, rank }, signal);
+    if (error.status !== 400 || (!sentence && rank === 1)) throw error;
+    if (rank > 1) rank = 1; // the beam's outputs have become fewer,
+    else sentence = 0; // or the text shorter
+    return explain(wanted, signal);
   }
   at("inside").hidden = !found.sentences.length; // an address, say, has nothing to look into
   if (found.sentences.length) keepingFocus(fill);
@@ -100,7 +99,7 @@ async function explain(wanted, signal) {
 function fill() {
   at("sentences").hidden = found.sentences.length < 2;
   at("sentences").replaceChildren(...found.sentences.map(sentenceButton));
-  at("words").replaceChildren(...sentences(found, pairs[at("pair").selectedIndex]));
+  at("words").replaceChildren(...sentences(found));
   const off = found.without.length;
   at("without").hidden = !off;
   const all = make("button", { type: "button" }, "Switch all on");
