@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
+from heedful.evaluation.scores import tokenizer_of
 from heedful.recipe import Recipe
 from heedful.text.corpus import Report
 
@@ -19,6 +20,7 @@ def model_card(
 ) -> str:
     """Return the card, in Markdown; `steps` were taken, and `scores` are those on the development data."""
     data = recipe.data
+    _, language = data.languages or ("", "")
     files = ", ".join(str(path) for path in (*data.source, *data.target, *data.pairs))
     rows = "\n".join(f"| {metric} | {value:.2f} |" for metric, value in scores.items())
     return f"""# A heedful model
@@ -33,7 +35,7 @@ Made by `heedful train` from {files}.
 |---|---|
 {rows}
 
-BLEU and chrF are sacreBLEU's (13a, cased, detokenised), beam {recipe.search.beam}.
+BLEU and chrF are sacreBLEU's ({tokenizer_of(language)}, cased, detokenised), beam {recipe.search.beam}.
 
 Translate with it: `heedful translate {name} -i input.txt`
 """

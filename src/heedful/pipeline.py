@@ -323,7 +323,9 @@ class Run:
         sources, references = [pair[0] for pair in self.dev], [pair[1] for pair in self.dev]
         loss = loop.mean_loss(model, *translator.encode_pairs(sources, references)[:2])
         outputs = [found[0].text for found in translator.translate(sources)]
-        scores = {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))} | bleu_and_chrf(outputs, references)
+        _, language = self.recipe.data.languages or ("", "")
+        scores = {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
+        scores |= bleu_and_chrf(outputs, references, language)
         right = sum(output == reference for output, reference in zip(outputs, references, strict=True))
         scores["exact"] = 100 * right / len(outputs)
         return scores, list(_collapse(outputs))

@@ -53,3 +53,11 @@ def test_end_and_space_marks_are_never_aligned_to():
 def test_without_words_there_are_no_links():
     assert align_words(torch.ones(1, 1), ["</s>"], [SPACE + "c"]) == []
     assert align_words(torch.ones(1, 1), [SPACE + "c"], ["</s>"]) == []
+
+
+def test_an_unknown_symbol_is_a_word_of_its_own():
+    a, b = SPACE + "A", SPACE + "B"
+    assert words_of_pieces([a, "<unk>", b, "<unk>", "</s>"]) == [0, 1, 2, 3, -1]
+    spelt = ["<0xE2>", "<0x96>", "<0x81>", "<0xD0>", "<0x96>"]
+    assert words_of_pieces([a, *spelt, b]) == [0, 1, 1, 1, 1, 1, 2]
+    assert words_of_pieces([SPACE + "caf", "<unk>", "s"]) == [0, 0, 0], "part of a word where words have parts"

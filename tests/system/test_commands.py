@@ -22,9 +22,11 @@ import pytest
 import sacrebleu
 import tomli_w
 import torch
+from rich.console import Console
 
 from heedful import bundle, run
 from heedful.bundle import read_weights
+from heedful.cli import translate
 from heedful.cli.app import main
 from heedful.decoding.alignment import SPACE
 from heedful.errors import HeedfulError
@@ -791,3 +793,45 @@ def test_alignments_are_told_by_translate_and_score_alike(tmp_path):
     ran = heedful("score", "en-de", "--source", tmp_path / "in", "--target", tmp_path / "out", "--jsonl")
     (scored,) = map(json.loads, ran.stdout.splitlines())
     assert scored["alignment"] == row["alignment"] != []
+
+
+def test_what_was_translated_before_an_error_is_kept_beside_the_output(trained, tmp_path):
+    (tmp_path / "in").write_bytes(b"a b\nc\n\xff\n")
+    out = tmp_path / "out"
+    ran = heedful("translate", trained / "model", "-i", tmp_path / "in", "-o", out, "--window", "1")
+    assert ran.returncode == 2
+    assert "in:3: not UTF-8" in ran.stderr
+    assert f"what was translated so far is in {out}.partial" in ran.stderr
+    assert (out.exists(), len((tmp_path / "out.partial").read_text().splitlines())) == (False, 2)
+
+
+@pytest.mark.parametrize(("command", "flag"), [("translate", "-o"), ("evaluate", "--save")])
+def test_plain_text_is_not_written_under_the_name_of_compressed_text(trained, tmp_path, command, flag):
+    given = ["--source", trained / "pairs.source", "--reference", trained / "pairs.target"]
+    more = ["-i", trained / "pairs.source"] if command == "translate" else given
+    ran = heedful(command, trained / "model", *more, flag, tmp_path / "out.gz")
+    assert (ran.returncode, "leave .gz out" in ran.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_lines_are_not_counted_where_they_are_written_to_the_same_terminal(monkeypatch, tmp_path):
+    (tmp_path / "in").write_text("a\n")
+    counted = []
+    monkeypatch.setattr(translate, "read_lines", lambda path: counted.append(path) or iter("a"))
+    monkeypatch.setattr(translate, "terminal", lambda stderr: Console(file=io.StringIO(), force_terminal=stderr))
+    for same in (True, False):
+        monkeypatch.setattr(translate.sys, "stdout", mock.Mock(isatty=lambda same=same: same))
+        with translate._progress(tmp_path / "in", None) as advance:
+            advance(1)
+        assert len(counted) == (not same)
+
+
+def test_a_model_of_a_language_without_spaces_is_scored_by_its_characters(trained, tmp_path):
+    model = shutil.copytree(trained / "model", tmp_path / "model")
+    bundle.amend(model, languages=["en", "zh"])
+    given = ["--source", trained / "pairs.source", "--reference", trained / "pairs.target", "--json"]
+    told, chosen = (
+        json.loads(heedful("evaluate", model, *given, *more).stdout)[0]["signature"]
+        for more in ([], ["--tokenize", "intl"])
+    )
+    assert ("tok:zh" in told, "tok:intl" in chosen) == (True, True)

@@ -91,3 +91,22 @@ def test_words_that_stand_together_are_pairs_as_they_are_written_inside_sentence
 
 def test_joined_pairs_are_a_paragraph():
     assert joined([("A.", "B."), ("C.", "D.")]) == ("A. C.", "B. D.")
+
+
+def test_pairs_of_one_tag_are_joined_with_their_like_alone():
+    pairs = [(n % 2, f"{'ab'[n % 2]} {n}", f"{'AB'[n % 2]} {n}") for n in range(400)]
+    for corpus, source, target in augmented(pairs, tags=["<one>", "<other>"], altered=1.0):
+        tag, *words = source.split()
+        assert tag == ["<one>", "<other>"][corpus]
+        assert {word.lower() for word in target.split() if word.isalpha()} == {"ab"[corpus]}, words
+
+
+def test_signs_that_belong_to_a_letter_are_parts_of_a_word():
+    pairs = [(0, f"{first} हिन्दी", f"{first} Hindi") for first in "abcdefg"] + [
+        (0, f"x{n}", f"y{n}") for n in range(400)
+    ]
+    assert word_pairs(pairs) == [("हिन्दी", "Hindi")]
+
+
+def test_a_character_that_is_a_word_is_not_mistyped():
+    assert all(mistyped("我今天去学校学习", random.Random(seed)) == "我今天去学校学习" for seed in range(9))

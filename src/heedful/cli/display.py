@@ -18,15 +18,17 @@ from heedful.training.processes import world
 PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 
 
-def show(events: Iterable[Event], folder: Path, console: Console | None = None) -> None:
-    """Show the events of a run as they come, on standard error."""
+def show(events: Iterable[Event], folder: Path, console: Console | None = None) -> bool:
+    """Show the events of a run as they come, on standard error; return whether it came to its end."""
     console = console or terminal(stderr=True)
     if not console.is_terminal:
         console.width = 160  # a log has no edge to wrap at
     display = _Live(console, folder) if console.is_terminal else _Plain(console, folder)
+    event: Event | None = None
     with display:
         for event in events:
             display.show(event)
+    return isinstance(event, Finished)
 
 
 class _Plain:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,8 @@ from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
-from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus
-from heedful.text.pairs import Corpus, read_lines, read_pairs
+from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus, tokenizer_of
+from heedful.text.pairs import COMPRESSION, Corpus, read_lines, read_pairs
 
 ScoreFlags: Any = flags(ScoreConfig)
 Row = dict[str, Any]  # metric, score, details, signature
@@ -61,6 +62,9 @@ def evaluate(
     if source is None and not reference:
         raise HeedfulError("nothing to compare with: give --reference, or a file of pairs as --source")
     _check(bundle, source, outputs, against, save)
+    if bundle and "tokenize" not in given(scoring):
+        languages = bundles.read_manifest(bundles.locate(bundle)).get("languages") or ("", "")
+        config = replace(config, tokenize=tokenizer_of(languages[1]))
     if symbols and source is None:
         raise HeedfulError("--symbols needs --source, to tell which references belong to the same input")
     sources, references = _read(source, reference)
@@ -78,9 +82,10 @@ def evaluate(
         rows = _error_rates(lines, references, of_input)
     else:
         found = translate(lines) if translate else made or []
-        rows = _scores(found, references, config)
-    if save:
+    if save:  # before anything is counted, which may fail
         files.write_text(save, "".join(line + "\n" for line in found))
+    if not symbols:
+        rows = _scores(found, references, config)
     if translate_too:
         compared = compare(found, translate_too(lines), references, config)
         rows += _comparisons(f"{bundle or outputs} against {against}", compared)
@@ -101,6 +106,8 @@ def _check(
         bundles.read_manifest(bundles.locate(folder))
     if save and save.is_dir():
         raise HeedfulError(f"{save}: a folder; give --save the name of a file")
+    if save and save.suffix.lower() in COMPRESSION:
+        raise HeedfulError(f"{save}: written as plain text; leave {save.suffix} out, and compress it afterwards")
 
 
 def _read(source: Path | None, references: Sequence[Path]) -> tuple[list[str] | None, list[list[str]]]:
@@ -131,6 +138,7 @@ def _comparisons(who: str, compared: Iterable[Comparison]) -> list[Row]:
         {
             "metric": f"{c.name}, {who}",
             "score": f"{c.first:.2f} : {c.second:.2f}",
+            **{"first": round(c.first, 3), "second": round(c.second, 3), "p": c.p_value},
             "details": f"p = {c.p_value:.4f}",
             "signature": c.signature,
         }

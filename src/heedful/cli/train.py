@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from heedful.errors import HeedfulError
 from heedful.pipeline import Event, resume, run
 from heedful.recipe import Recipe, build
 from heedful.training.loop import Evaluation, Step
-from heedful.training.processes import join, rank
+from heedful.training.processes import join, rank, world
 
 SAME_WISH = 1.0  # seconds
 
@@ -36,7 +37,8 @@ def train(
     """Train a model on pairs of text: from raw text to a model folder, in one go.
 
     Data may be two aligned files (--source, --target) or one file of pairs (--pairs); .gz and .zst are read as they
-    are. Ctrl-C saves and stops; --resume goes on, as if nothing had been, on a processor to the last bit.
+    are. Ctrl-C saves and stops, with status 130; --resume goes on, as if nothing had been, on a processor to the last
+    bit.
     """
     changes = given(settings)
     with _graceful() as stopping:
@@ -57,7 +59,9 @@ def train(
             for _ in events:
                 pass
             return
-        show(_recorded(events, tensorboard) if tensorboard else events, folder)
+        finished = show(_recorded(events, tensorboard) if tensorboard else events, folder)
+    if not finished and world() == 1:  # so that a script does not go on with half a model; torchrun would complain
+        sys.exit(130)
 
 
 @contextmanager

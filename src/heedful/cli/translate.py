@@ -14,7 +14,7 @@ from heedful.cli.model import SearchFlags, load, search_of, wide_enough
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
-from heedful.text.pairs import how_to_convert, open_bytes, read_lines
+from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines
 from heedful.translator import WINDOW, Output
 
 
@@ -55,8 +55,8 @@ def translate(
     """Translate lines of text: one line out for each line in; an empty line stays empty.
 
     With --n-best, each output is a line of its own: the number of the input line, the score, the text, tab-separated.
-    Word alignments in --jsonl are pairs of source and target word numbers, from 0. With --document lines need not be
-    sentences: the text is split, and paragraphs, bullets, {placeholders}, addresses and `code` are kept.
+    Word alignments in --jsonl are pairs of source and target word numbers, from 0. With --document a line may have many
+    sentences, though none may go on in the next: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights, reverse)
     config = search_of(translator, wide_enough(given(search), translator.search.beam))
@@ -74,7 +74,7 @@ def translate(
         return
     lines = read_lines(input) if input else standard_input()
     prefixes = (line or "" for line in read_lines(prefix)) if prefix else None
-    with _output(output) as file, _progress(input) as advance:
+    with _output(output) as file, _progress(input, output) as advance:
         results = translator.translate(
             (line or "" for line in lines),
             config,
@@ -132,17 +132,35 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
     else:
+        if path.suffix.lower() in COMPRESSION:
+            raise HeedfulError(f"{path}: written as plain text; leave {path.suffix} out, and compress it afterwards")
         with files.replacing(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
+            try:
+                yield file
+            except BaseException:
+                _keep_what_there_is(file, aside, path.with_name(f"{path.name}.partial"))
+                raise
+
+
+def _keep_what_there_is(file: IO[str], aside: Path, place: Path) -> None:
+    """Keep what was written before an end that nobody wanted: it may be the work of hours."""
+    file.close()
+    if aside != place and aside.is_file() and aside.stat().st_size:
+        aside.replace(place)
+        print(f"heedful: what was translated so far is in {place}", file=sys.stderr)
 
 
 @contextmanager
-def _progress(path: Path | None) -> Iterator[Any]:
-    """A count of lines on standard error, if it is a terminal and the text is a file: a pipe can be read but once."""
+def _progress(path: Path | None, output: Path | None) -> Iterator[Any]:
+    """A count of lines on standard error, if it is a terminal and the text is a file: a pipe can be read but once.
+
+    Not where the translations are written to the same terminal: each would spoil the other.
+    """
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
     console = terminal(stderr=True)
-    if path is None or not path.is_file() or not console.is_terminal:
+    mixed = output is None and sys.stdout.isatty()
+    if mixed or path is None or not path.is_file() or not console.is_terminal:
         yield lambda done: None
         return
     total = sum(1 for _ in read_lines(path))

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 SPACE = "\u2581"  # how sentencepiece marks the beginning of a word
+SPELT = ("<0xE2>", "<0x96>", "<0x81>")  # the same in bytes
+CONTROL, UNKNOWN = ("<s>", "</s>", "<pad>"), "<unk>"
 
 
 def words_of_pieces(pieces: Sequence[str]) -> list[int]:
@@ -17,8 +19,11 @@ def words_of_pieces(pieces: Sequence[str]) -> list[int]:
     """
     numbers, word = [], -1
     pending = True
-    for piece in pieces:
-        if piece in ("<s>", "</s>", "<pad>"):
+    whole = all(piece.startswith(SPACE) or piece in CONTROL or piece == UNKNOWN for piece in pieces)
+    for number, piece in enumerate(pieces):
+        # where words are whole, one that is not known is one too; its mark may be spelt in bytes
+        pending |= (whole and piece == UNKNOWN) or tuple(pieces[number : number + 3]) == SPELT
+        if piece in CONTROL:
             numbers.append(-1)
         elif piece == SPACE:
             pending = True

@@ -10,14 +10,29 @@ from sacrebleu.significance import PairedTest, Result
 from heedful.config import setting
 from heedful.errors import HeedfulError
 
+Tokenizer = Literal["13a", "intl", "none", "char", "zh"]
+WITHOUT_SPACES = ("bo", "ja", "km", "lo", "my", "th", "yue")
+
+
+def tokenizer_of(language: str) -> Tokenizer:
+    """Return the tokeniser for a language's code: without spaces a clause is one token, and BLEU says nothing.
+
+    >>> tokenizer_of("de"), tokenizer_of("zh-TW"), tokenizer_of("ja")
+    ('13a', 'zh', 'char')
+    """
+    code = language.partition("-")[0].lower()
+    return "zh" if code == "zh" else "char" if code in WITHOUT_SPACES else "13a"
+
 
 @dataclass(frozen=True)
 class ScoreConfig:
     """In which convention to score; the defaults are sacreBLEU's own."""
 
     lowercase: bool = setting(False, "Score lowercased text")
-    tokenize: Literal["13a", "intl", "none", "char", "zh"] = setting(
-        "13a", "sacreBLEU's tokeniser; none if the text is tokenised already"
+    tokenize: Tokenizer = setting(
+        "13a",
+        "sacreBLEU's tokeniser; none if the text is tokenised already; where a model says that its target is Chinese, "
+        "Japanese, Thai or another without spaces, zh or char unless told otherwise",
     )
 
 
@@ -52,9 +67,9 @@ def score_corpus(
     return scores
 
 
-def bleu_and_chrf(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return the two scores that training watches, in sacreBLEU's default convention."""
-    bleu = BLEU(force=True).corpus_score(list(outputs), [list(references)])
+def bleu_and_chrf(outputs: Sequence[str], references: Sequence[str], language: str = "") -> dict[str, float]:
+    """Return the two scores that training watches, in sacreBLEU's default convention for this language."""
+    bleu = BLEU(tokenize=tokenizer_of(language), force=True).corpus_score(list(outputs), [list(references)])
     chrf = CHRF().corpus_score(list(outputs), [list(references)])
     return {"bleu": float(bleu.score), "chrf": float(chrf.score)}
 

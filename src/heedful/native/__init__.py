@@ -25,7 +25,7 @@ from heedful.errors import HeedfulError
 FOLDER = Path(__file__).parent
 # As fast as -O3, in half of its time: what counts is that short inner loops are unrolled whole.
 OPTIONS = ("-O2", "-fpeel-loops", "-std=c++17", "-fPIC")
-COMPILERS = ("c++", "g++", "clang++")
+COMPILERS = ("g++", "c++", "clang++")  # torch brings the OpenMP of the first, on Linux
 Name = Literal["search", "training"]
 _lock = threading.Lock()
 _lacking: dict[str, str] = {}
@@ -82,7 +82,8 @@ def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
-        _lacking[name] = f"{error}; set HEEDFUL_CACHE to a folder that programs may be loaded from"
+        what = "CXX to g++" if "undefined symbol" in str(error) else "HEEDFUL_CACHE to a folder that may hold programs"
+        _lacking[name] = f"{error}; set {what}"
         if "too short" in str(error) or "ELF header" in str(error):  # damaged: the next start makes it again
             with suppress(OSError):
                 path.unlink()
@@ -140,12 +141,14 @@ def _compile(compiler: tuple[str, ...], name: Name, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     processor = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     # OpenMP's own library is left to be found in the process: two of them would fight over the processor.
-    threads = ("-fopenmp",) if name == "training" else ()
+    apple = platform.system() == "Darwin"
+    openmp = ("-Xpreprocessor", "-fopenmp") if apple else ("-fopenmp",)
+    threads = openmp if name == "training" else ()
     with tempfile.TemporaryDirectory() as folder, files.replacing(path) as made:
         object_ = Path(folder) / "object.o"
         compile_it = (*OPTIONS, processor, *threads, "-c", str(FOLDER / f"{name}.cpp"), "-o", str(object_))
         # else the C library would be asked first for what the source calls its own: glibc has a `step` too
-        own = () if platform.system() == "Darwin" else ("-Wl,-Bsymbolic",)
+        own = ("-Wl,-undefined,dynamic_lookup",) if apple else ("-Wl,-Bsymbolic",)
         for arguments in (compile_it, ("-shared", *own, str(object_), "-o", str(made))):
             subprocess.run([*compiler, *arguments], check=True, capture_output=True, timeout=300)
 

@@ -7,13 +7,16 @@ an answer to them.
 
 import random
 import re
-from collections import Counter, deque
+import unicodedata
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 
 Triple = tuple[int, str, str]  # corpus number, source, target
 RECENT = 1000  # earlier pairs that one may be joined with: neighbours in a file are often alike
 NAMES = 5000
+SYLLABLE = re.compile("[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")  # or a word: without it the pair is another one
 PAIRS = 200_000  # to find words in: their number grows ever more slowly, the memory does not
 
 
@@ -30,9 +33,9 @@ def augmented(
         tag = f"{tags[corpus]} " if tags and tags[corpus] else ""
         yield corpus, tag + source, target
         if altered and alter.generator.random() < altered:
-            copy_source, copy_target = alter(source, target)
+            copy_source, copy_target = alter(source, target, tag)
             yield corpus, tag + copy_source, copy_target
-        alter.remember(source, target)
+        alter.remember(source, target, tag)
 
 
 class _Alterations:
@@ -40,16 +43,17 @@ class _Alterations:
 
     def __init__(self, seed: int) -> None:
         self.generator = random.Random(seed)
-        self._recent: deque[tuple[str, str]] = deque(maxlen=RECENT)
+        # by tag, which may tell of another direction
+        self._recent = defaultdict[str, deque[tuple[str, str]]](lambda: deque(maxlen=RECENT))
         self._names: dict[str, None] = {}
 
-    def remember(self, source: str, target: str) -> None:
+    def remember(self, source: str, target: str, tag: str) -> None:
         """Let later copies use this pair."""
-        self._recent.append((source, target))
+        self._recent[tag].append((source, target))
         if len(self._names) < NAMES:
             self._names.update(dict.fromkeys(names_in(source, target)))
 
-    def __call__(self, source: str, target: str) -> tuple[str, str]:
+    def __call__(self, source: str, target: str, tag: str) -> tuple[str, str]:
         """Return one altered copy. The shares are a guess at what people type."""
         kind = self.generator.random()
         if kind < 0.35:
@@ -59,7 +63,8 @@ class _Alterations:
             return mistyped(source, self.generator), target
         if kind < 0.85 and self._names:
             return renamed(source, target, list(self._names), self.generator)
-        others = self.generator.sample(list(self._recent), min(len(self._recent), self.generator.randint(1, 3)))
+        recent = self._recent[tag]
+        others = self.generator.sample(list(recent), min(len(recent), self.generator.randint(1, 3)))
         return joined([(source, target), *others])
 
 
@@ -98,7 +103,8 @@ def without_stop(source: str, target: str) -> tuple[str, str]:
 
 def mistyped(text: str, generator: random.Random) -> str:
     """Return `text` with one letter of a longer word lost, doubled, swapped with the next or mistaken for another."""
-    inner = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
+    letters = [letter.isalpha() and not SYLLABLE.match(letter) for letter in text]
+    inner = [i for i in range(1, len(text) - 1) if all(letters[i - 1 : i + 2])]
     if not inner:
         return text
     i = generator.choice(inner)
@@ -114,13 +120,20 @@ def joined(pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
     return " ".join(source for source, _ in pairs), " ".join(target for _, target in pairs)
 
 
+@cache
+def _marks() -> str:
+    """Return the signs that belong to the letter before them, as vowels in Hindi and Thai do; for Python no letters."""
+    return "".join(mark for mark in map(chr, range(0x300, 0x3100)) if unicodedata.category(mark)[0] == "M")
+
+
 def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, str]]:
     """Return words with their translations, as the pairs show them: most certain first.
 
     Two words belong together if each is the other's best by Dice's coefficient, 2 n(both) / (n(one) + n(other)) over
     pairs, and that is at least `least`. Frequent words, which stand beside everything, and rare ones are left out.
     """
-    word = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+    letters = rf"(?:[^\W\d_]|[{_marks()}])+"
+    word = re.compile(rf"{letters}(?:['\u2019-]{letters})*")
     sides = [[word.findall(text) for text in pair[1:]] for pair in islice(pairs, PAIRS)]
     written = [Counter(word for pair in sides for word in pair[side][1:]) for side in (0, 1)]
     found = [[{word.lower() for word in pair[side]} for pair in sides] for side in (0, 1)]

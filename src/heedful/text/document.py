@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from sentencex import segment
 
+from heedful.text.capitals import is_shouted
 from heedful.text.markup import INLINE, NONE, Tag, pieces, place
 
 LONGEST = 300  # characters of a sentence; a longer one is split where a clause ends
@@ -27,17 +28,24 @@ STAND_INS = (
 )  # names that a model of everyday sentences copies; tried by measurement
 REPEATS = 4  # so many times the same few words in a row are a model that has lost its way
 NO_REPEAT = 4  # tokens that may not come twice in an output that is asked for with care
-LINE_ENDS = re.compile(r"([\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+)")
+END_OF_LINE = r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]"
+LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
+BLANK_LINES = re.compile(rf"((?>\r\n|{END_OF_LINE})[ \t]*(?>\r\n|{END_OF_LINE})\s*)")  # in markup one is a space
+FENCE = re.compile(r"^ {0,3}(?:`{3,}|~{3,})(.*)$", re.MULTILINE)
+LATIN = r"0-9A-Za-z_\u00c0-\u024f"
+UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"  # scripts without spaces
+LITTLE = re.compile(r"\b(an?|and|are|at|by|do|for|from|how|in|is|of|on|or|the|to|was|what|when|where|who|with)\b", re.I)
 BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
 # Its parts are bounded or begin at a boundary, so that no text takes time in proportion to its square.
 PLACEHOLDER = re.compile(
     r"""
-    \$?\{\{?[^{}\s][^{}\n]*\}?\}                    # {name}, {{name}}, ${name}
-  | %\(\w+\)[a-z] | %[-+0\#]{0,3}\d{0,3}(?:\.\d{1,3})?[sdifgx]\b  # %s, %05.2f, %(name)s
-  | https?://[^\s<>"']*[^\s<>"'.,;:!?)\]] | www\.[^\s<>"']*[^\s<>"'.,;:!?)\]]
-  | (?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+                    # an e-mail address
+    [$%\#@]?\{\{?[ ]?[^{}\s][^{}\n]*\}?\}           # {name}, {{ name }}, ${name}, %{name}, #{name}
+  | %\(\w+\)[a-z]                                 # %(name)s
+  | %(?:\d{1,2}\$)?[-+0\#]{0,3}\d{0,3}(?:\.\d{1,3})?(?:l?l?[sdifgxu](?!\w)|@)  # %s, %05.2f, %1$s, %ld, %@
+  | (?:https?://|www\.)[^UNSPACED\s<>"']*[^UNSPACED\s<>"'.,;:!?)\]]
+  | (?<![a-zA-Z0-9_.+-])[a-zA-Z0-9_.+-]{1,64}@[a-zA-Z0-9_-]+(?:\.[a-zA-Z0-9_-]+)+  # an e-mail address
   | `[^`\n]+`                                       # code
-    """,
+    """.replace("UNSPACED", UNSPACED),
     re.VERBOSE,
 )
 
@@ -90,7 +98,7 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
         count: how many texts to return: the n-th has the n-th translation of every sentence, or its last
     """
     parts = list(split(text, language, markup=markup))
-    asked = {i: _Asked(part.text, markup) for i, part in enumerate(parts) if part.translate}
+    asked = {i: _Asked(part.text, language, markup=markup) for i, part in enumerate(parts) if part.translate}
     if not asked:
         return [clean(text)] * count
     wanted = [Sentence(one.masked, align=bool(one.tags)) for one in asked.values()]
@@ -111,7 +119,10 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
             answered[i][n] = answer
         found |= {i: one.patched(answered[i]) for i, one in asked.items() if i not in found}
     return [
-        "".join(found[i][min(n, len(found[i]) - 1)] if i in found else part.text for i, part in enumerate(parts))
+        _together(
+            (found[i][min(n, len(found[i]) - 1)], part.text) if i in found else (part.text, "")
+            for i, part in enumerate(parts)
+        )
         for n in range(count)
     ]
 
@@ -123,24 +134,39 @@ def split(text: str, language: str = "", *, markup: bool = False, longest: int =
     ['- ', 'Hi, {name}!', ' ', 'How are you?', '\\n\\n', '42']
     """
     inline = INLINE if markup else NONE
-    for piece, prose in pieces(clean(text)) if markup else [(clean(text), True)]:
+    for piece, prose in (pieces if markup else _outside_fences)(clean(text)):
         if not prose:
-            yield Part(piece, False)
+            yield from _some(piece)
             continue
-        for number, line in enumerate(LINE_ENDS.split(piece)):
+        for number, line in enumerate((BLANK_LINES if markup else LINE_ENDS).split(piece)):
             if number % 2 or not line:
                 yield from _some(line)
             else:
                 yield from _sentences(line, language, longest, inline)
 
 
-def as_read(sentence: str) -> str:
+def _outside_fences(text: str) -> Iterator[tuple[str, bool]]:
+    """Cut a text at Markdown's blocks of code, from ``` to ```; yield each piece and whether it is prose."""
+    begin = end = 0
+    opening = ""
+    for fence in FENCE.finditer(text):
+        mark = fence[0].lstrip()[:3]
+        if not opening:
+            begin, opening = fence.start(), mark
+        elif mark == opening and not fence[1].strip():
+            yield text[end:begin], True
+            yield text[begin : fence.end()], False
+            end, opening = fence.end(), ""
+    yield text[end:], True
+
+
+def as_read(sentence: str, language: str = "") -> str:
     """Return a sentence as a model reads it in `translating`, without markup.
 
     >>> as_read("Hello {name}, Where Is The Station?"), as_read("Where Is The Station?")
     ('Hello Tom, where is the station?', 'Where is the station?')
     """
-    return _Asked(clean(sentence), markup=False).masked
+    return _Asked(clean(sentence), language, markup=False).masked
 
 
 def careful(no_repeat_ngram: int) -> int:
@@ -170,7 +196,7 @@ def repeats(text: str) -> bool:
 class _Asked:
     """A sentence on its way through a model: placeholders as names, inline tags and entities taken out."""
 
-    def __init__(self, text: str, markup: bool) -> None:
+    def __init__(self, text: str, language: str, *, markup: bool) -> None:
         self.markup = markup
         inline = INLINE if markup else NONE
         tags = [found[0] for found in inline.finditer(text)]
@@ -178,7 +204,8 @@ class _Asked:
         self._pieces = texts, tags
         self.text = "".join(texts)
         self.placeholders: list[str] = [held for piece in texts for held in PLACEHOLDER.findall(piece)]
-        free = [name for name in STAND_INS if name not in text]
+        shouted = is_shouted(PLACEHOLDER.sub(" ", self.text))  # in which a name would be the only word that is not
+        free = [] if shouted else [name for name in STAND_INS if name not in text]
         self.names = free[: len(self.placeholders)]
         names = iter(self.names)
         masked = [PLACEHOLDER.sub(lambda found: next(names, found[0]), piece) for piece in texts]
@@ -187,7 +214,8 @@ class _Asked:
         self.masked = "".join(masked)
         if self.tags:  # words are counted where tags go with them, and not every vocabulary separates them at &nbsp;
             self.masked = re.sub(r"\s", " ", self.masked)
-        self.masked = _in_lower_case(self.masked, self.names) if is_titled(self.masked) else self.masked
+        if is_titled(self.masked) and not language.startswith("de"):  # whose nouns all have capitals
+            self.masked = _in_lower_case(self.masked, self.names)
         self.repeated = False  # whether an answer did, and shall be asked for with care
 
     @cached_property
@@ -215,8 +243,8 @@ class _Asked:
             return None
         if not self.tags:
             return self._with_placeholders(self._written(text))
-        if not answer.alignment:
-            return None
+        if not answer.alignment or any(re.search(f"[{UNSPACED}]{{4}}", side) for side in (self.masked, text)):
+            return None  # words are what spaces separate, and here there are none
         return self._with_placeholders(place(self.tags, self.masked, text, answer.alignment))
 
     def patched(self, answers: Mapping[int, Sequence[Answer]]) -> list[str]:
@@ -231,7 +259,7 @@ class _Asked:
         return ["".join(made)]
 
     def _read(self, piece: str) -> str:
-        return html.unescape(piece) if self.markup else piece
+        return LINE_ENDS.sub(" ", html.unescape(piece)) if self.markup else piece
 
     def _written(self, text: str) -> str:
         return html.escape(text, quote=False) if self.markup else text
@@ -245,12 +273,14 @@ class _Asked:
 
 
 def is_titled(sentence: str) -> bool:
-    """Return whether each of four or more words begins with a capital, as in an English headline.
+    """Return whether each of four or more words begins with a capital, as in an English headline, but no list of names.
 
-    >>> is_titled("Where Is The Station?"), is_titled("Tom lives in Boston.")
-    (True, False)
+    >>> is_titled("Where Is The Station?"), is_titled("Tom lives in Boston."), is_titled("Ann Lee, Bob Ray.")
+    (True, False, False)
     """
     words = [word for word in sentence.split() if word[0].isalpha()]
+    if "," in sentence and not LITTLE.search(sentence):
+        return False
     return len(words) > 3 and not sentence.isupper() and all(word[0].isupper() for word in words)
 
 
@@ -268,11 +298,11 @@ def _in_lower_case(sentence: str, names: Sequence[str]) -> str:
 
 
 def _whole(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){name}(?!\w)")
+    return re.compile(rf"(?<![{LATIN}]){name}(?![{LATIN}])")
 
 
 def _any_of(names: Sequence[str]) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?!\w)")
+    return re.compile(rf"(?<![{LATIN}])(?:{'|'.join(names)})(?![{LATIN}])")
 
 
 def _between(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
@@ -377,6 +407,22 @@ def _wrapped(text: str, inline: re.Pattern[str]) -> tuple[int, int] | None:
         return None
     opens, closes = tags[0][0][1] != "/", tags[1][0][1] == "/"
     return (tags[0].end(), tags[1].start()) if opens and closes and tags[0][1] == tags[1][1] else None
+
+
+def _together(parts: Iterable[tuple[str, str]]) -> str:
+    """Join what each part has become, beside what it was if it was translated.
+
+    Sentences of Chinese touch; of a language with spaces they do not.
+    """
+    made: list[str] = []
+    before = ""
+    for text, translated in parts:
+        touch = translated and re.search(f"[{UNSPACED}]$", before)
+        if touch and re.search(r"[.!?…][\"')\]]*$", made[-1]) and text[:1].isalnum():
+            made.append(" ")
+        made.append(text)
+        before = translated
+    return "".join(made)
 
 
 def _some(text: str) -> list[Part]:
