@@ -2,12 +2,13 @@
 
     python benchmarks/training.py [--sizes tiny,small,base] [--peers ...] [--rounds 3] [--steps N] [--data FOLDER]
 
-All train the same sizes (post-norm where the peer has it, ReLU, shared embeddings, label smoothing 0.1, Adam) on the
-same Multi30k batches (joint BPE of 10,000; 4,096 tokens with padding, about 3,700 target tokens). A peer is trained as
-its users do it: the plain loop with full logits and cross_entropy, in float32 and, where the processor multiplies
-bfloat16 in hardware, under autocast too; its best precision counts. Each contestant passes over its batches twice and
-the second time is taken: oneDNN compiles a product for each shape that is new to it, and a training meets few new ones
-after its first epochs. `--precisions auto` times everybody in the one
+All train the same sizes (post-norm where the peer has it, ReLU, dropout of embeddings and sublayers, to which
+nn.Transformer, which has one rate for all, adds that of attention weights and inside the feed-forward networks; shared
+embeddings, label smoothing 0.1, Adam) on the same Multi30k batches (joint BPE of 10,000; 4,096 tokens with padding,
+about 3,700 target tokens). A peer is trained as its users do it: the plain loop with full logits and cross_entropy, in
+float32 and, where the processor multiplies bfloat16 in hardware, under autocast too; its best precision counts. Each
+contestant passes over its batches twice and the second time is taken: oneDNN compiles a product for each shape that is
+new to it, and a training meets few new ones after its first epochs. `--precisions auto` times everybody in the one
 precision in which this processor multiplies faster: the larger sizes take long. With --heap-kept, peers run once more
 with the setting of glibc's heap that heedful makes for itself. Each contestant of a round is a fresh process. The
 matrix peak is measured in every process of heedful, and its share is counted from FLOPs without padding. A peer that is

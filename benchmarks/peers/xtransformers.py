@@ -1,4 +1,4 @@
-"""x-transformers: an encoder and a decoder of its own blocks, which are pre-norm."""
+"""x-transformers: an encoder and a decoder of its own blocks: pre-norm, ReLU, dropout where heedful has it."""
 
 from importlib.metadata import version
 
@@ -25,7 +25,10 @@ class Peer(nn.Module):
             "ff_mult": config.d_ff // config.d_model,
             "layer_dropout": 0.0,
             "attn_dropout": 0.0,
-            "ff_dropout": config.dropout,
+            "ff_dropout": 0.0,
+            "ff_custom_activation": nn.ReLU(),
+            "attn_sublayer_dropout": config.dropout,
+            "ff_sublayer_dropout": config.dropout,
         }
         embeddings = {"num_tokens": vocabulary, "max_seq_len": 256, "emb_dropout": config.dropout}
         self.encoder = TransformerWrapper(

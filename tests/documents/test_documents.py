@@ -47,8 +47,11 @@ def test_every_link_leads_to_a_file_and_every_code_anchor_to_a_name_in_it(page):
 def test_the_paper_map_names_each_equation_and_section_of_the_model():
     text = (ROOT / "docs" / "paper-map.md").read_text(encoding="utf-8")
     wanted = ["equation 1", "equation 2", "equation 3", "3.1", "3.2.1", "3.2.2", "3.2.3", "3.3", "3.4", "3.5"]
+    rows = {
+        part for row in re.findall(r"^\| ([^|]+) \|", text, re.M) for part in re.split(r"[,;] ?| and ", row.strip())
+    }
     for section in [*wanted, "5.1", "5.3", "5.4", "6.1"]:
-        assert section in text
+        assert section in rows
 
 
 def test_the_tree_of_the_readme_is_the_tree_on_disk():

@@ -16,7 +16,7 @@ QUESTION = "Does the Transformer learn another task, constituency parsing, witho
 PAPER = "section 6.3, table 4"
 MINUTES = (2.0, 14.0)
 NEEDS: tuple[str, ...] = ()
-FAMILIES: dict[str, Table] = {  # about equally many parameters
+FAMILIES: dict[str, Table] = {  # 378,000 and 313,000 parameters
     "transformer": {"d_model": 96, "d_ff": 192, "heads": 4},
     "lstm-attention": {"d_model": 96},
 }

@@ -145,7 +145,8 @@ class Convolution(EncoderDecoder):
             around_BLD = functional.pad(x_BSD, (0, 0, (kernel - 1) // 2, kernel // 2))
             x_BSD = (layer(around_BLD) + x_BSD) * HALF
         states_BSD = self.encoder_out(x_BSD)
-        if states_BSD.requires_grad:  # section 3.4: each decoder layer adds its share to the encoder's gradient
+        # section 3.4: each decoder layer adds its share to the encoder's gradient; 2 L as in fairseq, the paper says L
+        if states_BSD.requires_grad:
             states_BSD.register_hook(lambda gradient: gradient / (2 * len(self.decoder)))
         return ConvolutionMemory(states_BSD, (states_BSD + embedded_BSD) * HALF, allowed_B11S)
 
@@ -189,6 +190,7 @@ class Convolution(EncoderDecoder):
 
 
 def _linear(inner: int, outer: int) -> nn.Module:
+    # section 3.5, but for its factor sqrt(1 - dropout), which fairseq has where the input was dropped out
     linear = Linear(inner, outer)
     nn.init.normal_(linear.weight, std=inner**-0.5)
     nn.init.zeros_(linear.bias)

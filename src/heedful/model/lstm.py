@@ -1,6 +1,7 @@
 """LSTM encoder-decoders: what the paper set out to replace (sections 1 and 2).
 
-- `lstm`: Sutskever et al. 2014. The source is read backwards, and its last state is all that the decoder sees.
+- `lstm`: Sutskever et al. 2014. The source is read backwards, and its last state is all that the decoder sees. Residual
+  connections join the layers unless `residuals` is off; theirs had none.
 - `lstm-attention`: Luong et al. 2015 (global attention, "general" score), its encoder as in Wu et al. 2016 (GNMT): the
   first layer reads both ways, and residual connections join the layers, from the second on (there from the third).
 
