@@ -177,6 +177,20 @@ def test_the_page_of_the_full_runs_is_what_their_data_say(tmp_path):
     assert (STORED / "README.md").read_text(encoding="utf-8") == (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_base_model_that_has_not_learned_is_told_of_and_shows_nothing():
+    data = data_of(STORED, "table3")
+    assert "The base model itself has a BLEU of 0.9: it has hardly begun" in find("table3").verdict(data).text
+    for row in data["rows"].values():  # every change as in the paper, beyond any seed's
+        perplexity, bleu = row["paper_scores"]
+        row.update(perplexity=100 * perplexity, bleu=100 * (bleu - 25.8))
+    for run in data["base"]:
+        run.update(perplexity=492.0, bleu=0.0)
+    assert not find("table3").verdict(data).shown
+    for row in [*data["rows"].values(), *data["base"]]:
+        row["bleu"] += 20.0
+    assert find("table3").verdict(data).shown
+
+
 @pytest.mark.parametrize("name", ["attention-steps", "scaling", "encoder-decoder", "positions", "table4"])
 def test_a_claim_that_a_full_run_bears_out_is_not_said_of_contrary_data(name):
     data = data_of(STORED, name)
