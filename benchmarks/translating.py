@@ -31,9 +31,11 @@ from heedful import bundle
 from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import bleu_and_chrf
-from heedful.model.inference import Weights, has_native_bfloat16
+from heedful.model.compiled import KINDS
+from heedful.model.inference import Weights
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
+from heedful.native import library
 from heedful.recipe import PRESETS
 from heedful.translator import Translator
 
@@ -213,7 +215,8 @@ def main() -> None:
         run_one(who, ROWS[row], options)
         return
     print(f"{os.cpu_count()} cores, torch {torch.__version__}")
-    native = has_native_bfloat16(torch.device("cpu"))
+    compiled = library("search")
+    native = compiled is not None and compiled.together(KINDS["bfloat16"].number) > 0
     wanted = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
     absent = [name for name in PEERS if any(who.startswith(name) for who in wanted) and not is_installed(name)]
     contestants = [who for who in wanted if not who.startswith(tuple(absent))]

@@ -26,6 +26,7 @@ WITHOUT_EFFECT = (
     *("development_source", "development_target", "development_pairs", "held_out"),
 )
 TOKENS_VERSION = 2  # of the way that they are made
+COPIES_VERSION = 2  # of the way that altered copies and single words are found
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 
@@ -56,8 +57,9 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
     alone = [number for number, corpus in enumerate(examined.corpora) if corpus.target is None]
     settings = {
         "version": TOKENS_VERSION,
+        **({"copies": COPIES_VERSION} if data.altered or data.words else {}),
         **({"alone": alone} if alone else {}),  # two files of pairs are not a source and its target
-        "kinds": [path.suffixes for path in inputs],
+        "kinds": [[suffix.lower() for suffix in path.suffixes] for path in inputs],
         "held_out": examined.report.held_out,
         **{name: value for name, value in to_table(data).items() if name not in WITHOUT_EFFECT},
     }

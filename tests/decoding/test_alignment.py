@@ -1,10 +1,12 @@
 """Words from pieces, and which source word each target word looks at most."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heedful.decoding.alignment import SPACE, align_words, words_of_pieces
+from heedful.decoding.alignment import align_words, words_of_pieces
+from heedful.text.vocabulary import SPACE, VocabularyConfig, learn
 
 
 def test_pieces_of_a_word_share_its_number():
@@ -55,9 +57,11 @@ def test_without_words_there_are_no_links():
     assert align_words(torch.ones(1, 1), [SPACE + "c"], ["</s>"]) == []
 
 
-def test_an_unknown_symbol_is_a_word_of_its_own():
-    a, b = SPACE + "A", SPACE + "B"
-    assert words_of_pieces([a, "<unk>", b, "<unk>", "</s>"]) == [0, 1, 2, 3, -1]
-    spelt = ["<0xE2>", "<0x96>", "<0x81>", "<0xD0>", "<0x96>"]
-    assert words_of_pieces([a, *spelt, b]) == [0, 1, 1, 1, 1, 1, 2]
-    assert words_of_pieces([SPACE + "caf", "<unk>", "s"]) == [0, 0, 0], "part of a word where words have parts"
+@pytest.mark.parametrize("kind", ["symbols", "bpe"])
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_an_unknown_symbol_is_a_word_of_its_own_and_an_unknown_letter_is_none(kind, byte_fallback):
+    config = VocabularyConfig(kind=kind, size=40 + 256 * byte_fallback, byte_fallback=byte_fallback)
+    words = learn(["A B", "B A A"] * 9, ["A B", "B A A"] * 9, config, tags=["<bt>"])
+    [ids] = words.encode_source(["A \u0416 B" if kind == "symbols" else "A\u0416A B"])
+    numbers = words_of_pieces(words.pieces(ids, "source"))
+    assert max(numbers) + 1 == (3 if kind == "symbols" else 2)

@@ -156,6 +156,23 @@ def test_a_compiler_may_have_options(fresh, kernels):
     assert native.lacking("search") == ""
 
 
+@pytest.mark.parametrize("compiler", ["/opt/o'brien/g++", "no such"])
+def test_an_odd_name_of_a_compiler_is_none(fresh, compiler):
+    fresh.setenv("CXX", compiler)
+    assert native.library("search") is None
+    assert native.lacking("search") == f"no C++ compiler was found ({compiler})"
+
+
+def test_a_compiler_may_stand_in_a_folder_with_spaces(fresh, tmp_path):
+    folder = tmp_path / "my tools"
+    folder.mkdir()
+    (folder / "g++").symlink_to(native._compiler()[0])
+    fresh.setenv("CXX", str(folder / "g++"))
+    assert native._compiler() == (str(folder / "g++"),)
+    fresh.setenv("CXX", " ")
+    assert native._compiler()
+
+
 def test_a_cache_that_cannot_be_written_is_named(fresh, kernels):
     assert kernels
     fresh.setenv("HEEDFUL_CACHE", "/proc/nothing")

@@ -28,9 +28,9 @@ from heedful import bundle, run
 from heedful.bundle import read_weights
 from heedful.cli import translate
 from heedful.cli.app import main
-from heedful.decoding.alignment import SPACE
 from heedful.errors import HeedfulError
 from heedful.files import claimed
+from heedful.text.vocabulary import SPACE
 from heedful.training.average import average_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))

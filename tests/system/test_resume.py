@@ -112,6 +112,17 @@ def test_an_evaluation_is_not_taken_for_the_time_of_a_step(monkeypatch):
     assert "0:02:59 left" in shown.columns(step)  # 899 steps of a tenth of a second, and 9 evaluations
 
 
+def test_a_wish_to_stop_counts_where_nobody_reads_what_is_said(monkeypatch):
+    def broken(*_arguments):
+        raise BrokenPipeError
+
+    with train._graceful() as stopping:
+        monkeypatch.setattr(train.os, "write", broken)
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.undo()
+        assert stopping()
+
+
 def test_term_to_all_processes_and_again_from_torchrun_is_one_wish(monkeypatch):
     with train._graceful() as stopping:
         assert not stopping()

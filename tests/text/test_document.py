@@ -251,10 +251,26 @@ def test_placeholders_of_many_kinds_go_through_as_names(held):
     assert asked == ["Hello Tom, good morning."]
 
 
+@pytest.mark.parametrize(
+    "held", ["info@m\u00fcller.de", "j\u00fcrgen.schmidt@web.de", "https://de.wikipedia.org/wiki/K\u00f6ln"]
+)
+def test_addresses_may_have_letters_that_others_do_not(held):
+    asked = []
+    finish(f"Look at {held} today.", lambda sentence: asked.append(sentence.text) or sentence.text)
+    assert asked == ["Look at Tom today."]
+
+
+def test_a_sentence_in_braces_is_none_of_the_placeholders():
+    assert finish("{ This stands in braces. }", lambda s: s.text.upper()) == ["{ THIS STANDS IN BRACES. }"]
+
+
 def test_a_block_of_code_is_kept():
     text = "Look:\n\n```python\nfor cat in cats:\n```\nGood."
     assert finish(text, lambda sentence: sentence.text.upper()) == ["LOOK:\n\n```python\nfor cat in cats:\n```\nGOOD."]
     assert finish("```\nnever closed", lambda sentence: sentence.text.upper()) == ["```\nNEVER CLOSED"]
+    text = "```npm install``` runs it.\n````\n```\nx = 1\n````\nGood."
+    found = finish(text, lambda sentence: sentence.text.upper())
+    assert found == ["```npm install``` RUNS IT.\n````\n```\nx = 1\n````\nGOOD."]
 
 
 def test_in_markup_a_line_end_is_a_space_and_a_blank_line_is_none():

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from heedful.training.loop import Evaluation, Step
 from heedful.training.processes import join, rank, world
 
 SAME_WISH = 1.0  # seconds
+STOPPING = b"\nheedful: stopping after this step, and saving; once more ends at once\n"
 
 RecipeFlags: Any = flags(Recipe, build())
 
@@ -76,8 +77,9 @@ def _graceful() -> Iterator[Callable[[], bool]]:
         nonlocal first
         if first is None:
             first = time.monotonic()
-            if rank() == 0:  # not print: the signal may have come in the middle of one
-                os.write(2, b"\nheedful: stopping after this step, and saving; once more ends at once\n")
+            if rank() == 0:
+                with suppress(OSError):  # who reads it may have got the signal too
+                    os.write(2, STOPPING)  # not print: the signal may have come in the middle of one
         if time.monotonic() - first > SAME_WISH:
             raise KeyboardInterrupt
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -138,13 +138,14 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
             try:
                 yield file
             except BaseException:
-                _keep_what_there_is(file, aside, path.with_name(f"{path.name}.partial"))
+                _keep_what_there_is(file, aside, path.resolve().with_name(f"{path.name}.partial"))
                 raise
 
 
 def _keep_what_there_is(file: IO[str], aside: Path, place: Path) -> None:
     """Keep what was written before an end that nobody wanted: it may be the work of hours."""
-    file.close()
+    with suppress(OSError):  # the disk may be full
+        file.close()
     if aside != place and aside.is_file() and aside.stat().st_size:
         aside.replace(place)
         print(f"heedful: what was translated so far is in {place}", file=sys.stderr)

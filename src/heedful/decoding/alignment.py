@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-SPACE = "\u2581"  # how sentencepiece marks the beginning of a word
-SPELT = ("<0xE2>", "<0x96>", "<0x81>")  # the same in bytes
-CONTROL, UNKNOWN = ("<s>", "</s>", "<pad>"), "<unk>"
+from heedful.text.vocabulary import SPACE
+
+SPELT = ("<0xE2>", "<0x96>", "<0x81>")  # SPACE in bytes, before a symbol that is not known
+CONTROL = ("<s>", "</s>", "<pad>")
 
 
 def words_of_pieces(pieces: Sequence[str]) -> list[int]:
@@ -19,10 +20,8 @@ def words_of_pieces(pieces: Sequence[str]) -> list[int]:
     """
     numbers, word = [], -1
     pending = True
-    whole = all(piece.startswith(SPACE) or piece in CONTROL or piece == UNKNOWN for piece in pieces)
     for number, piece in enumerate(pieces):
-        # where words are whole, one that is not known is one too; its mark may be spelt in bytes
-        pending |= (whole and piece == UNKNOWN) or tuple(pieces[number : number + 3]) == SPELT
+        pending |= tuple(pieces[number : number + 3]) == SPELT
         if piece in CONTROL:
             numbers.append(-1)
         elif piece == SPACE:

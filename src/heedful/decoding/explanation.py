@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from heedful.decoding.alignment import SPACE
 from heedful.decoding.search import NEVER, Beams
+from heedful.text.vocabulary import SPACE
 
 Maps = dict[str, np.ndarray]
 

@@ -115,7 +115,8 @@ def _compiled(name: Name) -> Path | None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}; set HEEDFUL_CACHE to a folder with room"
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; set HEEDFUL_CACHE to a folder with room, or CXX to a compiler that runs here"
     if isinstance(error, subprocess.CalledProcessError):
         return f"{error.cmd[0]} does not compile it; set CXX to another compiler"
     return str(error)
@@ -129,9 +130,12 @@ def _compiler() -> tuple[str, ...]:
     """
     if os.environ.get("HEEDFUL_COMPILE") == "0" or platform.system() == "Windows":
         raise HeedfulError("HEEDFUL_COMPILE is 0" if os.environ.get("HEEDFUL_COMPILE") == "0" else "not on Windows")
-    wanted = os.environ.get("CXX")
-    commands = [shlex.split(wanted)] if wanted else [[name] for name in COMPILERS]
-    for name, *options in commands:
+    wanted = os.environ.get("CXX", "").strip()
+    for name in (wanted,) if wanted else COMPILERS:
+        if found := shutil.which(name):
+            return (found,)
+    with suppress(ValueError):  # a quotation that does not end
+        name, *options = shlex.split(wanted)
         if found := shutil.which(name):
             return (found, *options)
     raise HeedfulError(f"no C++ compiler was found ({wanted or ', '.join(COMPILERS)})")

@@ -44,8 +44,8 @@ class Keys:
         if (changed := _changed(self.path)) != self._changed:
             try:
                 self._hashes = _read_keys(self.path)
-            except HeedfulError:
-                self._hashes = []  # nobody is let in by a file that is gone or no longer one of keys
+            except (HeedfulError, OSError):
+                self._hashes = []  # nobody is let in by a file that is gone, closed to us, or no longer one of keys
             self._changed = changed
         digest = _digest(key)
         return sum(hmac.compare_digest(digest, known) for known in self._hashes) > 0

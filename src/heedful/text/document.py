@@ -31,7 +31,7 @@ NO_REPEAT = 4  # tokens that may not come twice in an output that is asked for w
 END_OF_LINE = r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]"
 LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
 BLANK_LINES = re.compile(rf"((?>\r\n|{END_OF_LINE})[ \t]*(?>\r\n|{END_OF_LINE})\s*)")  # in markup one is a space
-FENCE = re.compile(r"^ {0,3}(?:`{3,}|~{3,})(.*)$", re.MULTILINE)
+FENCE = re.compile(r"^ {0,3}(?:(`{3,})([^`\n]*)|(~{3,})(.*))$", re.MULTILINE)
 LATIN = r"0-9A-Za-z_\u00c0-\u024f"
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"  # scripts without spaces
 LITTLE = re.compile(r"\b(an?|and|are|at|by|do|for|from|how|in|is|of|on|or|the|to|was|what|when|where|who|with)\b", re.I)
@@ -39,11 +39,11 @@ BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
 # Its parts are bounded or begin at a boundary, so that no text takes time in proportion to its square.
 PLACEHOLDER = re.compile(
     r"""
-    [$%\#@]?\{\{?[ ]?[^{}\s][^{}\n]*\}?\}           # {name}, {{ name }}, ${name}, %{name}, #{name}
+    [$%\#@]?(?:\{\{[ ]?|\{)[^{}\s][^{}\n]*\}?\}     # {name}, {{ name }}, ${name}, %{name}, #{name}
   | %\(\w+\)[a-z]                                 # %(name)s
   | %(?:\d{1,2}\$)?[-+0\#]{0,3}\d{0,3}(?:\.\d{1,3})?(?:l?l?[sdifgxu](?!\w)|@)  # %s, %05.2f, %1$s, %ld, %@
   | (?:https?://|www\.)[^UNSPACED\s<>"']*[^UNSPACED\s<>"'.,;:!?)\]]
-  | (?<![a-zA-Z0-9_.+-])[a-zA-Z0-9_.+-]{1,64}@[a-zA-Z0-9_-]+(?:\.[a-zA-Z0-9_-]+)+  # an e-mail address
+  | (?<![^\WUNSPACED]|[.+-])(?:[^\WUNSPACED]|[.+-]){1,64}@(?:[^\WUNSPACED]|-)+(?:\.(?:[^\WUNSPACED]|-)+)+  # e-mail
   | `[^`\n]+`                                       # code
     """.replace("UNSPACED", UNSPACED),
     re.VERBOSE,
@@ -150,10 +150,10 @@ def _outside_fences(text: str) -> Iterator[tuple[str, bool]]:
     begin = end = 0
     opening = ""
     for fence in FENCE.finditer(text):
-        mark = fence[0].lstrip()[:3]
+        mark, told = (fence[1], fence[2]) if fence[1] else (fence[3], fence[4])
         if not opening:
             begin, opening = fence.start(), mark
-        elif mark == opening and not fence[1].strip():
+        elif mark.startswith(opening) and not told.strip():
             yield text[end:begin], True
             yield text[begin : fence.end()], False
             end, opening = fence.end(), ""

@@ -19,6 +19,7 @@ from heedful.errors import HeedfulError
 from heedful.files import remove, write_bytes
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+SPACE = "\u2581"  # how sentencepiece marks the beginning of a word
 JOINT, SIDES = "vocabulary.model", {"source": "vocabulary.source.model", "target": "vocabulary.target.model"}  # files
 
 
@@ -84,8 +85,13 @@ class Vocabulary:
         return _one_line(self.target.decode([i for i in ids if i > END]))
 
     def pieces(self, ids: Sequence[int], side: Literal["source", "target"]) -> list[str]:
-        """Return the written form of each id, as sentencepiece shows it."""
-        return [getattr(self, side).id_to_piece(int(i)) for i in ids]
+        """Return the written form of each id, as sentencepiece shows it.
+
+        Where all tokens are words, one that is unknown has the mark of a word's beginning as well.
+        """
+        processor = getattr(self, side)
+        unknown = SPACE * _has_words_alone(processor) + processor.id_to_piece(UNKNOWN)
+        return [unknown if i == UNKNOWN else processor.id_to_piece(int(i)) for i in ids]
 
     def resample(self, ids: Sequence[Sequence[int]], side: str, dropout: float, seed: int) -> list[list[int]]:
         """Segment encoded lines anew with subword dropout (Provilkov et al. 2020); a function of its arguments.
@@ -217,10 +223,15 @@ def _sample(lines: Iterable[str], most: int = 1_000_000, bytes_in_all: int = 64 
     yield from kept
 
 
+def _has_words_alone(processor: sentencepiece.SentencePieceProcessor) -> bool:
+    written = range(END + 1, processor.vocab_size())
+    return all(processor.id_to_piece(i).startswith((SPACE, "<")) for i in written)  # <bt>, a tag, or <0xC3>, a byte
+
+
 def _one_line(text: str) -> str:
     # Word models spell the space before an unknown symbol as the byte form of U+2581. Line breaks cannot stand
     # in a line of output: one line in, one line out.
-    return re.sub(r"[\n\r]", " ", text.replace("\u2581", " ")).strip()
+    return re.sub(r"[\n\r]", " ", text.replace(SPACE, " ")).strip()
 
 
 def _last(error: Exception) -> str:
