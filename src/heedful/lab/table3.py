@@ -12,6 +12,7 @@ QUESTION = "Which of the paper's changes to the model, rows A to E of table 3, c
 PAPER = "section 6.2, table 3"
 MINUTES = (4.2, 48.0)
 NEEDS: tuple[str, ...] = ("multi30k-en-de",)
+LEARNED = 5.0  # BLEU below which a model translates nothing
 PAPER_BASE = (4.92, 25.8)  # perplexity of a piece and BLEU on newstest2013
 
 
@@ -95,9 +96,6 @@ def run(settings: Settings) -> Running:
         found = yield from learn(f"{key} {row.here}", row.change, 1)
         rows[key] = {"here": row.here, "paper": row.paper, "paper_scores": [row.perplexity, row.bleu], **found}
     return {"base": base, "rows": rows, "layers": settings.layers, "d_model": settings.d_model}
-
-
-LEARNED = 5.0  # BLEU below which a model translates nothing
 
 
 def verdict(data: Table) -> Verdict:

@@ -62,6 +62,12 @@ class Vocabulary:
             return False
         return True
 
+    @cached_property
+    def _unknown(self) -> dict[str, str]:
+        """How an unknown token is shown, by side."""
+        sides = {side: getattr(self, side) for side in SIDES}
+        return {side: SPACE * _has_words_alone(one) + one.id_to_piece(UNKNOWN) for side, one in sides.items()}
+
     @property
     def joint(self) -> bool:
         """Whether both sides share one vocabulary."""
@@ -89,8 +95,7 @@ class Vocabulary:
 
         Where all tokens are words, one that is unknown has the mark of a word's beginning as well.
         """
-        processor = getattr(self, side)
-        unknown = SPACE * _has_words_alone(processor) + processor.id_to_piece(UNKNOWN)
+        processor, unknown = getattr(self, side), self._unknown[side]
         return [unknown if i == UNKNOWN else processor.id_to_piece(int(i)) for i in ids]
 
     def resample(self, ids: Sequence[Sequence[int]], side: str, dropout: float, seed: int) -> list[list[int]]:
