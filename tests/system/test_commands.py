@@ -376,6 +376,7 @@ def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_pa
         (["--show", "cross.0.²"], "no attention 'cross.0.²'"),
         (["--without", "cross.0.9"], "no attention 'cross.0.9'"),
         (["--plot", "a.gif"], "end the name with one of"),
+        (["--kind", "encoder"], "--kind is for the picture: give --plot FILE"),
     ],
 )
 def test_what_attend_cannot_show_is_said_in_one_line(trained, tmp_path, arguments, expected):
@@ -453,6 +454,7 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["train", "--training.beta1", "1"], "training: beta1 1.0 must be between 0 and 0.99999"),
         (["train", "--training.patience", "3", "--preset", "fast"], "set training.evaluate_every above 0"),
         (["translate", "en-de", "--temperature", "0.5"], "--temperature is for outputs drawn at random: give --sample"),
+        (["translate", "en-de", "--sample", "--beam", "8"], "leave one of them out"),
         (["train", "my.toml", "--model.rotary", "true"], "'true' here; a yes/no flag stands alone"),
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
@@ -592,6 +594,9 @@ def test_prefixes_markup_and_pairs_are_taken_on_the_command_line(trained, tmp_pa
     found = heedful("translate", model, "--prefix", tmp_path / "begin", text="a b\nc d\n").stdout.splitlines()
     assert found[0].startswith("g g")
     assert found[1] == heedful("translate", model, text="c d\n").stdout.strip()
+    for text, expected in [("a b\n", "goes on where the text has ended"), ("a\nb\nc\n", "ends after line 2 where")]:
+        ran = heedful("translate", model, "--prefix", tmp_path / "begin", text=text)
+        assert (ran.returncode, ran.stderr.count("\n"), expected in ran.stderr) == (2, 1, True), ran.stderr
     html = heedful("translate", "en-de", "--document", "--markup", text="<p>Good <b>morning</b>!</p>").stdout
     assert html.startswith("<p>")
     assert "<b>" in html

@@ -13,6 +13,7 @@ from heedful.cli.model import SearchFlags, load, search_of
 from heedful.cli.settings import Bundle, Device, Threads, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.decoding.explanation import Explanation, readable
+from heedful.errors import HeedfulError
 from heedful.inspection.attention_map import draw_map
 from heedful.inspection.attention_page import attention_page
 from heedful.inspection.attention_plot import plot_attention
@@ -33,7 +34,9 @@ def attend(
     rank: Annotated[int, Parameter(help="Which of the beam's outputs to look into; 1 = the best")] = 1,
     html: Annotated[Path | None, Parameter(help="Write a web page: one file, all layers and heads")] = None,
     plot: Annotated[Path | None, Parameter(help="Draw all layers and heads into a picture: .png, .svg, .pdf")] = None,
-    kind: Annotated[Literal["cross", "encoder", "decoder"], Parameter(help="Which attention --plot draws")] = "cross",
+    kind: Annotated[
+        Literal["cross", "encoder", "decoder"] | None, Parameter(help="Which attention --plot draws (default: cross)")
+    ] = None,
     npz: Annotated[Path | None, Parameter(help="Write the numbers as NumPy arrays, one for each layer")] = None,
     json_: Annotated[bool, Parameter(name="--json", help="Print everything as JSON", negative=())] = False,
     device: Device = "cpu",
@@ -44,6 +47,10 @@ def attend(
 
     Works for every family with attention. In the terminal a row is shaded by its largest weight; --html has all of it.
     """
+    if kind and not plot:
+        raise HeedfulError(
+            "--kind is for the picture: give --plot FILE too; here --show chooses, such as --show cross.1"
+        )
     translator = load(bundle, device, threads)
     if without:
         translator = translator.without(*without)
@@ -51,7 +58,7 @@ def attend(
     found = translator.explain(text or next(standard_input(), ""), config, rank=rank)
     chosen = _chosen(found, show)  # before anything is written: there may be no such head
     if plot:
-        plot_attention(found, kind, plot)
+        plot_attention(found, kind or "cross", plot)
     if html:
         files.write_text(html, attention_page(found))
     if npz:

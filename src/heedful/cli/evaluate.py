@@ -13,7 +13,7 @@ from rich.table import Table
 
 from heedful import bundle as bundles
 from heedful import files
-from heedful.cli.model import SearchFlags, load, search_of, wide_enough
+from heedful.cli.model import SearchFlags, load, search_of
 from heedful.cli.settings import Device, Reverse, Threads, Weights, flags, given
 from heedful.cli.streams import terminal
 from heedful.config import from_table
@@ -169,7 +169,7 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
 
 def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:
     translator = load(bundle, **options)
-    config = search_of(translator, {"n_best": 1, **wide_enough(search, translator.search.beam)})
+    config = search_of(translator, {"n_best": 1, **search})
     return lambda lines: [found[0].text for found in translator.translate(_counted(lines), config)]
 
 

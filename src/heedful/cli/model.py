@@ -40,11 +40,18 @@ def load(
 def search_of(translator: Translator, changes: Table) -> SearchConfig:
     """Return the search of a model, with what was given on the command line laid over it.
 
+    Asking for more outputs than the beam holds widens the beam, to 4 at least.
+
     Raises:
         HeedfulError: a setting that cannot be.
     """
-    config = from_table(SearchConfig, merge(to_table(translator.search), changes), "search")
+    own, wanted = to_table(translator.search), changes.get("n_best", 1)
+    if wanted > 1:
+        own["beam"] = max(wanted, own["beam"], 4)
+    config = from_table(SearchConfig, merge(own, changes), "search")
     config.check()
+    if config.sample and "beam" in changes:
+        raise HeedfulError("--sample draws at random and --beam looks for the best: leave one of them out")
     drawing = [name for name in ("temperature", "top_k", "top_p", "seed") if name in changes]
     if drawing and not config.sample:
         raise HeedfulError(f"--{drawing[0].replace('_', '-')} is for outputs drawn at random: give --sample too")
@@ -53,9 +60,3 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
             "--reverse-weight is for a model of the other direction: give --reverse to translate or evaluate"
         )
     return config
-
-
-def wide_enough(changes: dict[str, Any], beam: int) -> dict[str, Any]:
-    """Asking for more outputs than the beam holds widens the beam, to 4 at least."""
-    wanted = changes.get("n_best", 1)
-    return {"beam": max(wanted, beam, 4), **changes} if wanted > 1 else changes

@@ -10,12 +10,14 @@ from typing import IO, Annotated, Any
 from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.model import SearchFlags, load, search_of, wide_enough
+from heedful.cli.model import SearchFlags, load, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
 from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines
 from heedful.translator import WINDOW, Output
+
+A_LINE_EACH = "give as many lines as the text has, an empty one where an output may begin as it likes"
 
 
 def translate(
@@ -59,7 +61,7 @@ def translate(
     sentences, though none may go on in the next: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights, reverse)
-    config = search_of(translator, wide_enough(given(search), translator.search.beam))
+    config = search_of(translator, given(search))
     if document or markup:
         if jsonl or prefix or window or given(search).get("n_best", 1) > 1:
             raise HeedfulError(
@@ -73,13 +75,13 @@ def translate(
             file.write(translator.translate_document(text, config, markup=markup, batch=batch))
         return
     lines = read_lines(input) if input else standard_input()
-    prefixes = (line or "" for line in read_lines(prefix)) if prefix else None
+    beginnings = read_lines(prefix) if prefix else iter(())
     with _output(output) as file, _progress(input, output) as advance:
         results = translator.translate(
             (line or "" for line in lines),
             config,
             batch=batch,
-            prefixes=prefixes,
+            prefixes=_one_each(beginnings, prefix) if prefix else None,
             align=jsonl,
             window=window or (1 if input is None and sys.stdin.isatty() else WINDOW),
             progress=advance,
@@ -89,6 +91,20 @@ def translate(
                 file.write(line + "\n")
             if input is None:
                 file.flush()
+        if next(beginnings, None) is not None:
+            raise HeedfulError(f"{prefix}: goes on where the text has ended; {A_LINE_EACH}")
+
+
+def _one_each(beginnings: Iterator[str | None], path: Path) -> Iterator[str]:
+    """Yield what each output begins with.
+
+    Raises:
+        HeedfulError: a further one is asked for than the file at `path` has.
+    """
+    number = 0
+    for number, line in enumerate(beginnings, start=1):  # noqa: B007
+        yield line or ""
+    raise HeedfulError(f"{path}: ends after line {number:,} where the text goes on; {A_LINE_EACH}")
 
 
 def _read_text(path: Path | None) -> str:
