@@ -1,0 +1,50 @@
+"""recipes/similar_words.py: the training words that stand beside a word."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "similar_words.py"
+WORDS = {"A B B O T": "AE B AH T", "A B B O T ' S": "AE B AH T S", "C A R B O T": "K AA R B AO T", "Z O O": "Z UW"}
+
+
+def write(folder, part, pairs):
+    (folder / f"{part}.words").write_text("".join(f"{word}\n" for word, _ in pairs))
+    (folder / f"{part}.phones").write_text("".join(f"{phones}\n" for _, phones in pairs))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Return the words that the script wrote, by part."""
+    given = tmp_path / "given"
+    given.mkdir()
+    write(given, "train", [*WORDS.items(), ("Z O O", "Z AO")])
+    write(given, "val", [("A B B O T S", "AE B AH T S"), ("A B B O T S", "AH B AA T S"), ("Z O O S", "Z UW Z")])
+    write(given, "test", [("Q X", "K Y UW EH K S")])
+    command = [sys.executable, str(SCRIPT), str(given), str(tmp_path / "out")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return {part: (tmp_path / "out" / f"{part}.words").read_text().splitlines() for part in ("train", "val", "test")}
+
+
+def test_words_stand_beside_one_each_with_the_first_of_its_pronunciations(written):
+    line = "A B B O T S | A B B O T = ae b ah t | A B B O T ' S = ae b ah t s | C A R B O T = k aa r b ao t"
+    assert written["val"][:2] == [line, line]
+    assert written["val"][2].startswith("Z O O S | Z O O = z uw |")
+
+
+def test_no_word_stands_beside_itself(written):
+    for line in written["train"]:
+        word, *others = line.split(" | ")
+        assert word not in [other.split(" = ")[0] for other in others]
+
+
+def test_only_training_words_are_shown_and_lines_stay_in_order(written):
+    assert [line.split(" | ")[0] for line in written["train"]] == [*WORDS, "Z O O"]
+    shown = {other.split(" = ")[0] for lines in written.values() for line in lines for other in line.split(" | ")[1:]}
+    assert shown <= set(WORDS)
+
+
+def test_a_word_like_no_other_stands_alone(written):
+    assert written["test"] == ["Q X"]
