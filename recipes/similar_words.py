@@ -11,13 +11,15 @@ otherwise have to remember, as translators do with a translation memory (Bulté 
 Words come from train.words alone, and a word never stands beside itself.
 """
 
+import argparse
 import math
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from heedful import files
 
 LONGEST = 6  # letters in a piece of spelling, of which words are held to be made
 BESIDE = 3  # words
@@ -88,11 +90,13 @@ class Dictionary:
 
 def main() -> None:
     """Write the six files."""
-    if len(sys.argv) != 3 or not (folder := Path(sys.argv[1]) / "train.words").is_file():
-        sys.exit(
-            "usage: python recipes/similar_words.py FOLDER-OF-CMUDICT OUT, where FOLDER has train.words and others"
-        )
-    folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of CMUdict: train, val and test, .words and .phones")
+    parser.add_argument("out", type=Path, help="folder to write")
+    arguments = parser.parse_args()
+    folder, out = arguments.folder, arguments.out
+    if not (folder / "train.words").is_file():
+        parser.error(f"{folder}: no train.words in it; give the folder of CMUdict")
     out.mkdir(parents=True, exist_ok=True)
     sounds: dict[str, str] = {}  # of several ways to say a word the first
     for word, phones in zip(_lines(folder / "train.words"), _lines(folder / "train.phones"), strict=True):
@@ -103,17 +107,14 @@ def main() -> None:
         for word in dict.fromkeys(_lines(folder / f"{part}.words")):
             similar = [" ".join(other) for other in dictionary.similar(word.replace(" ", ""))]
             beside[word] = " | ".join([word, *(f"{other} = {sounds[other]}" for other in similar)])
-        _write(out / f"{part}.words", (beside[word] for word in _lines(folder / f"{part}.words")))
-        _write(out / f"{part}.phones", _lines(folder / f"{part}.phones"))
+        lines = "".join(f"{beside[word]}\n" for word in _lines(folder / f"{part}.words"))
+        files.write_text(out / f"{part}.words", lines)
+        files.write_text(out / f"{part}.phones", (folder / f"{part}.phones").read_text(encoding="utf-8"))
         print(f"{out / part}.words: {len(beside):,} words")
 
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,5 +46,13 @@ def test_only_training_words_are_shown_and_lines_stay_in_order(written):
     assert shown <= set(WORDS)
 
 
+def test_a_folder_without_the_dictionary_is_refused(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path, tmp_path / "out"], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, "no train.words in it" in ran.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_word_like_no_other_stands_alone(written):
     assert written["test"] == ["Q X"]
