@@ -25,6 +25,7 @@ LONGEST = 6  # letters in a piece of spelling, of which words are held to be mad
 BESIDE = 3  # words
 CANDIDATES = 40  # alike as a whole, of which those are chosen that have what the others have not
 ONCE = np.zeros(1)
+WHOLE = 0.3  # added to the likeness, so that what is new in a word counts even where the whole is little alike
 KNOWN = 0.2  # what a piece counts that a word chosen before has already
 
 
@@ -62,7 +63,7 @@ class Dictionary:
         chosen: list[int] = []
         while len(chosen) < min(BESIDE, len(candidates)):
             gains = {
-                row: round(sum(left[piece] for piece in self.made_of[row] & left.keys()) * (0.3 + alike[row]), 9)
+                row: round(sum(left[piece] for piece in self.made_of[row] & left.keys()) * (WHOLE + alike[row]), 9)
                 for row in candidates
                 if row not in chosen
             }
