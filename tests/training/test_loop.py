@@ -12,6 +12,7 @@ from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.vocabulary import PAD
 from heedful.training import loop
+from heedful.training.divergence import LossWatch
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, train
 from heedful.training.loss import smoothed_cross_entropy
 from heedful.training.settings import TrainingConfig
@@ -182,6 +183,29 @@ def test_a_loss_that_is_not_a_number_stops_at_its_step_and_keeps_the_last_good_s
     with pytest.raises(HeedfulError, match=r"step 5 .*not a number.*step-00000004.*training\.rate"):
         list(records)
     assert newest_state(tmp_path).name == "step-00000004"
+
+
+def test_a_loss_that_climbs_is_told_once_and_training_goes_on(tmp_path):
+    model = fresh_model()
+    records = []
+    for record in train(model, OneBatch(random_batch()), settings(steps=250, checkpoint_every=50), tmp_path):
+        records.append(record)
+        if isinstance(record, Step) and record.step == 100:
+            with torch.no_grad():  # far from what was learned, and every number still a number
+                model.output.weight.mul_(-30)
+    notices = [record.message for record in records if isinstance(record, Notice)]
+    assert len(notices) == 1
+    assert "climbs: " in notices[0]
+    assert "up to step 100," in notices[0]
+    assert "training.rate" in notices[0]
+    assert steps_of(records)[-1].step == 250
+
+
+def test_a_loss_that_falls_or_wavers_is_not_remarked_on():
+    watch = LossWatch()
+    falling = [9 * 0.99**step + 0.8 * (step % 2) for step in range(1000)]
+    rising_a_little = [0.01 + 0.0009 * step for step in range(1000)]  # a hundredfold, by less than a nat
+    assert not any(watch.see(step, loss) for step, loss in enumerate(falling + rising_a_little))
 
 
 def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):

@@ -18,6 +18,7 @@ from heedful.errors import HeedfulError
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
+from heedful.training.divergence import LossWatch, not_a_number
 from heedful.training.loss import Loss, consistent_cross_entropy, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
 from heedful.training.precision import Mixed, dtype_of
@@ -128,7 +129,7 @@ def train(
             f"folder for all machines"
         )
     batches = iter(stream)
-    mixed = Mixed(model, config.precision)
+    mixed, watch = Mixed(model, config.precision), LossWatch()
     started = time.monotonic() - progress.seconds
 
     def save() -> Saved:
@@ -157,7 +158,7 @@ def train(
         smoothed, nll, counted, stops = sums.tolist()
         norm = scale_and_clip(model, 1.0 / counted, config.clip)
         if not (math.isfinite(smoothed) and math.isfinite(norm)):
-            raise HeedfulError(_diverged(step, stream, newest_state(state_folder)))
+            raise HeedfulError(not_a_number(step, stream.epoch, stream.position, newest_state(state_folder)))
         optimizer.step()
         mixed.renew()
         if average:
@@ -174,6 +175,7 @@ def train(
             tokens_per_second=speed,
             epoch=stream.epoch,
         )
+        yield from map(Notice, watch.see(step, nll / counted))
 
         last = step == config.steps
         if evaluate and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
@@ -392,11 +394,3 @@ def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds
             f"weights are made of; for those of then: heedful average {state_folder.parent} --weights {best} --out NEW"
         )
     yield Ended(progress.step, "steps" if progress.step == config.steps else "patience", seconds)
-
-
-def _diverged(step: int, stream: BatchStream, good: Path | None) -> str:
-    kept = f"the last good state is kept in {good}" if good else "no state was saved yet"
-    return (
-        f"step {step} (epoch {stream.epoch}, batch {stream.position}): the loss is not a number; {kept}. "
-        f"Lower training.rate, lengthen training.warmup, or set training.clip 1.0"
-    )
