@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heedful.config import from_table, merge, read_toml, setting, to_table
+from heedful.config import check_read, from_table, merge, read_toml, setting, to_table
 from heedful.errors import HeedfulError
 
 
@@ -17,6 +17,7 @@ class Oven:
     humidity: float = setting(0.2, "Share of the steam", least=0, most=1)
     trays: int = setting(2, "What it holds", least=1)
     fan: bool = setting(False, "Whether the fan turns")
+    speed: int = setting(2, "How fast", only={"fan": [True]})
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,33 @@ def test_a_nested_table_changes_only_the_fields_that_it_names():
 
 def test_keys_may_be_written_with_dashes():
     assert from_table(Kitchen, {"shelf-height": 7}, "here").shelf_height == 7
+
+
+def test_what_nothing_reads_is_left_out_of_the_table_and_its_help_says_what_it_is_for():
+    assert "speed" not in to_table(Oven(speed=3))
+    assert to_table(Oven(fan=True, speed=3))["speed"] == 3
+    assert Oven.__dataclass_fields__["speed"].metadata["help"] == "How fast; with fan yes"
+
+
+@pytest.mark.parametrize(
+    ("layers", "refused"),
+    [
+        ([{"speed": 3}], True),
+        ([{"fan": False, "speed": 3}], True),
+        ([{"fan": False}, {"speed": 3}], True),
+        ([{"fan": True, "speed": 3}], False),
+        ([{"fan": True, "speed": 3}, {"fan": False}], False),  # the lower layer's was for its own choice
+        ([{"speed": 2}], False),  # as it is anyway
+        ([{}], False),
+    ],
+)
+def test_a_given_setting_that_nothing_reads_is_refused(layers, refused):
+    oven = from_table(Oven, merge(*layers), "here")
+    if not refused:
+        check_read(oven, layers, Oven(), "here")
+        return
+    with pytest.raises(HeedfulError, match=r"here: speed 3 would not be read: it is for fan yes; leave it out"):
+        check_read(oven, layers, Oven(), "here")
 
 
 def test_none_is_left_out_of_the_table():

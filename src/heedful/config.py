@@ -7,7 +7,7 @@ This module turns such a class into tables and back. It knows no field by name.
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,13 +20,24 @@ Settings = TypeVar("Settings")
 
 
 def setting(
-    default: Any, help: str, flag: str | None = None, *, least: float | None = None, most: float | None = None
+    default: Any,
+    help: str,
+    flag: str | None = None,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    only: Mapping[str, Sequence[Any]] | None = None,
 ) -> Any:
     """Declare a field of a settings class: its default, one line of help, a short flag if it has one, and its range.
 
-    A field with a `most` has a `least` too.
+    A field with a `most` has a `least` too. With `only`, such as {"family": ["lstm"]}, the field is read only where one
+    of those fields of its class has one of those values.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "flag": flag, "least": least, "most": most})
+    if only:
+        help += f"; with {_conditions(only)}"
+    return dataclasses.field(
+        default=default, metadata={"help": help, "flag": flag, "least": least, "most": most, "only": only or {}}
+    )
 
 
 def from_table(settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
@@ -61,6 +72,44 @@ def check_ranges(settings: Any, where: str) -> None:
             raise HeedfulError(f"{where}: {name} {value} must be {wanted}")
 
 
+def check_read(settings: Settings, layers: Sequence[Mapping[str, Any]], usual: Settings, where: str) -> None:
+    """Refuse a setting that the others leave unread, in the tables that were laid over each other to make `settings`.
+
+    What a lower layer says is for another choice, if a higher one chooses anew; and what the value would be anyway, in
+    `usual`, may be written down.
+
+    Raises:
+        HeedfulError: with the setting, and what it is for; `where` names the place.
+    """
+    for field in _unread(settings):
+        chosen = [n for n, layer in enumerate(layers) if layer.keys() & field.metadata["only"].keys()]
+        given = any(field.name in layer for layer in layers[chosen[-1] if chosen else 0 :])
+        value = getattr(settings, field.name)
+        if given and value != getattr(usual, field.name):
+            raise HeedfulError(
+                f"{where}: {field.name} {value} would not be read: it is for {_conditions(field.metadata['only'])}; "
+                f"leave it out, or set that"
+            )
+
+
+def _unread(settings: Any) -> "list[dataclasses.Field[Any]]":
+    """Return the fields that other fields leave unread."""
+    return [
+        field
+        for field in dataclasses.fields(settings)
+        if (only := field.metadata.get("only"))
+        and not any(getattr(settings, key) in values for key, values in only.items())
+    ]
+
+
+def _conditions(only: Mapping[str, Sequence[Any]]) -> str:
+    shown = {True: "yes", False: "no"}
+    return " or ".join(
+        f"{key} {' or '.join(shown[value] if isinstance(value, bool) else str(value) for value in values)}"
+        for key, values in only.items()
+    )
+
+
 @cache  # a search asks for each batch
 def _ranges(settings: type[Any]) -> list[tuple[str, float, float | None]]:
     ranges = ((f.name, f.metadata.get("least"), f.metadata.get("most")) for f in dataclasses.fields(settings))
@@ -68,11 +117,12 @@ def _ranges(settings: type[Any]) -> list[tuple[str, float, float | None]]:
 
 
 def to_table(settings: Any) -> Table:
-    """Return the settings as a table for TOML or JSON; a field that is None is left out."""
+    """Return the settings as a table for TOML or JSON; a field that is None, or that nothing reads, is left out."""
     table: Table = {}
+    unread = _unread(settings)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value is not None:
+        if value is not None and field not in unread:
             table[field.name] = _plain(value)
     return table
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import bundle
-from heedful.config import Table, from_table, merge, read_toml, setting, to_table
+from heedful.config import Table, check_read, from_table, merge, read_toml, setting, to_table
 from heedful.data.batches import BatchConfig
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -109,13 +109,23 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
         raise HeedfulError(f"{where}: unknown preset '{preset}'; known are {', '.join(PRESETS)}")
     from_table(Recipe, table, where)  # what is wrong in it by itself is said first
     begun = _begun(bundle.locate(table["start_from"]), table, where) if table.get("start_from") else {}
-    recipe = from_table(Recipe, merge(PRESETS[preset], begun, table, {"preset": preset}), where)
+    usual = merge(PRESETS[preset], begun)
+    recipe = from_table(Recipe, merge(usual, table, {"preset": preset}), where)
     recipe.search.check()
+    anyway = from_table(Recipe, usual, where)
+    for part in ("vocabulary", "model", "training", "search"):
+        layers = [merge(layer).get(part, {}) for layer in tables]
+        check_read(getattr(recipe, part), layers, getattr(anyway, part), f"{where}: {part}")
     if recipe.data.languages:
         check_languages(recipe.data.languages)
     if recipe.start_from is None:  # else as it was trained
         _check_sharing(recipe, where)
     _check_positions(recipe, where)
+    if recipe.training.optimizer == "muon" and recipe.model.family != "transformer":
+        raise HeedfulError(
+            f'{where}: training.optimizer = "muon" is for a Transformer\'s matrices, of which model.family = '
+            f'"{recipe.model.family}" has none or few; set training.optimizer = "adam", at a lower rate'
+        )
     if recipe.training.patience and not recipe.training.evaluate_every:
         raise HeedfulError(f"{where}: training.patience counts evaluations: set training.evaluate_every above 0")
     return recipe

@@ -453,7 +453,10 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["train", "--model.dropout", "1.5"], "model: dropout 1.5 must be between 0 and 0.99"),
         (["train", "--training.beta1", "1"], "training: beta1 1.0 must be between 0 and 0.99999"),
         (["train", "--training.patience", "3", "--preset", "fast"], "set training.evaluate_every above 0"),
-        (["translate", "en-de", "--temperature", "0.5"], "--temperature is for outputs drawn at random: give --sample"),
+        (
+            ["translate", "en-de", "--temperature", "0.5"],
+            "search: temperature 0.5 would not be read: it is for sample yes",
+        ),
         (["translate", "en-de", "--sample", "--beam", "8"], "leave one of them out"),
         (["train", "my.toml", "--model.rotary", "true"], "'true' here; a yes/no flag stands alone"),
         (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),

@@ -14,7 +14,7 @@ from toy_task import settings, write_pairs
 
 from heedful import Translator, build, resume, run
 from heedful.bundle import read_weights
-from heedful.config import from_table, merge, read_toml
+from heedful.config import from_table, merge, read_toml, to_table
 from heedful.errors import HeedfulError
 from heedful.heap import keep_products
 from heedful.pipeline import Finished, Prepared, Run, _collapse, begin
@@ -230,9 +230,36 @@ def test_what_training_would_stumble_over_later_is_refused_before_it(tables, exp
 
 
 @pytest.mark.parametrize("family", ["convolution", "lstm", "lstm-attention"])
-def test_every_family_learns_with_muon(tmp_path, family):
-    table = merge(toy(tmp_path, steps=2, optimizer="muon"), {"model": {"family": family}})
-    assert isinstance(list(run(build(table), tmp_path / "model"))[-1], Finished)
+def test_families_without_matrices_for_muon_are_refused_it(tmp_path, family):
+    table = toy(tmp_path, steps=2, optimizer="muon")
+    with pytest.raises(HeedfulError, match=rf'muon.*"{family}" has none or few; set training.optimizer = "adam"'):
+        build(table, {"model": {"family": family}})
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"model": {"family": "lstm", "heads": 2}}, "model: heads 2 .* family transformer"),
+        ({"model": {"family": "lstm", "bidirectional": False}}, "bidirectional False .* family lstm-attention"),
+        ({"model": {"family": "convolution", "rotary": True}}, "rotary"),
+        ({"model": {"kernel": 5}}, "kernel 5 .* family convolution"),
+        ({"model": {"max_positions": 300}}, "max_positions 300 .* positions learned or family convolution"),
+        ({"vocabulary": {"kind": "unigram", "dropout": 0.1}}, "vocabulary: dropout 0.1 .* kind bpe"),
+        ({"training": {"matrix_rate": 3.0}}, "matrix_rate 3.0 .* optimizer muon"),
+        ({"training": {"schedule": "cosine", "decay": 0.5}}, "decay 0.5 .* schedule stable-decay"),
+        ({"training": {"exponential_average": 0.99, "average": 7}}, "average 7 .* exponential_average 0.0"),
+        ({"search": {"temperature": 0.7}}, "search: temperature 0.7 .* sample yes"),
+    ],
+)
+def test_settings_that_others_leave_unread_are_refused(table, expected):
+    with pytest.raises(HeedfulError, match=expected):
+        build(table)
+
+
+def test_another_family_by_flag_takes_of_a_recipe_what_it_reads(tmp_path):
+    chosen = build(toy(tmp_path), {"model": {"family": "convolution"}})
+    assert not {"heads", "d_ff", "rotary"} & to_table(chosen)["model"].keys()
+    assert {"kernel", "max_positions"} <= to_table(chosen)["model"].keys()
 
 
 def test_development_lines_in_capitals_are_read_as_the_model_reads_them(tmp_path):
@@ -352,8 +379,8 @@ def test_development_pairs_that_training_would_find_too_long_are_left_out(tmp_pa
     source.write_text(source.read_text() + "a " * 40 + "\n")
     target.write_text(target.read_text() + "a\n")
     dev = {"development_source": str(source), "development_target": str(target), "max_length": 11}
-    table = merge(toy(tmp_path, steps=2, evaluate_every=1), {"model": model, "data": dev})
-    events = list(run(build(table), tmp_path / "model"))  # whose outputs may not be longer than that either
+    recipe = build(toy(tmp_path, steps=2, evaluate_every=1), {"model": model, "data": dev})
+    events = list(run(recipe, tmp_path / "model"))  # whose outputs may not be longer than that either
     assert isinstance(events[-1], Finished)
     said = [event.message for event in events if isinstance(event, Notice)]
     assert any("1 development pairs have more than 11 tokens" in message for message in said)

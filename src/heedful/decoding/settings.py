@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from heedful.config import check_ranges, setting
 from heedful.errors import HeedfulError
 
+_DRAWN = {"sample": [True]}
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -24,10 +26,10 @@ class SearchConfig:
     min_length: int = setting(0, "Shortest output, in tokens", least=0)
     no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many tokens; 0 = allow", least=0)
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
-    temperature: float = setting(1.0, "Sampling: divide logits by this")
-    top_k: int = setting(0, "Sampling: draw from the k most probable tokens; 0 = from all", least=0)
-    top_p: float = setting(1.0, "Sampling: draw from the most probable tokens that make up this probability")
-    seed: int = setting(1, "Sampling: seed", least=0)
+    temperature: float = setting(1.0, "Divide logits by this", only=_DRAWN)
+    top_k: int = setting(0, "Draw from the k most probable tokens; 0 = from all", least=0, only=_DRAWN)
+    top_p: float = setting(1.0, "Draw from the most probable tokens that make up this probability", only=_DRAWN)
+    seed: int = setting(1, "Seed of the draws", least=0, only=_DRAWN)
     reverse_weight: float = setting(
         0.2, "What the score of a model of the other direction counts, where there is one", least=0
     )

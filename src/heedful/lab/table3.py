@@ -68,7 +68,7 @@ def rows_of(settings: Settings) -> dict[str, Row]:
         "D2": Row("dropout 0.2", 4.95, 25.5, "dropout 0.2", {"dropout": 0.2}),
         "D3": Row("label smoothing 0", 4.67, 25.3, "label smoothing 0", {"label_smoothing": 0.0}),
         "D4": Row("label smoothing 0.2", 5.47, 25.7, "label smoothing 0.2", {"label_smoothing": 0.2}),
-        "E1": Row("learned positions", 4.92, 25.7, "learned positions", {"positions": "learned"}),
+        "E1": Row("learned positions", 4.92, 25.7, "learned positions", {"positions": "learned", "max_positions": 512}),
     }
     if two_thirds in (third, layers):  # of two layers a third and two thirds are the same model
         del rows["C2"]
@@ -179,7 +179,6 @@ def _recipe(change: Table, seed: int, settings: Settings) -> Table:
         "d_ff": 2 * settings.d_model,
         "heads": 4,
         "dropout": 0.1,
-        "max_positions": 512,
     }
     run = corpora.short_run(
         model, vocabulary=settings.vocabulary, tokens=settings.tokens, steps=settings.steps, seed=seed

@@ -17,7 +17,7 @@ PAPER = "section 6.3, table 4"
 MINUTES = (2.0, 14.0)
 NEEDS: tuple[str, ...] = ()
 FAMILIES: dict[str, Table] = {  # 378,000 and 313,000 parameters
-    "transformer": {"d_model": 96, "d_ff": 192, "heads": 4},
+    "transformer": {"d_model": 96, "d_ff": 192, "heads": 4, "normalization": "pre"},
     "lstm-attention": {"d_model": 96},
 }
 
@@ -197,7 +197,6 @@ def _recipe(family: str, seed: int, settings: Settings) -> Table:
         "encoder_layers": settings.layers,
         "decoder_layers": settings.layers,
         "dropout": 0.1,
-        "normalization": "pre",
         "share": "target",
         **FAMILIES[family],
     }

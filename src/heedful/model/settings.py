@@ -1,10 +1,13 @@
-"""Sizes and choices of a model, of whichever family; what a family does not have, it does not read."""
+"""Sizes and choices of a model, of whichever family; what a family does not have is refused in a recipe."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
+
+_TRANSFORMER = {"family": ["transformer"]}
+_LSTMS = {"family": ["lstm", "lstm-attention"]}
 
 
 @dataclass(frozen=True)
@@ -17,32 +20,52 @@ class ModelConfig:
     encoder_layers: int = setting(6, "Layers of the encoder (N in the paper)", least=1)
     decoder_layers: int = setting(6, "Layers of the decoder", least=1)
     d_model: int = setting(512, "Width of the residual stream, or of an LSTM's or a convolution's states", least=1)
-    d_ff: int = setting(2048, "Inner width of the feed-forward networks", least=1)
-    heads: int = setting(8, "Attention heads (h)", least=1)
-    d_k: int = setting(0, "Width of a head's keys and queries; 0 = d_model / heads", least=0)
-    d_v: int = setting(0, "Width of a head's values; 0 = d_model / heads", least=0)
+    d_ff: int = setting(2048, "Inner width of the feed-forward networks", least=1, only=_TRANSFORMER)
+    heads: int = setting(8, "Attention heads (h)", least=1, only=_TRANSFORMER)
+    d_k: int = setting(0, "Width of a head's keys and queries; 0 = d_model / heads", least=0, only=_TRANSFORMER)
+    d_v: int = setting(0, "Width of a head's values; 0 = d_model / heads", least=0, only=_TRANSFORMER)
     dropout: float = setting(
         0.1, "Dropout on each sublayer's output and on the embedding sums (5.4)", least=0, most=0.99
     )
-    attention_dropout: float = setting(0.0, "Dropout on attention weights", least=0, most=0.99)
-    activation_dropout: float = setting(0.0, "Dropout inside the feed-forward networks", least=0, most=0.99)
+    attention_dropout: float = setting(0.0, "Dropout on attention weights", least=0, most=0.99, only=_TRANSFORMER)
+    activation_dropout: float = setting(
+        0.0, "Dropout inside the feed-forward networks", least=0, most=0.99, only=_TRANSFORMER
+    )
     layer_dropout: float = setting(
-        0.0, "Probability of leaving a layer out of a training step (Fan et al. 2020)", least=0, most=0.99
+        0.0,
+        "Probability of leaving a layer out of a training step (Fan et al. 2020)",
+        least=0,
+        most=0.99,
+        only=_TRANSFORMER,
     )
-    tied_layers: int = setting(1, "So many layers of a stack, one after the other, share their weights", least=1)
+    tied_layers: int = setting(
+        1, "So many layers of a stack, one after the other, share their weights", least=1, only=_TRANSFORMER
+    )
     normalization: Literal["post", "pre"] = setting(
-        "post", "Layer norm after each residual sum (3.1), or before each sublayer"
+        "post", "Layer norm after each residual sum (3.1), or before each sublayer", only=_TRANSFORMER
     )
-    positions: Literal["sinusoidal", "learned"] = setting("sinusoidal", "Positional encoding (3.5) or learned ones")
-    first_position: Literal[0, 1] = setting(0, "Number of the first position")
-    rotary: bool = setting(False, "Turn self-attention's queries and keys by their position too (Su et al. 2021)")
-    max_positions: int = setting(1024, "How many positions to learn, where they are learned", least=1)
+    positions: Literal["sinusoidal", "learned"] = setting(
+        "sinusoidal", "Positional encoding (3.5) or learned ones", only=_TRANSFORMER
+    )
+    first_position: Literal[0, 1] = setting(
+        0, "Number of the first position", only={"family": ["transformer", "convolution"]}
+    )
+    rotary: bool = setting(
+        False, "Turn self-attention's queries and keys by their position too (Su et al. 2021)", only=_TRANSFORMER
+    )
+    max_positions: int = setting(
+        1024, "How many positions to learn", least=1, only={"positions": ["learned"], "family": ["convolution"]}
+    )
     share: Literal["all", "target", "none"] = setting(
         "all", "Share weights between both embeddings and the output (3.4), the target's two only, or none"
     )
-    bidirectional: bool = setting(True, "LSTM with attention: the encoder's first layer reads both ways")
-    residuals: bool = setting(True, "LSTMs: add each layer's input to its output, from the second on (GNMT: third)")
-    kernel: int = setting(3, "Convolution: neighbouring positions that a layer sees", least=1)
+    bidirectional: bool = setting(
+        True, "The encoder's first layer reads both ways", only={"family": ["lstm-attention"]}
+    )
+    residuals: bool = setting(
+        True, "Add each layer's input to its output, from the second on (GNMT: third)", only=_LSTMS
+    )
+    kernel: int = setting(3, "Neighbouring positions that a layer sees", least=1, only={"family": ["convolution"]})
 
     @property
     def longest(self) -> int | None:

@@ -35,7 +35,9 @@ class VocabularyConfig:
     )
     joint: bool = setting(True, "One vocabulary for both sides, as in the paper; else one for each")
     byte_fallback: bool = setting(True, "Spell what the vocabulary lacks in bytes, so that nothing is unknown")
-    dropout: float = setting(0.0, "Subword dropout in training: probability of skipping a merge (BPE)", least=0, most=1)
+    dropout: float = setting(
+        0.0, "Subword dropout in training: probability of skipping a merge", least=0, most=1, only={"kind": ["bpe"]}
+    )
     normalization: Literal["identity", "nfkc", "nmt_nfkc"] = setting(
         "identity", "Unicode normalisation; identity keeps every character"
     )

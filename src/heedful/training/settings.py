@@ -19,19 +19,25 @@ class TrainingConfig:
         0.0, "Set the number of steps so that training takes about so long here; 0 = off", least=0, most=525_600
     )
     optimizer: Literal["adam", "adamw", "muon"] = setting(
-        "adam", "Adam, Adam with decoupled weight decay, or Muon for matrices beside it"
+        "adam", "Adam, Adam with decoupled weight decay, or Muon for a Transformer's matrices beside it"
     )
     beta1: float = setting(0.9, "Adam's decay of the mean gradient", least=0, most=0.99999)
     beta2: float = setting(0.98, "Adam's decay of the mean squared gradient", least=0, most=0.99999)
     epsilon: float = setting(1e-9, "Adam's epsilon", least=0)
     weight_decay: float = setting(0.0, "Weight decay", least=0)
     matrix_rate: float = setting(
-        1.0, "Learning rate of the matrices under Muon, as a multiple of that of the rest", least=0
+        1.0, "Learning rate of the matrices, as a multiple of that of the rest", least=0, only={"optimizer": ["muon"]}
     )
     schedule: Schedule = setting("paper", "Learning rate: equation 3, warmup-stable-decay, or cosine")
     rate: float = setting(1.0, "Peak learning rate, as 0.001; with the paper's schedule a factor, as 1", least=0)
     warmup: int = setting(4000, "Steps over which the learning rate rises", least=0)
-    decay: float = setting(0.2, "Last share of the steps, over which stable-decay falls to zero", least=0, most=1)
+    decay: float = setting(
+        0.2,
+        "Last share of the steps, over which the rate falls to zero",
+        least=0,
+        most=1,
+        only={"schedule": ["stable-decay"]},
+    )
     clip: float = setting(0.0, "Largest norm of the gradient; 0 = no clipping", least=0)
     label_smoothing: float = setting(0.1, "Label smoothing (section 5.4)", least=0, most=1)
     consistency: float = setting(
@@ -46,6 +52,7 @@ class TrainingConfig:
         5,
         "The final weights are the mean of so many last checkpoints (section 6.1)",
         least=0,
+        only={"exponential_average": [0.0]},
     )
     exponential_average: float = setting(
         0.0, "Decay of an exponential average to use instead, as 0.999; 0 = off", least=0, most=1
