@@ -162,7 +162,7 @@ def test_nothing_in_nothing_out(translator):
 
 def test_bad_settings_are_refused_before_anything_is_read(translator):
     with pytest.raises(HeedfulError, match="n_best"):
-        list(translator.translate(iter(LINES), SearchConfig(beam=2, n_best=3)))
+        list(translator.translate((pytest.fail("read") for _ in LINES), SearchConfig(beam=2, n_best=3)))
 
 
 def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translator):
@@ -173,6 +173,14 @@ def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translat
     [scored] = loud.score(lines[:1], [shouted[0].text])
     [of_plain] = translator.score(lines[1:2], [plain[1].text])
     assert (scored.text, scored.score) == (of_plain.text.upper(), of_plain.score)
+
+
+def test_the_tag_of_a_line_in_capitals_stays_as_it_is(translator):
+    loud = replace(translator, capitals=True)
+    for tag in ("<2DE>", "<2de>"):
+        ids, shouted = loud.encode([f"{tag} THE CAT SEES"])
+        assert shouted == [True]
+        assert ids == translator.vocabulary.encode_source([f"{tag} the cat sees"])
 
 
 def test_a_prefix_of_a_line_in_capitals_is_read_as_the_line_is(translator):

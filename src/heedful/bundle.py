@@ -60,7 +60,7 @@ def check_own(name: Path | str) -> None:
     Raises:
         HeedfulError: naming the folder to copy.
     """
-    if (place := locate(name)).is_relative_to(BOX):
+    if (place := locate(name).resolve()).is_relative_to(BOX.resolve()):
         raise HeedfulError(f"{name}: a model in the box stays as it is; copy {place}, and change the copy")
 
 

@@ -278,10 +278,13 @@ class Run:
         steps = max(20, int(60 * training.minutes / seconds_a_step))
         # Short runs still want a warmup, evaluations and checkpoints to average.
         every = min(training.checkpoint_every, max(1, steps // 20))
+        warmup = min(training.warmup, max(1, steps // 5))
+        shorter = warmup / training.warmup if training.schedule == "paper" and training.warmup else 1.0
         self._settle(
             minutes=0.0,
             steps=steps,
-            warmup=min(training.warmup, max(1, steps // 5)),
+            warmup=warmup,
+            rate=training.rate * shorter**0.5,  # equation 3 rises higher in fewer steps: its peak stays where it was
             checkpoint_every=every,
             evaluate_every=min(training.evaluate_every, every * 4),
         )

@@ -29,7 +29,7 @@ from heedful.model.ensemble import members_of
 from heedful.model.family import engine_of
 from heedful.model.inference import Weights
 from heedful.model.recorder import recording
-from heedful.text.capitals import in_capitals, is_shouted
+from heedful.text.capitals import in_capitals, is_shouted, split_tag
 from heedful.text.document import careful, clean, translating
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
@@ -183,8 +183,11 @@ class Translator:
 
         Those are read as in lower case, where the model is one with `capitals`.
         """
-        shouted = [self.capitals and is_shouted(line) for line in lines]
-        texts = [clean(line.lower() if loud else line) for line, loud in zip(lines, shouted, strict=True)]
+        tagged = [split_tag(line) for line in lines]
+        shouted = [self.capitals and is_shouted(rest) for _, rest in tagged]
+        texts = [
+            clean(tag + (rest.lower() if loud else rest)) for (tag, rest), loud in zip(tagged, shouted, strict=True)
+        ]
         return self.vocabulary.encode_source(texts), shouted
 
     def encode_pairs(

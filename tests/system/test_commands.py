@@ -834,6 +834,14 @@ def test_lines_are_not_counted_where_they_are_written_to_the_same_terminal(monke
         assert len(counted) == (not same)
 
 
+def test_a_model_in_the_box_is_not_changed_by_another_way_to_its_folder_either(tmp_path):
+    (tmp_path / "mine").symlink_to(bundle.BOX / "en-de")
+    for cwd, name in ((tmp_path, "mine"), (bundle.BOX, "en-de")):
+        ran = heedful("configure", name, "--beam", "5", cwd=cwd)
+        assert ran.returncode == 2
+        assert "a model in the box stays as it is" in ran.stderr
+
+
 def test_a_model_of_a_language_without_spaces_is_scored_by_its_characters(trained, tmp_path):
     model = shutil.copytree(trained / "model", tmp_path / "model")
     bundle.amend(model, languages=["en", "zh"])
@@ -843,3 +851,5 @@ def test_a_model_of_a_language_without_spaces_is_scored_by_its_characters(traine
         for more in ([], ["--tokenize", "intl"])
     )
     assert ("tok:zh" in told, "tok:intl" in chosen) == (True, True)
+    of_outputs = heedful("evaluate", "--outputs", trained / "pairs.target", "--against", model, *given)
+    assert "tok:zh" in json.loads(of_outputs.stdout)[0]["signature"]

@@ -100,6 +100,20 @@ def test_the_first_rows_of_csv_tell_what_is_between_columns_even_where_one_of_th
     assert found == [(s.replace("\n", " "), t) for s, t in rows]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello; you,Hallo; du\n", ("Hello; you", "Hallo; du")),
+        ("Hello, you;Hallo, du\n", ("Hello, you", "Hallo, du")),
+        ('"a; b","c; d"\n', ("a; b", "c; d")),
+        ("Yes; no,Ja; nein\nWell,Gut\nI see,Aha\n", ("Yes; no", "Ja; nein")),
+        ("Yes;Ja\nNo, no;Nein, nein\nI see;Aha\n", ("Yes", "Ja")),
+    ],
+)
+def test_signs_in_the_text_of_csv_are_not_taken_for_its_columns(tmp_path, text, expected):
+    assert next(iter(read_pairs(Corpus(write(tmp_path / "p.csv", text), None)))) == expected
+
+
 def test_a_row_of_csv_that_is_not_utf8_is_counted_as_such(tmp_path):
     file = write(tmp_path / "p.csv", b'a,b\n\xff,d\n"e\nf",g\n')
     with pytest.raises(HeedfulError, match=":2: not UTF-8"):
@@ -293,6 +307,13 @@ def test_held_out_pairs_are_held_out_in_both_directions(tmp_path):
     assert held_out
     assert not held_out & {frozenset(pair[1:]) for pair in examined.training()}
     assert examine(corpora(config), pairs[:1], config).report.leaked == 2
+
+
+def test_development_text_with_the_tag_of_its_corpus_is_found_in_training_text(tmp_path):
+    source, target = write_pair_of_files(tmp_path, [("Hello.", "Hallo."), ("Yes.", "Ja.")])
+    config = DataConfig(source=(source,), target=(target,), tags=("<2de>",))
+    for dev, leaked in (("<2de> Hello.", 1), ("Hello.", 1), ("<2de> Hello", 0)):
+        assert examine(corpora(config), [(dev, "Moin!")], config).report.leaked == leaked
 
 
 def test_training_text_is_refused_as_development_text(tmp_path):

@@ -26,7 +26,18 @@ MIXED = st.lists(
         st.text(max_size=20),
         st.sampled_from(
             [
-                *("{name}", "{{ user.name }}", "%{count}", "#{x}", "%s", "%1$s", "%@", "%ld", "https://a.org/x?y=1"),
+                *(
+                    "{}",
+                    "{name}",
+                    "{{ user.name }}",
+                    "%{count}",
+                    "#{x}",
+                    "%s",
+                    "%1$s",
+                    "%@",
+                    "%ld",
+                    "https://a.org/x?y=1",
+                ),
                 *("me@a.org", "`x = 1`", "\n\n", "\n", "```\n", "- ", "Hi there. ", "<b>"),
             ]
         ),
@@ -244,7 +255,7 @@ def test_elements_around_words_keep_them_where_a_model_copies():
     assert finish(text, lambda sentence: sentence.text, markup=True) == [text]
 
 
-@pytest.mark.parametrize("held", ["{{ user.name }}", "%{count}", "#{name}", "%1$s", "%@", "%ld", "%lu", "%-5d"])
+@pytest.mark.parametrize("held", ["{}", "{{ user.name }}", "%{count}", "#{name}", "%1$s", "%@", "%ld", "%lu", "%-5d"])
 def test_placeholders_of_many_kinds_go_through_as_names(held):
     asked = []
     finish(f"Hello {held}, good morning.", lambda sentence: asked.append(sentence.text) or sentence.text)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from heedful.bundle import take_weights
+from heedful.bundle import read_weights, take_weights
 from heedful.data.batches import batch_of
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
@@ -134,6 +134,23 @@ def test_the_exponential_average_follows_the_weights(tmp_path):
         torch.testing.assert_close(found[name], tensor)
 
 
+def test_the_exponential_average_is_judged_and_training_goes_on_from_its_own_weights(tmp_path):
+    config = settings(steps=4, checkpoint_every=4, evaluate_every=1, exponential_average=0.9)
+    alone, judged, seen = fresh_model(), fresh_model(), []
+
+    def evaluate(model):
+        seen.append({name: tensor.clone() for name, tensor in take_weights(model).items()})
+        return {"loss": 1.0}, []
+
+    list(train(alone, OneBatch(random_batch()), config, tmp_path / "alone"))
+    list(train(judged, OneBatch(random_batch()), config, tmp_path / "judged", evaluate=evaluate))
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), judged.parameters(), strict=True))
+    averaged = loop.final_weights(tmp_path / "alone", config)
+    assert all(torch.equal(averaged[name], tensor) for name, tensor in seen[-1].items())
+    name = next(iter(averaged))
+    assert not torch.equal(seen[-1][name], take_weights(judged)[name])
+
+
 def test_adamw_decays_weights_that_have_no_gradient():
     model = fresh_model()
     optimizer = loop.make_optimizer(model, settings(optimizer="adamw", weight_decay=0.5))
@@ -209,19 +226,25 @@ def test_a_loss_that_falls_or_wavers_is_not_remarked_on():
 
 
 def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):
-    scores = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
+    scores, judged = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2]), []
+
+    def evaluate(model):
+        judged.append({name: tensor.clone() for name, tensor in take_weights(model).items()})
+        return {"loss": 1.0, "bleu": next(scores)}, []
+
     records = list(
         train(
             fresh_model(),
             OneBatch(random_batch()),
             settings(steps=50, evaluate_every=3, patience=2, metric="bleu"),
             tmp_path,
-            evaluate=lambda model: ({"loss": 1.0, "bleu": next(scores)}, []),
+            evaluate=evaluate,
         )
     )
     assert [record.best for record in records if isinstance(record, Evaluation)] == [True, False, False]
     assert records[-1] == Ended(9, "patience", records[-1].seconds)
-    assert (tmp_path / "checkpoints" / "best.safetensors").exists()
+    best = read_weights(tmp_path / "checkpoints" / "best.safetensors")
+    assert all(torch.equal(best[name], tensor) for name, tensor in judged[0].items())
     assert (tmp_path / "checkpoints" / "step-00000009.safetensors").exists()  # of the end, whenever the next was due
     model = fresh_model()
     again = list(train(model, OneBatch(random_batch()), settings(steps=50, evaluate_every=3, patience=2), tmp_path))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from heedful import Translator, build, resume, run
 from heedful.bundle import read_weights
 from heedful.config import from_table, merge, read_toml, to_table
 from heedful.errors import HeedfulError
+from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_products
 from heedful.pipeline import Finished, Prepared, Run, _collapse, begin
 from heedful.preparation import encode
@@ -23,6 +25,7 @@ from heedful.recipe import PRESETS, Recipe
 from heedful.text.corpus import DataConfig, corpora, examine
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
+from heedful.training.schedule import learning_rate
 
 
 def toy(folder, **training):
@@ -88,6 +91,50 @@ def test_minutes_become_steps_once_and_are_stored_as_steps(tmp_path):
     stored = read_toml(tmp_path / "model" / "recipe.toml")["training"]
     assert stored["minutes"] == 0
     assert stored["steps"] == prepared.steps >= 20
+
+
+def test_fewer_steps_of_equation_3_do_not_rise_higher(tmp_path):
+    recipe = build(toy(tmp_path, minutes=0.02, schedule="paper", rate=2.0, warmup=4000))
+    next(iter(run(recipe, tmp_path / "model")))
+    stored = read_toml(tmp_path / "model" / "recipe.toml")["training"]
+    assert stored["warmup"] < 4000
+    peaks = [
+        learning_rate("paper", w, 10_000, r, w, 0, 28) for w, r in ((4000, 2.0), (stored["warmup"], stored["rate"]))
+    ]
+    assert peaks[0] == pytest.approx(peaks[1])
+
+
+def test_an_epoch_shows_each_corpus_as_often_as_its_weight_says(tmp_path):
+    sides = [write_pairs(tmp_path / name, count=60, seed=seed) for name, seed in (("one", 1), ("two", 2))]
+    data = {"source": [str(s) for s, _ in sides], "target": [str(t) for _, t in sides], "held_out": 0}
+    rows = {}
+    for weights in ([1.0, 1.0], [2.0, 1.0], [1.0, 3.0]):
+        table = settings(*sides[0], steps=1)
+        table["data"] = {**data, "weights": weights}
+        stream, shown = begin(build(table), tmp_path / "model").stream(), 0
+        for batch in stream:
+            if stream.epoch:
+                break
+            shown += len(batch.source_BS)
+        rows[tuple(weights)] = shown
+    assert rows[2.0, 1.0] > 1.3 * rows[1.0, 1.0]
+    assert rows[1.0, 3.0] > 1.7 * rows[1.0, 1.0]
+
+
+def test_the_final_scores_are_those_of_the_recipe_s_search(tmp_path):
+    table = toy(tmp_path, steps=60)
+    scores = {}
+    for name, search in (("greedy", {"beam": 1}), ("wide", {"beam": 7, "n_best": 2, "length_penalty": 5.0})):
+        asked = build(merge(table, {"search": search}))
+        finished = list(run(asked, tmp_path / name))[-1]
+        translator = Translator.load(tmp_path / name)
+        dev = begin(asked, tmp_path / name).dev
+        outputs = [
+            found[0].text for found in translator.translate([s for s, _ in dev], replace(asked.search, n_best=1))
+        ]
+        assert finished.scores["bleu"] == bleu_and_chrf(outputs, [t for _, t in dev], "")["bleu"]
+        scores[name] = finished.scores["bleu"]
+    assert scores["greedy"] != scores["wide"]
 
 
 def test_a_second_run_uses_the_cached_tokens(tmp_path, monkeypatch):

@@ -62,8 +62,8 @@ def evaluate(
     if source is None and not reference:
         raise HeedfulError("nothing to compare with: give --reference, or a file of pairs as --source")
     _check(bundle, source, outputs, against, save)
-    if bundle and "tokenize" not in given(scoring):
-        languages = bundles.read_manifest(bundles.locate(bundle)).get("languages") or ("", "")
+    if (told := bundle or against) and "tokenize" not in given(scoring):
+        languages = bundles.read_manifest(bundles.locate(told)).get("languages") or ("", "")
         config = replace(config, tokenize=tokenizer_of(languages[1]))
     if symbols and source is None:
         raise HeedfulError("--symbols needs --source, to tell which references belong to the same input")

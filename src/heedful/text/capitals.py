@@ -2,6 +2,7 @@
 
 import re
 
+TAG = re.compile(r"<[^<>\s]+> ")
 WORD = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -15,6 +16,16 @@ def is_shouted(line: str) -> bool:
     """
     words = len(WORD.findall(line))
     return in_capitals(line) and (words > 1 or (words == 1 and line.rstrip().endswith("!")))
+
+
+def split_tag(line: str) -> tuple[str, str]:
+    """Return the tag in front of a line, such as "<2de> ", and the rest: capitals are a matter of the rest.
+
+    >>> [split_tag(line) for line in ("<2de> WHERE ARE YOU?", "WHERE ARE YOU?")]
+    [('<2de> ', 'WHERE ARE YOU?'), ('', 'WHERE ARE YOU?')]
+    """
+    tag = TAG.match(line)
+    return (tag.group(), line[tag.end() :]) if tag else ("", line)
 
 
 def in_capitals(text: str) -> bool:

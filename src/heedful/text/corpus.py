@@ -207,7 +207,8 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
     if not dev and config.held_out:
         _hold_out(use, keys, config, report)
     else:
-        dev_keys = np.frombuffer(b"".join(_digest(text) for pair in dev for text in pair), dtype=np.uint64)
+        texts = [text for source, target in dev for text in (source, _untagged(source, config.tags), target)]
+        dev_keys = np.frombuffer(b"".join(map(_digest, texts)), dtype=np.uint64)
         shared = np.isin(keys, dev_keys).any(axis=1)
         report.leaked = int((shared & (use == 1)).sum())
     if not (use == 1).any():
@@ -268,6 +269,11 @@ def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Rep
     report.shared_with_held_out = int((shared & (use == 1)).sum())
     use[shared] = 0
     use[chosen] = 2
+
+
+def _untagged(source: str, tags: Sequence[str]) -> str:
+    """Return a line of development text without the tag that its corpus would have: training text is seen without."""
+    return next((source[len(tag) + 1 :] for tag in tags if tag and source.startswith(f"{tag} ")), source)
 
 
 def _resolve(path: Path, config: DataConfig) -> Path:

@@ -40,6 +40,7 @@ BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
 PLACEHOLDER = re.compile(
     r"""
     [$%\#@]?(?:\{\{[ ]?|\{)[^{}\s][^{}\n]*\}?\}     # {name}, {{ name }}, ${name}, %{name}, #{name}
+  | \{\}                                            # {}
   | %\(\w+\)[a-z]                                 # %(name)s
   | %(?:\d{1,2}\$)?[-+0\#]{0,3}\d{0,3}(?:\.\d{1,3})?(?:l?l?[sdifgxu](?!\w)|@)  # %s, %05.2f, %1$s, %ld, %@
   | (?:https?://|www\.)[^UNSPACED\s<>"']*[^UNSPACED\s<>"'.,;:!?)\]]
@@ -253,7 +254,10 @@ class _Asked:
             return [self._written(one_line(answer.text).strip() or self.text) for answer in answers[0]]
         made = []
         for n, part in enumerate(self.parts):
-            answer = PLACEHOLDER.sub(" ", one_line(answers[n][0].text)) if n in answers else ""  # it may invent some
+            answer = one_line(answers[n][0].text) if n in answers else ""
+            invented = [held for held in PLACEHOLDER.findall(answer) if held not in part.text]
+            for held in invented:
+                answer = answer.replace(held, " ")
             answer = answer if answer.strip() else part.text  # better untranslated than lost
             made.append(self._written(answer) if n in answers else part.text)
         return ["".join(made)]

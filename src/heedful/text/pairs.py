@@ -178,13 +178,20 @@ def _csv_pairs(path: Path, lines: Iterator[str]) -> Iterator[Pair]:
 
 
 def _delimiter(head: list[str]) -> str:
-    """Return what stands between the columns; the last row of a head may go on after it, and has no say."""
-    for mark in ("\t", ";"):
-        with suppress(csv.Error):  # which the whole reading names by its row
-            rows = list(csv.reader(head, delimiter=mark))
-            if all(len(row) > 1 for row in rows[:-1] or rows if row):
-                return mark
-    return ","
+    """Return what stands between the columns: what makes as many of every row, two at least, and the fewest.
+
+    The last row of a head may go on after it, and has no say.
+    """
+    found: list[tuple[bool, int, str]] = []
+    for mark in ("\t", ";", ","):
+        rows: list[list[str]] = []
+        with suppress(csv.Error):  # of the last row; which the whole reading names by its number
+            rows.extend(csv.reader(head, delimiter=mark, strict=True))
+            rows = rows[:-1] or rows
+        columns = {len(row) for row in rows if row}
+        if columns and min(columns) > 1:
+            found.append((len(columns) > 1, max(columns), mark))
+    return min(found, key=lambda entry: entry[:2])[2] if found else ","
 
 
 def _one_line(text: str) -> str:

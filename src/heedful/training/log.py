@@ -20,16 +20,16 @@ def write_event(log: IO[str], event: Any) -> None:
 
 
 def forget_unsaved(path: Path, state: Path | None) -> None:
-    """Drop the records of steps after the saved `state`, if there is one, and one cut off: they will be made again."""
+    """Drop all records after those of the saved `state`, if there is one, one cut off too: they will be made again."""
     saved = int(state.name.removeprefix("step-")) if state else 0
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in lines if (step := _step_of(line)) is not None and step <= saved]
-    files.write_text(path, "".join(line + "\n" for line in kept))
+    kept = max((number for number, line in enumerate(lines, start=1) if 0 < _step_of(line) <= saved), default=0)
+    files.write_text(path, "".join(line + "\n" for line in lines[:kept]))
 
 
-def _step_of(line: str) -> int | None:
-    """Return the step of a record, 0 if it has none; None of a record cut off."""
+def _step_of(line: str) -> int:
+    """Return the step of a record, 0 if it has none or was cut off."""
     try:
         return int(json.loads(line).get("step", 0))
     except ValueError:
-        return None
+        return 0
