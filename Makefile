@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# where torch's build for processors is: the one of PyPI brings gigabytes for GPUs on Linux; with a GPU name another
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := --timeout 15 --extra-index-url $(TORCH_INDEX) torch
 
 .PHONY: demo serve test coverage check format docs bench
 
@@ -41,21 +44,21 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/growth.py
 
-# torch is named first, with its pinned version, so that pip does not look for a larger build of it.
+# torch comes first, from its own index; what needs it finds it there.
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
 $(VENV)/serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[serve]'
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,serve,tensorboard,plots,dev]'
 	touch $@

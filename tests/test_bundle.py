@@ -13,6 +13,8 @@ from heedful.config import to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.ensemble import Ensemble
+from heedful.model.family import build_model
+from heedful.model.settings import ModelConfig
 from heedful.text.vocabulary import VocabularyConfig, learn
 from heedful.translator import Translator
 
@@ -213,6 +215,18 @@ def test_an_ensemble_is_one_folder_that_translates_as_its_members_together(made,
         assert translations(loaded) == translations(Translator(Ensemble(members), toy_vocabulary, SEARCH))
 
 
+def test_an_ensemble_aligns_words_by_the_attention_that_it_shows(made, copy, tmp_path, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    lstm = build_model(ModelConfig(family="lstm", d_model=8, encoder_layers=1, decoder_layers=1), size, size)
+    write(tmp_path / "lstm", lstm, toy_vocabulary)
+    bundle.keep_alignment(copy, "cross.0.1", 0.5)
+    bundle.unite([tmp_path / "lstm", copy, made[0]], tmp_path / "one")
+    bundle.unite([tmp_path / "one", tmp_path / "lstm"], tmp_path / "again")
+    bundle.unite([made[0], copy], tmp_path / "without")
+    found = [Translator.load(tmp_path / name).aligner for name in ("one", "again", "without")]
+    assert found == ["cross.0.1", "cross.0.1", ""]
+
+
 def test_models_that_do_not_belong_together_are_not_put_together(made, copy, tmp_path, tiny_model):
     vocabulary = learn(["a cat", "a dog"] * 7, ["eine Katze", "ein Hund"] * 5, VocabularyConfig(size=277))
     write(tmp_path / "other", tiny_model(source_size=277, target_size=277), vocabulary)
@@ -220,4 +234,7 @@ def test_models_that_do_not_belong_together_are_not_put_together(made, copy, tmp
         bundle.unite([made[0], tmp_path / "other"], tmp_path / "out")
     with pytest.raises(HeedfulError, match="exists already"):
         bundle.unite([made[0], copy], copy)
+    bundle.amend(copy, capitals=True)
+    with pytest.raises(HeedfulError, match="capitals otherwise than"):
+        bundle.unite([made[0], copy], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -94,7 +94,7 @@ def unite(folders: Sequence[Path], out: Path) -> None:
     """Write a bundle that translates with the mean of several ones' probabilities; search settings are the first's.
 
     Raises:
-        HeedfulError: there is something at `out`, or the models differ in vocabulary or languages.
+        HeedfulError: there is something at `out`, or the models differ in vocabulary, languages or capitals.
     """
     if out.exists():
         raise HeedfulError(f"{out}: exists already; give another --out")
@@ -108,6 +108,8 @@ def unite(folders: Sequence[Path], out: Path) -> None:
             )
         if manifest.get("languages", []) != first.get("languages", []):
             raise HeedfulError(f"{folder}: translates between other languages than {folders[0]}; leave it out")
+        if manifest.get("capitals", False) != first.get("capitals", False):
+            raise HeedfulError(f"{folder}: reads capitals otherwise than {folders[0]} (data.capitals); leave it out")
     tensors: dict[str, Tensor] = {}
     members: list[Table] = []
     for folder, manifest in zip(folders, manifests, strict=True):
@@ -132,6 +134,9 @@ def unite(folders: Sequence[Path], out: Path) -> None:
         }
         if data:
             united["provenance"]["data"] = " ".join(data)
+        seen = next((m for m in manifests if any(one.get("family") != "lstm" for one in _members(m))), first)
+        if "alignment" in seen:  # found for the attention that an ensemble shows: that of the first member that has any
+            united["alignment"] = seen["alignment"]
         _write_manifest(aside, united)
 
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-import torch
-
-from heedful.evaluation.scores import tokenizer_of
+from heedful.evaluation.scores import signature_of
 from heedful.recipe import Recipe
 from heedful.text.corpus import Report
 
@@ -17,6 +15,7 @@ def model_card(
     steps: int,
     scores: Mapping[str, float],
     seconds: float,
+    device: str,
 ) -> str:
     """Return the card, in Markdown; `steps` were taken, and `scores` are those on the development data."""
     data = recipe.data
@@ -29,13 +28,14 @@ Made by `heedful train` from {files}.
 
 - pairs: {report.kept:,} for training, {report.development:,} for development
 - model: {recipe.model.family}, {parameters:,} parameters
-- training: {steps:,} steps, {seconds / 60:.1f} minutes, threads: {torch.get_num_threads()}
+- training: preset {recipe.preset}, {steps:,} steps, seed {recipe.training.seed}, {seconds / 60:.1f} minutes
+- on: {device}, {recipe.training.precision}
 
 | development score | value |
 |---|---|
 {rows}
 
-BLEU and chrF are sacreBLEU's ({tokenizer_of(language)}, cased, detokenised), beam {recipe.search.beam}.
+BLEU and chrF are sacreBLEU's (`{signature_of(language)}`), beam {recipe.search.beam}.
 
 Translate with it: `heedful translate {name} -i input.txt`
 """

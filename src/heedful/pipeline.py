@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tomli_w
@@ -40,6 +40,7 @@ from heedful.training.settings import TrainingConfig
 from heedful.training.state import newest_state
 from heedful.translator import Translator
 
+BYTES_BEARABLE = 0.1  # of the tokens of a text that a model begins to learn; a text in its languages has next to none
 WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
 
 
@@ -47,6 +48,7 @@ WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
 class Prepared:
     """What was found before training: the data report, sizes, where it computes, and how long training will take."""
 
+    preset: str
     report: Report
     sizes: tuple[int, int]
     parameters: int
@@ -169,6 +171,7 @@ class Run:
         self._fix_steps(seconds_a_step)
         training, batches = self.recipe.training, len(stream.plan())
         yield Prepared(
+            preset=self.recipe.preset,
             report=self.report,
             sizes=self.words.sizes,
             parameters=self.parameters,
@@ -198,21 +201,23 @@ class Run:
                 bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
             if isinstance(record, Ended) and record.reason != "interrupted":
                 self.started -= max(0.0, record.seconds - (time.monotonic() - began))  # training before a resume
-                finished = self._finish(record.step) if rank() == 0 else None
+                said = [*self._finish(record.step)] if rank() == 0 else []
                 wait_for_all()  # a machine whose torchrun has ended may be the one that the others meet at
-                yield from filter(None, [finished])
+                yield from said
 
-    def _finish(self, steps: int) -> Finished:
+    def _finish(self, steps: int) -> Iterator[Notice | Finished]:
         weights = self._weights()
         bundle.write_weights(self.folder / bundle.WEIGHTS, weights)
         bundle.put_weights(self.model, weights, self.folder)
-        scores = self._evaluate(self.model.eval(), beam=self.recipe.search.beam)[0] if self.dev else {}
+        scores, warnings = self._evaluate(self.model.eval(), beam=self.recipe.search.beam) if self.dev else ({}, [])
+        yield from map(Notice, warnings)
         if self.dev:
             self._find_aligner()
         seconds = time.monotonic() - self.started
-        card = model_card(self.folder.name, self.recipe, self.report, self.parameters, steps, scores, seconds)
+        device = f"{_name_of(self.device)}, {platform.machine()}"
+        card = model_card(self.folder.name, self.recipe, self.report, self.parameters, steps, scores, seconds, device)
         files.write_text(self.folder / "README.md", card)
-        return Finished(self.folder, scores, seconds)
+        yield Finished(self.folder, scores, seconds)
 
     def _that_fit(self, pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
         """Return the development pairs that training would not find too long, and how many more there are.
@@ -305,6 +310,11 @@ class Run:
                 f"a vocabulary of {size:,}, but the target text is only {tokens:,} tokens long: most is too rare "
                 f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
             )
+        if self.recipe.start_from and (share := self._share_in_bytes()) > BYTES_BEARABLE:
+            yield (
+                f"{100 * share:.0f} % of this text is spelt in bytes, lacking in the vocabulary of "
+                f"{self.recipe.start_from}: lines are long, and little that it knows helps; leave --start-from out"
+            )
         if (why := native.lacking("training")) and self.device.type == "cpu":
             yield f"training without compiled parts takes longer: {why}"
         if self.too_long:
@@ -317,6 +327,12 @@ class Run:
                 f"{self.report.leaked:,} training pairs share a sentence with the development data: its scores will "
                 f"be too good; remove them, or leave development out to have disjoint pairs held out"
             )
+
+    def _share_in_bytes(self) -> float:
+        """Return the larger share of tokens that spell bytes, of both sides, in a sample of the training pairs."""
+        rows = np.linspace(0, len(self.store) - 1, min(len(self.store), 1000)).astype(np.int64)
+        sides: tuple[Literal["source", "target"], ...] = ("source", "target")
+        return max(self.words.share_in_bytes(self.store.take(side, rows)[0].tolist(), side) for side in sides)
 
     @torch.inference_mode()
     def _evaluate(self, model: EncoderDecoder, beam: int = 1) -> tuple[dict[str, float], list[str]]:

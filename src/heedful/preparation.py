@@ -71,18 +71,21 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
     for here in (rank() == 0, local_rank() == 0):  # and then where another machine has its own cache
         if here and not (path.is_file() and notes.is_file()):
             try:
-                encoded = encode_corpus(_training_pairs(data, examined), words, path, data.max_length, data.max_ratio)
-                files.write_text(notes, json.dumps(encoded._asdict()))
+                made = encode_corpus(_training_pairs(data, examined), words, path, data.max_length, data.max_ratio)
+                files.write_text(notes, json.dumps(made._asdict()))
             except OSError as error:  # the texts were read once already: it is the cache that is meant
                 raise HeedfulError(
                     f"{path.parent}: {error.strerror or error}; set HEEDFUL_CACHE to a folder with room"
                 ) from None
         wait_for_all()
     store = TokenStore(path)
-    _complete(examined.report, Encoded(**json.loads(notes.read_text(encoding="utf-8"))), store)
+    encoded = Encoded(**json.loads(notes.read_text(encoding="utf-8")))
+    _complete(examined.report, encoded, store)
     if not len(store):
         report = examined.report
-        raise HeedfulError(f"no pair left of {report.read}: {report.dropped}; raise data.max_length")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.dropped.items() if count)
+        limit = "max_ratio" if encoded.ratio > encoded.too_long else "max_length"
+        raise HeedfulError(f"no pair left of {report.read:,} read: {reasons}; raise data.{limit}")
     return store
 
 

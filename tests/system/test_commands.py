@@ -32,6 +32,7 @@ from heedful.errors import HeedfulError
 from heedful.files import claimed
 from heedful.text.vocabulary import SPACE
 from heedful.training.average import average_files
+from heedful.translator import Output, Translator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
@@ -134,6 +135,16 @@ def test_translate_writes_files_json_and_n_best(trained, tmp_path):
     assert rows[0]["score"] == rows[0]["n_best"][0]["score"] >= rows[0]["n_best"][1]["score"]
     plain = heedful("translate", model, "--n-best", "2", text="a b\n").stdout.splitlines()
     assert [line.split("\t")[0] for line in plain] == ["1", "1"]
+
+
+def test_outputs_that_repeat_themselves_are_told(trained, tmp_path, monkeypatch):
+    said = iter(["a b c", "b b b b b b", "c"])
+    monkeypatch.setattr(
+        Translator, "translate", lambda *_, **__: ([Output(next(said), -1.0, -2.0, [])] for _ in range(3))
+    )
+    ran = heedful("translate", trained / "model", "--jsonl", text="a\nb\nc\n")
+    assert [json.loads(line)["repeats"] for line in ran.stdout.splitlines()] == [False, True, False]
+    assert "1 output says the same words over and over; see --no-repeat-ngram 4" in ran.stderr
 
 
 def test_score_gives_the_score_that_translate_reported(trained, tmp_path, monkeypatch):

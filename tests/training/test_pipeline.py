@@ -121,6 +121,55 @@ def test_an_epoch_shows_each_corpus_as_often_as_its_weight_says(tmp_path):
     assert rows[1.0, 3.0] > 1.7 * rows[1.0, 1.0]
 
 
+def test_a_text_that_a_model_can_only_spell_in_bytes_is_noticed(tmp_path):
+    (tmp_path / "old").mkdir()
+    table = merge(toy(tmp_path / "old", steps=1), {"vocabulary": {"kind": "bpe", "size": 290, "byte_fallback": True}})
+    list(run(build(table), tmp_path / "model"))
+    for name in ("new.source", "new.target"):
+        (tmp_path / name).write_text("".join(f"{chr(0x430 + i)}{chr(0x440 - i % 9)}\n" for i in range(30)))
+    data = {"source": str(tmp_path / "new.source"), "target": str(tmp_path / "old" / "pairs.target")}
+    for source, told in ((tmp_path / "new.source", True), (tmp_path / "old" / "pairs.source", False)):
+        lines = Path(data["target"]).read_text().splitlines(keepends=True)
+        target = tmp_path / "new.target"
+        target.write_text("".join(lines[: len(source.read_text().splitlines())]))
+        fine = merge(
+            table, {"start_from": str(tmp_path / "model"), "data": {"source": str(source), "target": str(target)}}
+        )
+        events = list(run(build(fine), tmp_path / f"fine-{told}"))
+        notices = [event.message for event in events if isinstance(event, Notice)]
+        assert any("spelt in bytes" in notice for notice in notices) == told
+
+
+def test_too_short_limits_are_named_where_they_leave_no_pair(tmp_path):
+    (tmp_path / "s").write_text("a b c d e f g h\n" * 3 + "b c d e f g h a\n")
+    (tmp_path / "t").write_text("a\nb\nc\nd\n")
+    data = {"source": str(tmp_path / "s"), "target": str(tmp_path / "t"), "held_out": 0}
+    for limits, expected in (
+        ({"max_ratio": 2.0}, "raise data.max_ratio"),
+        ({"max_length": 2}, "raise data.max_length"),
+    ):
+        table = settings(tmp_path / "s", tmp_path / "t", steps=1)
+        table["data"] = {**data, **limits}
+        with pytest.raises(HeedfulError, match=rf"no pair left of 4 read: 4 \w.*; {expected}"):
+            begin(build(table), tmp_path / "model")
+
+
+def test_warnings_of_the_last_scores_are_passed_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("heedful.pipeline._collapse", lambda outputs: iter(["look"]))
+    events = list(run(build(toy(tmp_path, steps=2, evaluate_every=0)), tmp_path / "model"))
+    assert [event.message for event in events if isinstance(event, Notice)].count(
+        "look"
+    ) == 2  # after the last step too
+
+
+def test_the_model_folder_s_readme_says_how_it_was_measured(tmp_path):
+    list(run(build(toy(tmp_path, steps=2, seed=3)), tmp_path / "model"))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "|tok:13a|smooth:exp|version:" in card
+    assert "preset tiny, 2 steps, seed 3" in card
+    assert "of the processor" in card
+
+
 def test_the_final_scores_are_those_of_the_recipe_s_search(tmp_path):
     table = toy(tmp_path, steps=60)
     scores = {}

@@ -52,7 +52,7 @@ class _Plain:
             self._measure_aside()
         match event:
             case Prepared():
-                self.console.print(_report(event))
+                self.console.print(_report(event, self.folder))
                 self.begin(event)
             case Step():
                 self._measure(event)
@@ -151,7 +151,7 @@ class _Live(_Plain):
             self.progress.update(self.task, visible=False)
 
 
-def _report(prepared: Prepared) -> Table:
+def _report(prepared: Prepared, folder: Path) -> Table:
     report = prepared.report
     table = Table(
         box=None,
@@ -179,6 +179,7 @@ def _report(prepared: Prepared) -> Table:
     unknown = f"{report.unknown:,} unknown" if report.unknown else "nothing unknown"
     table.add_row("vocabulary", f"{source:,} source and {target:,} target tokens, {unknown}")
     table.add_row("batches", f"{prepared.batches_in_epoch:,} an epoch, {100 * prepared.padding:.1f} % padding")
+    table.add_row("settings", f"preset {prepared.preset}; all of them in {escape(str(folder / 'recipe.toml'))}")
     table.add_row("model", f"{prepared.parameters:,} parameters, {prepared.precision} on {prepared.device}")
     steps = f"{prepared.steps:,} steps, {prepared.epochs:,.1f} epochs"
     table.add_row("time", f"about {_clock(prepared.seconds)} for {steps}, evaluations not counted")

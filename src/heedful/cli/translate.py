@@ -14,6 +14,7 @@ from heedful.cli.model import SearchFlags, load, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
+from heedful.text.document import repeats
 from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines
 from heedful.translator import WINDOW, Output
 
@@ -32,7 +33,7 @@ def translate(
     ] = None,
     prefix: Annotated[Path | None, Parameter(help="File whose line n is what output n must begin with")] = None,
     jsonl: Annotated[
-        bool, Parameter(help="Write a JSON object a line: text, score, alignment, n-best", negative=())
+        bool, Parameter(help="Write a JSON object a line: text, score, alignment, repeats, n-best", negative=())
     ] = False,
     document: Annotated[
         bool, Parameter(help="Translate real text: split into sentences, paragraphs kept", negative=())
@@ -57,8 +58,9 @@ def translate(
     """Translate lines of text: one line out for each line in; an empty line stays empty.
 
     With --n-best, each output is a line of its own: the number of the input line, the score, the text, tab-separated.
-    Word alignments in --jsonl are pairs of source and target word numbers, from 0. With --document a line may have many
-    sentences, though none may go on in the next: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
+    Word alignments in --jsonl are pairs of source and target word numbers, from 0; "repeats" tells whether an output
+    says the same words over and over. With --document a line may have many sentences, though none may go on in the
+    next: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights, reverse)
     config = search_of(translator, given(search))
@@ -86,13 +88,18 @@ def translate(
             window=window or (1 if input is None and sys.stdin.isatty() else WINDOW),
             progress=advance,
         )
+        repeated = 0
         for number, outputs in enumerate(results, start=1):
+            repeated += repeats(outputs[0].text)
             for line in _lines(number, outputs, jsonl, config.n_best):
                 file.write(line + "\n")
             if input is None:
                 file.flush()
         if next(beginnings, None) is not None:
             raise HeedfulError(f"{prefix}: goes on where the text has ended; {A_LINE_EACH}")
+    if repeated:  # a search that has lost its way: the commonest nonsense, and the easiest to see
+        what = "output says" if repeated == 1 else "outputs say"
+        print(f"heedful: {repeated:,} {what} the same words over and over; see --no-repeat-ngram 4", file=sys.stderr)
 
 
 def _one_each(beginnings: Iterator[str | None], path: Path) -> Iterator[str]:
@@ -132,6 +139,7 @@ def _lines(number: int, outputs: list[Output], jsonl: bool, n_best: int) -> Iter
                 "score": output.score,
                 "log_probability": output.log_probability,
                 "alignment": output.alignment,
+                "repeats": repeats(output.text),
             }
             for output in outputs
         ]

@@ -74,6 +74,17 @@ def bleu_and_chrf(outputs: Sequence[str], references: Sequence[str], language: s
     return {"bleu": float(bleu.score), "chrf": float(chrf.score)}
 
 
+def signature_of(language: str = "") -> str:
+    """Return sacreBLEU's signature of the BLEU of `bleu_and_chrf`.
+
+    >>> signature_of("ja").split("|")[:4]
+    ['nrefs:1', 'case:mixed', 'eff:no', 'tok:char']
+    """
+    bleu = BLEU(tokenize=tokenizer_of(language), force=True)
+    bleu.corpus_score(["."], [["."]])  # which tells it the number of references
+    return str(bleu.get_signature())
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Whether two systems differ: each one's score, and the p-value of the paired bootstrap."""

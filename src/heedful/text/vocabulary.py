@@ -100,6 +100,11 @@ class Vocabulary:
         processor, unknown = getattr(self, side), self._unknown[side]
         return [unknown if i == UNKNOWN else processor.id_to_piece(int(i)) for i in ids]
 
+    def share_in_bytes(self, ids: Sequence[int], side: Literal["source", "target"]) -> float:
+        """Return which share of these tokens spells, in bytes, characters that the vocabulary lacks."""
+        processor = getattr(self, side)
+        return sum(map(int, map(processor.is_byte, ids))) / max(len(ids), 1)
+
     def resample(self, ids: Sequence[Sequence[int]], side: str, dropout: float, seed: int) -> list[list[int]]:
         """Segment encoded lines anew with subword dropout (Provilkov et al. 2020); a function of its arguments.
 
