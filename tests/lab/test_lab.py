@@ -19,7 +19,7 @@ from heedful.lab.corpora import VARIABLE
 from heedful.lab.experiment import find, read_results, run_and_keep
 from heedful.lab.heads import _describe
 from heedful.lab.long_range import FAMILIES
-from heedful.lab.parallelism import _bytes, _memory
+from heedful.lab.parallelism import _bytes, _layer_step, _memory
 from heedful.lab.positions import _shift
 from heedful.lab.report import write_report
 from heedful.lab.scaling import _jacobian_norm, _sigmoid_slope, _softmax_slope
@@ -151,7 +151,7 @@ CONTRARY = {  # data that do not bear the claim out
     "heads": lambda data: [head["looks"].update(same=1.0) for head in data["heads"].values()],
     "encoder-decoder": lambda data: [run["memory"].update({"as it is": 0.5}) for run in data["tasks"]["copy"]],
     "positions": lambda data: data["right"].update(none=data["right"]["sinusoidal"]),
-    "parallelism": lambda data: data["by_length"].update(recurrent=data["by_length"]["self-attention"]),
+    "parallelism": lambda data: data["alone"].update(recurrent=data["alone"]["self-attention"]),
     "long-range": lambda data: data["families"]["lstm"]["right"].update(reverse=[[2.0] * len(data["lengths"])] * 2),
     "sentence-length": lambda data: [run["groups"][-1].update(bleu=101.0) for run in data["families"]["lstm"]],
     "data-size": lambda data: [run.update(bleu=-1.0) for run in data["families"]["transformer"][-1]["runs"]],
@@ -220,6 +220,7 @@ def test_data_that_bear_a_claim_out_are_said_to(folder):
     one = {"errors": {"cross.0": 0.9, "cross.1": 0.1}, "memory": memory, "without": {"cross.0": 0.5, "cross.1": 0.0}}
     assert find("encoder-decoder").verdict({"tasks": {"copy": [one], "reverse": [one]}, "layers": 2}).shown
     kinds = {"pre-norm": (1.0, 0.8), "post-norm": (0.5, 0.1), "no residuals": (0.01, 0.0)}
+    kinds["no residuals, pre-norm"] = (0.02, 0.1)
     data = {"kinds": {kind: {"gradient": [[a, 1.0]], "position": [[1.0, b]]} for kind, (a, b) in kinds.items()}}
     assert find("residuals").verdict(data | {"connections": [2, 3]}).shown
     data = copy.deepcopy(data_of(folder, "sentence-length"))
@@ -287,6 +288,12 @@ def test_what_is_kept_for_the_way_back_is_counted_once_and_without_the_weights()
     x = torch.ones(3, 5, requires_grad=True)
     assert _bytes((layer, lambda: layer(x).sum())) == 3 * 5 * 4
     assert _bytes((layer, lambda: layer(x).tanh().square().sum())) == (3 * 5 + 3 * 7) * 4  # read by both, there once
+
+
+def test_weights_that_normalisation_makes_are_not_counted_as_kept():
+    kept = [_bytes(_layer_step("convolutional", length, 16, 1)) for length in (8, 16)]
+    weights = 3 * 16 * 32 * 4  # bytes: kernel, width, a half and its gate
+    assert abs(kept[1] - 2 * kept[0]) < weights / 10
 
 
 def test_the_growth_of_memory_is_told_before_and_after_attention_stops_holding_its_scores():

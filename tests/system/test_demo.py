@@ -3,6 +3,7 @@ from unittest import mock
 
 import pytest
 import torch
+from rich.cells import cell_len
 
 from heedful.cli.app import main
 from heedful.cli.demo import TEST_WORDS, WORDS, dictionary, spell, split
@@ -44,6 +45,14 @@ def test_the_map_darkens_what_is_looked_at_most():
     _, first, second = drawn.splitlines()
     assert first.index("█") < second.index("█")
     assert first.split()[0] == "K"
+
+
+def test_the_map_s_columns_stay_below_each_other_under_wide_characters():
+    head, first, second = draw_map(
+        torch.eye(2), ["\u732b", "\u3053\u3093\u306b\u3061\u306f"], ["\u732b", "cat"]
+    ).plain.splitlines()
+    assert cell_len(head) == cell_len(first) == cell_len(second)
+    assert cell_len(second.partition("█")[0]) > cell_len(first.partition("█")[0])
 
 
 def test_the_demo_runs_to_its_end_and_a_second_one_takes_its_place(entries, tmp_path, monkeypatch, capsys):

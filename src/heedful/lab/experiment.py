@@ -1,9 +1,12 @@
 """Running an experiment, and keeping its result: data as JSON, the figure drawn from that data alone."""
 
 import json
+import os
+import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,11 +105,22 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
         "settings": plain,
         "quick": quick,
         "seconds": round(time.monotonic() - started, 1),
+        "where": _where(),
         "read": read,
         "command": f"heedful lab run {name}{' --quick' if quick else ''}{' --data FOLDER' if read else ''}",
         "data": data,
     }
     files.write_text(path, json.dumps(result, indent=1))
+
+
+def _where() -> str:
+    """Return on what this runs, for figures that depend on it: seconds do, and rounding."""
+    import torch
+
+    from heedful import __version__
+
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{machine}, torch {torch.__version__}, heedful {__version__}, {datetime.now(UTC).date()}"
 
 
 def _also(experiment: Experiment) -> list[str]:

@@ -91,8 +91,9 @@ def verdict(data: Table) -> Verdict:
     return Verdict(
         shortest and further and best,
         f"steps between the positions farthest apart grow with n to the power of, to the source and within the target: "
-        f"{steps}. The longest sequence of which at least half are right, of {data['lengths'][-1]} trained on (0: not "
-        f"even the shortest): {'; '.join(parts)}. Over all tasks and lengths right: "
+        f"{steps}, a convolution with as many layers as join them (the trained one has its two). The longest sequence "
+        f"of which at least half are right, of {data['lengths'][-1]} trained on (0: not even the shortest): "
+        f"{'; '.join(parts)}. Over all tasks and lengths right: "
         f"{', '.join(f'{family} {100 * area:.0f} %' for family, area in areas.items())}. The same steps, rate and "
         f"batches for all; parameters differ by up to a third, of which the Transformer has the most.",
     )

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from heedful.config import Table
 from heedful.data.batches import batch_of
@@ -97,7 +98,7 @@ def run(settings: Settings) -> Running:
 
 def verdict(data: Table) -> Verdict:
     """The claims: self-attention's time grows fastest with n; recurrence, which cannot run in parallel, waits."""
-    n = {kind: _exponent(data["lengths"], data["by_length"][kind]) for kind in CLAIMED}
+    n = {kind: _exponent(data["lengths"], data["alone"][kind]) for kind in CLAIMED}
     chain = {kind: _exponent(data["chains"], data["chain"][kind]) for kind in CLAIMED}
     below = data["lengths"].index(max(length for length in data["lengths"] if length <= data["width"]))
 
@@ -114,7 +115,7 @@ def verdict(data: Table) -> Verdict:
     waits = chain["recurrent"] > 0.8 and chain["self-attention"] < 0.1
     return Verdict(
         n["self-attention"] > n["recurrent"] + 0.3 and ratio("alone", below) > 1 and waits,
-        f"a sentence's time grows with n to the power of {told}; operations that must follow each other, counted in "
+        f"one sentence's time grows with n to the power of {told}; operations that must follow each other, counted in "
         f"the graph, to the power of {chains}. One sentence alone, of n = {data['lengths'][below]} "
         f"and d = {data['width']}: a recurrent layer takes {ratio('alone', below):.1f} times as long as "
         f"self-attention. In a batch of {data['tokens']:,} tokens, where other sentences fill the wait, "
@@ -131,19 +132,23 @@ def verdict(data: Table) -> Verdict:
 def table(data: Table) -> Rows:
     """Exponents, fitted to the larger half of the sizes, beside table 1's; then those of whole models.
 
-    Memory's are those of the last two lengths before attention no longer holds its scores, and of the last two after.
+    Time's are of one sentence alone, and of batches of as many tokens: there fewer sentences of more tokens wait less
+    for each other, which adds to a recurrence's exponent. Table 1 leaves out attention's four projections, 8 n d² of
+    its operations, which are most of them where d is larger than n. Memory's are those of the last two lengths before
+    attention no longer holds its scores, and of the last two after.
     """
-    head = ["", "time: exponent of n", "table 1", "exponent of d", "table 1"]
+    head = ["", "time: exponent of n", "in a batch", "table 1", "exponent of d, projections too", "table 1, without"]
     head += [f"memory: exponent of n, up to {HELD}", "beyond"]
     rows = [[*head, f"in sequence, n = {data['chains'][-1]} (exponent)", "table 1"]]
     for kind, (claimed_n, claimed_d, sequential) in CLAIMED.items():
-        n, d = _exponent(data["lengths"], data["by_length"][kind]), _exponent(data["widths"], data["by_width"][kind])
+        n, many = (_exponent(data["lengths"], data[key][kind]) for key in ("alone", "by_length"))
+        d = _exponent(data["widths"], data["by_width"][kind])
         kept, chain = _memory(data["lengths"], data["kept"][kind]), _exponent(data["chains"], data["chain"][kind])
-        row = [f"layer: {kind}", f"{n:.2f}", str(claimed_n), f"{d:.2f}", str(claimed_d), *kept]
+        row = [f"layer: {kind}", f"{n:.2f}", f"{many:.2f}", str(claimed_n), f"{d:.2f}", str(claimed_d), *kept]
         rows.append([*row, f"{data['chain'][kind][-1]} ({chain:.2f})", sequential])
     for family, found in data["models"].items():
         n, kept = _exponent(data["sentences"], found["seconds"]), _memory(data["sentences"], found["bytes"])
-        rows.append([f"model: {family}", f"{n:.2f}", "", "", "", *kept, "", ""])
+        rows.append([f"model: {family}", f"{n:.2f}", "", "", "", "", *kept, "", ""])
     return rows
 
 
@@ -210,11 +215,16 @@ def _seconds(step: Step, repeats: int) -> float:
 
 
 def _bytes(step: Step) -> int:
-    """Return the memory that is kept for the way back, weights left out: the bulk of what a step takes at its peak."""
+    """Return the memory that is kept for the way back, weights left out: the bulk of what a step takes at its peak.
+
+    Weights that normalisation makes anew from a direction and a length are weights too.
+    """
     module, loss = step
-    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
-    with _keeping() as kept:
-        loss()
+    with parametrize.cached():
+        made = [getattr(part, name) for part in module.modules() for name in getattr(part, "parametrizations", {})]
+        weights = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *made)}
+        with _keeping() as kept:
+            loss()
     return sum(size for address, size in kept.items() if address not in weights)
 
 

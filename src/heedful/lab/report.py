@@ -89,11 +89,16 @@ def _summary(result: Table) -> str:
     return f"""
 ## {experiment.QUESTION}
 
-{experiment.PAPER}. `{result["command"]}`, {result["seconds"]:.0f} seconds.
+{experiment.PAPER}. `{result["command"]}`, {result["seconds"]:.0f} seconds{_where(result)}.
 
 **{experiment.verdict(result["data"])}**
 
 {rows}"""
+
+
+def _where(result: Table) -> str:
+    """Return on what it ran; results of earlier versions do not say."""
+    return f" ({result['where']})" if "where" in result else ""
 
 
 def _section(result: Table, folder: Path) -> str:
@@ -114,7 +119,8 @@ def _section(result: Table, folder: Path) -> str:
 <figure>{figure}</figure>
 <div class="wide">{_table(experiment.table(data))}</div>
 {steps}
-<p class="quiet">{result["seconds"]:.0f} seconds{" (quick)" if result["quick"] else ""}; {escape(settings)}.
+<p class="quiet">{result["seconds"]:.0f} seconds{" (quick)" if result["quick"] else ""}{escape(_where(result))};
+{escape(settings)}.
 Again: <code>{escape(result["command"])}</code></p>
 </section>"""
 

@@ -22,6 +22,7 @@ KINDS = {  # name -> (residual connections, layer norm)
     "pre-norm": (True, "pre"),
     "post-norm": (True, "post"),
     "no residuals": (False, "post"),
+    "no residuals, pre-norm": (False, "pre"),
 }
 
 
@@ -58,8 +59,9 @@ def verdict(data: Table) -> Verdict:
         ratio[kind] = fmean([run[0] / run[-1] for run in found["gradient"]])
         position[kind] = fmean([run[-1] for run in found["position"]])
     depth = len(data["kinds"]["pre-norm"]["gradient"][0])
-    lost = ratio["no residuals"] < 0.1 * min(ratio["pre-norm"], 1.0)
-    carried = position["pre-norm"] > position["no residuals"] + 0.2
+    without = [kind for kind, (residuals, _) in KINDS.items() if not residuals and kind in data["kinds"]]
+    lost = max(ratio[kind] for kind in without) < 0.1 * min(ratio["pre-norm"], 1.0)
+    carried = position["pre-norm"] > max(position[kind] for kind in without) + 0.2
     told = ", ".join(f"{kind} {value:.2g}" for kind, value in ratio.items())
     read = ", ".join(f"{kind} {value:.2f}" for kind, value in position.items())
     return Verdict(
@@ -89,11 +91,11 @@ def table(data: Table) -> Rows:
 def draw(data: Table, figure: Any) -> None:
     """Both measures against depth."""
     left, right = figure.subplots(1, 2)
-    for (kind, found), style in zip(data["kinds"].items(), ("o-", "s--", "^:"), strict=True):
+    for (kind, found), style in zip(data["kinds"].items(), ("o-", "s--", "^:", "x-."), strict=True):
         depth = range(1, len(found["gradient"][0]) + 1)
         for axis, key in ((left, "gradient"), (right, "position")):
             for number, run in enumerate(found[key]):
-                colour = {"o-": "C0", "s--": "C1", "^:": "C2"}[style]
+                colour = {"o-": "C0", "s--": "C1", "^:": "C2", "x-.": "C3"}[style]
                 axis.plot(depth, run, style, color=colour, markersize=3, label=None if number else kind)
     left.set(yscale="log", xlabel="layer", ylabel="norm of the gradient of its weights", title="before training")
     right.set(xlabel="layer", ylabel="R² of a linear probe", title="position read from the states", ylim=(-0.05, 1.05))
@@ -118,7 +120,8 @@ def _measure(residuals: bool, norm: str, settings: Settings, seed: int) -> Table
     if not residuals:
         for module in model.modules():
             if isinstance(module, Residual):
-                module.forward = partial(_without_connection, module.norm)  # type: ignore[method-assign]
+                without = _without_connection if norm == "post" else _without_connection_pre
+                module.forward = partial(without, module.norm)  # type: ignore[method-assign]
     states: list[Tensor] = []
     for layer in model.encoder:
         layer.register_forward_hook(lambda _module, _inputs, out: states.append(out.detach()))
@@ -134,6 +137,10 @@ def _measure(residuals: bool, norm: str, settings: Settings, seed: int) -> Table
 
 def _without_connection(norm: nn.Module, x_BSD: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
     return cast(Tensor, norm(sublayer(x_BSD)))
+
+
+def _without_connection_pre(norm: nn.Module, x_BSD: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+    return sublayer(norm(x_BSD))
 
 
 def _readable_position(state_BSD: Tensor) -> float:

@@ -83,7 +83,13 @@ def verdict(data: Table) -> Verdict:
         f"Best on the longest is {best}; from the shortest to the longest {least} loses least, "
         f"{100 * lost[least]:.0f} % of its score, "
         + ", ".join(f"{family} {100 * share:.0f} %" for family, share in lost.items() if family != least)
-        + ". About equally many parameters, and the same steps and batches for all.",
+        + ". About equally many parameters, and the same steps, rate and batches for all"
+        + (
+            f"; one run of each, and {data['groups'][-1]['sentences']} sentences in the longest group: a point or two "
+            f"of BLEU says nothing."
+            if all(len(runs) == 1 for runs in data["families"].values())
+            else "."
+        ),
     )
 
 
