@@ -119,7 +119,7 @@ def _where() -> str:
 
     from heedful import __version__
 
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, threads: {torch.get_num_threads()}"
     return f"{machine}, torch {torch.__version__}, heedful {__version__}, {datetime.now(UTC).date()}"
 
 

@@ -99,7 +99,7 @@ def draw(data: Table, figure: Any) -> None:
                 axis.plot(depth, run, style, color=colour, markersize=3, label=None if number else kind)
     left.set(yscale="log", xlabel="layer", ylabel="norm of the gradient of its weights", title="before training")
     right.set(xlabel="layer", ylabel="R² of a linear probe", title="position read from the states", ylim=(-0.05, 1.05))
-    right.legend(frameon=False, loc=(0.45, 0.12))  # the left panel is full of lines
+    right.legend(frameon=False, fontsize=8, loc=(0.45, 0.08))  # the left panel is full of lines
 
 
 def _config(layers: int, d_model: int, norm: Any) -> ModelConfig:
