@@ -26,6 +26,7 @@ from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import time_training
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.family import build_model
+from heedful.model.inference import has_native_bfloat16
 from heedful.model_card import model_card
 from heedful.preparation import development_pairs, encode, examine, learn_lexicon, learn_vocabulary
 from heedful.recipe import Recipe
@@ -40,6 +41,7 @@ from heedful.training.settings import TrainingConfig
 from heedful.training.state import newest_state
 from heedful.translator import Translator
 
+FEW_PAIRS = 30_000  # as Multi30k, which the preset fast is for
 BYTES_BEARABLE = 0.1  # of the tokens of a text that a model begins to learn; a text in its languages has next to none
 WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
 
@@ -315,6 +317,13 @@ class Run:
                 f"{100 * share:.0f} % of this text is spelt in bytes, lacking in the vocabulary of "
                 f"{self.recipe.start_from}: lines are long, and little that it knows helps; leave --start-from out"
             )
+        if self.recipe.preset == "small" and self.recipe.start_from is None and self.report.kept < FEW_PAIRS:
+            yield (
+                f"{self.report.kept:,} pairs are few for the preset small: --preset fast learns from them in minutes; "
+                f"or begin with a model that knows the languages (--start-from)"
+            )
+        if training.precision == "bfloat16" and not has_native_bfloat16(self.device):
+            yield f"{_name_of(self.device)} has no fast bfloat16: leave training.precision out, float32 is faster here"
         if (why := native.lacking("training")) and self.device.type == "cpu":
             yield f"training without compiled parts takes longer: {why}"
         if self.too_long:

@@ -521,7 +521,7 @@ def test_a_text_is_not_translated_for_a_place_that_is_a_folder(trained, tmp_path
     ran = heedful("translate", trained / "model", "--output", tmp_path, text="a b\n")
     assert (ran.returncode, ran.stderr) == (
         2,
-        f"heedful: {tmp_path}: Is a directory; choose another place, or make room\n",
+        f"heedful: {tmp_path}: Is a directory; look at its path and permissions, or make room on its disk\n",
     )
 
 
@@ -657,7 +657,7 @@ def test_too_little_memory_ends_in_a_line(trained, monkeypatch, error):
     ran = heedful("translate", trained / "model", text="a\n")
     assert (ran.returncode, ran.stderr) == (
         2,
-        "heedful: not enough memory; try a smaller --batch, --beam or batches.tokens\n",
+        "heedful: not enough memory; try a smaller --batch, --beam or batches.tokens, or shorter lines\n",
     )
 
 

@@ -140,6 +140,19 @@ def test_a_text_that_a_model_can_only_spell_in_bytes_is_noticed(tmp_path):
         assert any("spelt in bytes" in notice for notice in notices) == told
 
 
+def test_a_preset_or_precision_that_does_not_fit_is_remarked_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("heedful.pipeline.has_native_bfloat16", lambda device: False)
+    small = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "d_ff": 32, "heads": 2}
+    said = {}
+    for preset, precision in (("small", "bfloat16"), ("tiny", "float32")):
+        recipe = build(merge(toy(tmp_path, steps=1, precision=precision), {"preset": preset, "model": small}))
+        events = list(run(recipe, tmp_path / preset))
+        said[preset] = " ".join(event.message for event in events if isinstance(event, Notice))
+    assert "are few for the preset small: --preset fast" in said["small"]
+    assert "no fast bfloat16: leave training.precision out" in said["small"]
+    assert not any(words in said["tiny"] for words in ("few", "bfloat16"))
+
+
 def test_too_short_limits_are_named_where_they_leave_no_pair(tmp_path):
     (tmp_path / "s").write_text("a b c d e f g h\n" * 3 + "b c d e f g h a\n")
     (tmp_path / "t").write_text("a\nb\nc\nd\n")

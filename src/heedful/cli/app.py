@@ -80,10 +80,12 @@ def main() -> NoReturn:
         if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, str(error)):
             status = _show_where()
         else:
-            status = _say("not enough memory; try a smaller --batch, --beam or batches.tokens", 2)
+            status = _say("not enough memory; try a smaller --batch, --beam or batches.tokens, or shorter lines", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        status = _say(f"{where}{error.strerror or error}; choose another place, or make room", 2)
+        status = _say(
+            f"{where}{error.strerror or error}; look at its path and permissions, or make room on its disk", 2
+        )
     except Exception:
         status = _show_where()
     _end(status)

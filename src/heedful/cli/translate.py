@@ -124,7 +124,9 @@ def _read_text(path: Path | None) -> str:
         with open_bytes(path) if path else nullcontext(sys.stdin.buffer) as file:
             content = file.read()
     except OSError as error:
-        raise HeedfulError(f"{path or 'standard input'}: cannot be read: {error}") from None
+        raise HeedfulError(
+            f"{path or 'standard input'}: cannot be read ({error}); copy it anew, or look at its permissions"
+        ) from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

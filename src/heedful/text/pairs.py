@@ -77,7 +77,9 @@ def _raw_lines(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[s
                 number += 1
                 yield line
     except (OSError, pa.ArrowException) as error:
-        raise HeedfulError(f"{path}: cannot be read after line {number}: {error}") from None
+        raise HeedfulError(
+            f"{path}: cannot be read after line {number} ({error}); copy it anew, or look at its permissions"
+        ) from None
 
 
 def decoded_lines(
