@@ -67,6 +67,15 @@ def test_texts_lists_forms_html_and_alternatives(serving, boxed):
     assert 'heedful_requests_total{path="/translate",status="200"}' in client.get("/metrics").text
 
 
+def test_scores_tell_which_text_to_look_at_again(serving, boxed):
+    client, odd = serving(), "Colourless green ideas sleep furiously."
+    of_each = {text: next(boxed.translate([text]))[0].score for text in (TEXT["q"], odd)}
+    assert client.post("/translate", json={**TEXT, "scores": True}).json()["scores"] == of_each[TEXT["q"]]
+    texts = [f"{TEXT['q']} {odd}", TEXT["q"], "42"]
+    scores = client.post("/translate", json={**TEXT, "q": texts, "scores": True}).json()["scores"]
+    assert scores == [min(of_each.values()), of_each[TEXT["q"]], None]
+
+
 def test_a_client_written_for_libretranslate_works_unchanged(serving, boxed):
     theirs = LibreTranslateAPI(str(serving().base_url))
     assert theirs.translate(TEXT["q"], "en", "de") == boxed.translate_document(TEXT["q"])

@@ -157,24 +157,27 @@ class Server:
         finally:
             for task in tasks:  # where one was refused, nobody waits for the others
                 task.cancel()
-        first = [outputs[0] for outputs in found]
-        rest = [list(dict.fromkeys(outputs))[1:] for outputs in found] if wanted.alternatives else None
+        first = [outputs[0] for outputs, _ in found]
+        rest = [list(dict.fromkeys(outputs))[1:] for outputs, _ in found] if wanted.alternatives else None
+        scores = [score for _, score in found] if wanted.scores else None
         if isinstance(wanted.q, str):
-            return Translated(translatedText=first[0], alternatives=rest and rest[0])
-        return Translated(translatedText=first, alternatives=rest)
+            return Translated(translatedText=first[0], alternatives=rest and rest[0], scores=scores and scores[0])
+        return Translated(translatedText=first, alternatives=rest, scores=scores)
 
     async def _text(
         self, client: str, pair: tuple[str, str], count: int, steps: Translating, lot: list[Sentence], done: list[str]
-    ) -> list[str]:
-        admitted = False
+    ) -> tuple[list[str], float | None]:
+        """Return `count` translations of a text, and the lowest score of its sentences as they were first answered."""
+        lowest: float | None = None
         while lot:
-            answers = await self.batchers[pair].translate(client, lot, count, admitted=admitted)
-            admitted = True
+            answers = await self.batchers[pair].translate(client, lot, count, admitted=lowest is not None)
+            if lowest is None:
+                lowest = min(outputs[0].score for outputs in answers)
             try:
                 lot = steps.send(answers)
             except StopIteration as finished:
-                return list(finished.value)
-        return done
+                return list(finished.value), lowest
+        return done, None
 
     async def explain(self, wanted: ExplainRequest) -> dict[str, Any]:
         """Translate one sentence of a text, and return all that can be seen of how."""

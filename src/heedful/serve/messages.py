@@ -32,6 +32,9 @@ class TranslateRequest(BaseModel):
     target: str = Field(description="Code of the language to write")
     format: Literal["text", "html"] = Field("text", description="html: tags are kept")
     alternatives: int = Field(0, ge=0, description="How many other translations to return")
+    scores: bool = Field(
+        False, description="Return the lowest score of each text's sentences: who is to look at it again"
+    )
     api_key: str = Field("", description="Needed where the server was started with --keys")
 
 
@@ -53,10 +56,14 @@ class ExplainRequest(BaseModel):
 
 
 class Translated(BaseModel):
-    """Translations: a text for a text, a list for a list."""
+    """Translations: a text for a text, a list for a list.
+
+    A score is that of the search, a log-probability over a power of the length; null for a text without a sentence.
+    """
 
     translatedText: str | list[str]
     alternatives: list[str] | list[list[str]] | None = None
+    scores: float | list[float | None] | None = None
 
 
 class Language(BaseModel):
