@@ -34,13 +34,14 @@ from heedful.text.corpus import Examined, Report
 from heedful.text.vocabulary import Vocabulary
 from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
-from heedful.training.loop import Ended, Notice, Record, Saved
+from heedful.training.loop import Ended, Notice, Record, Saved, Step
 from heedful.training.precision import settled
 from heedful.training.processes import agreed, join, rank, wait_for_all, world
 from heedful.training.settings import TrainingConfig
 from heedful.training.state import newest_state
 from heedful.translator import Translator
 
+LOOK = 50  # development lines that a training without evaluations is looked at by
 FEW_PAIRS = 30_000  # as Multi30k, which the preset fast is for
 BYTES_BEARABLE = 0.1  # of the tokens of a text that a model begins to learn; a text in its languages has next to none
 WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
@@ -199,6 +200,8 @@ class Run:
         began = time.monotonic()
         for record in records:
             yield record
+            if isinstance(record, Step) and rank() == 0 and self._is_to_be_looked_at(record.step):
+                yield from map(Notice, self._look())
             if isinstance(record, Saved) and rank() == 0:
                 bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
             if isinstance(record, Ended) and record.reason != "interrupted":
@@ -206,6 +209,20 @@ class Run:
                 said = [*self._finish(record.step)] if rank() == 0 else []
                 wait_for_all()  # a machine whose torchrun has ended may be the one that the others meet at
                 yield from said
+
+    def _is_to_be_looked_at(self, step: int) -> bool:
+        """Return whether this is a third of the way of a training that is not evaluated before."""
+        training = self.recipe.training
+        third = training.steps // 3
+        return bool(self.dev) and step == third and (not training.evaluate_every or training.evaluate_every > third)
+
+    def _look(self) -> Iterator[str]:
+        """Warn of a model that says the same whatever it is given, in the seconds that a few lines take."""
+        search = replace(self.recipe.search, beam=1, n_best=1, sample=False)
+        translator = Translator(self.model.eval(), self.words, search, capitals=self.recipe.data.capitals)
+        with torch.inference_mode():
+            outputs = [found[0].text for found in translator.translate([source for source, _ in self.dev[:LOOK]])]
+        yield from _collapse(outputs)
 
     def _finish(self, steps: int) -> Iterator[Notice | Finished]:
         weights = self._weights()

@@ -175,6 +175,20 @@ def test_warnings_of_the_last_scores_are_passed_on(tmp_path, monkeypatch):
     ) == 2  # after the last step too
 
 
+@pytest.mark.parametrize(("every", "steps"), [(0, [4]), (2, [2, 4, 6, 8, 10]), (8, [4, 8])])
+def test_a_training_without_evaluations_is_looked_at_after_a_third(tmp_path, monkeypatch, every, steps):
+    monkeypatch.setattr("heedful.pipeline._collapse", lambda outputs: iter(["look"]))
+    events = list(run(build(toy(tmp_path, steps=12, evaluate_every=every)), tmp_path / "model"))
+    seen, looked = 0, []
+    for event in events:
+        seen = getattr(event, "step", seen)
+        if isinstance(event, Notice) and event.message == "look" and seen < 12:
+            looked.append(seen)
+    assert looked == steps
+    evaluated = list(run(build(toy(tmp_path, steps=12, evaluate_every=0)), tmp_path / "again"))[-1]
+    assert evaluated.scores == events[-1].scores  # and nothing else changes
+
+
 def test_the_model_folder_s_readme_says_how_it_was_measured(tmp_path):
     list(run(build(toy(tmp_path, steps=2, seed=3)), tmp_path / "model"))
     card = (tmp_path / "model" / "README.md").read_text()
