@@ -72,34 +72,33 @@ def check_ranges(settings: Any, where: str) -> None:
             raise HeedfulError(f"{where}: {name} {value} must be {wanted}")
 
 
-def check_read(settings: Settings, layers: Sequence[Mapping[str, Any]], usual: Settings, where: str) -> None:
-    """Refuse a setting that the others leave unread, in the tables that were laid over each other to make `settings`.
+def drop_unread(
+    settings: Settings, layers: Sequence[Mapping[str, Any]], usual: Settings, where: str, since: int = 0
+) -> Settings:
+    """Return settings in which what the others leave unread is as in `usual`; refuse it where it was asked for.
 
-    What a lower layer says is for another choice, if a higher one chooses anew; and what the value would be anyway, in
-    `usual`, may be written down.
+    What is asked for stands in one of the `layers`, the tables that were laid over each other: from number `since` on,
+    and from the last one on that chooses what reads it. Below, it was meant for another choice.
 
     Raises:
-        HeedfulError: with the setting, and what it is for; `where` names the place.
+        HeedfulError: with all such settings, and what each is for; `where` names the place.
     """
-    for field in _unread(settings):
-        chosen = [n for n, layer in enumerate(layers) if layer.keys() & field.metadata["only"].keys()]
-        given = any(field.name in layer for layer in layers[chosen[-1] if chosen else 0 :])
-        value = getattr(settings, field.name)
+    unread = [field for field in dataclasses.fields(settings) if not _is_read(field, settings)]  # type: ignore[arg-type]
+    refused = []
+    for field in unread:
+        only, value = field.metadata["only"], getattr(settings, field.name)
+        chosen = max((number for number, layer in enumerate(layers) if layer.keys() & only.keys()), default=0)
+        given = any(field.name in layer for layer in layers[max(chosen, since) :])
         if given and value != getattr(usual, field.name):
-            raise HeedfulError(
-                f"{where}: {field.name} {value} would not be read: it is for {_conditions(field.metadata['only'])}; "
-                f"leave it out, or set that"
-            )
+            refused.append(f"{field.name} {value} (it is for {_conditions(only)})")
+    if refused:
+        raise HeedfulError(f"{where}: nothing reads {', '.join(refused)}; leave it out, or set what it is for")
+    return dataclasses.replace(settings, **{field.name: getattr(usual, field.name) for field in unread})  # type: ignore[type-var]
 
 
-def _unread(settings: Any) -> "list[dataclasses.Field[Any]]":
-    """Return the fields that other fields leave unread."""
-    return [
-        field
-        for field in dataclasses.fields(settings)
-        if (only := field.metadata.get("only"))
-        and not any(getattr(settings, key) in values for key, values in only.items())
-    ]
+def _is_read(field: "dataclasses.Field[Any]", settings: Any) -> bool:
+    only = field.metadata.get("only")
+    return not only or any(getattr(settings, key) in values for key, values in only.items())
 
 
 def _conditions(only: Mapping[str, Sequence[Any]]) -> str:
@@ -117,12 +116,11 @@ def _ranges(settings: type[Any]) -> list[tuple[str, float, float | None]]:
 
 
 def to_table(settings: Any) -> Table:
-    """Return the settings as a table for TOML or JSON; a field that is None, or that nothing reads, is left out."""
+    """Return the settings as a table for TOML or JSON; a field that is None is left out."""
     table: Table = {}
-    unread = _unread(settings)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value is not None and field not in unread:
+        if value is not None:
             table[field.name] = _plain(value)
     return table
 

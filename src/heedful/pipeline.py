@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from heedful.model.family import build_model
 from heedful.model.inference import has_native_bfloat16
 from heedful.model_card import model_card
 from heedful.preparation import development_pairs, encode, examine, learn_lexicon, learn_vocabulary
-from heedful.recipe import Recipe
+from heedful.recipe import Recipe, build
 from heedful.text.corpus import Examined, Report
 from heedful.text.vocabulary import Vocabulary
 from heedful.training import loop
@@ -206,9 +207,9 @@ class Run:
                 bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
             if isinstance(record, Ended) and record.reason != "interrupted":
                 self.started -= max(0.0, record.seconds - (time.monotonic() - began))  # training before a resume
-                said = [*self._finish(record.step)] if rank() == 0 else []
+                finished = self._finish(record.step) if rank() == 0 else None
                 wait_for_all()  # a machine whose torchrun has ended may be the one that the others meet at
-                yield from said
+                yield from filter(None, [finished])
 
     def _is_to_be_looked_at(self, step: int) -> bool:
         """Return whether this is a third of the way of a training that is not evaluated before."""
@@ -224,19 +225,18 @@ class Run:
             outputs = [found[0].text for found in translator.translate([source for source, _ in self.dev[:LOOK]])]
         yield from _collapse(outputs)
 
-    def _finish(self, steps: int) -> Iterator[Notice | Finished]:
+    def _finish(self, steps: int) -> Finished:
         weights = self._weights()
         bundle.write_weights(self.folder / bundle.WEIGHTS, weights)
         bundle.put_weights(self.model, weights, self.folder)
-        scores, warnings = self._evaluate(self.model.eval(), beam=self.recipe.search.beam) if self.dev else ({}, [])
-        yield from map(Notice, warnings)
+        scores = self._evaluate(self.model.eval(), beam=self.recipe.search.beam)[0] if self.dev else {}
         if self.dev:
             self._find_aligner()
         seconds = time.monotonic() - self.started
         device = f"{_name_of(self.device)}, {platform.machine()}"
         card = model_card(self.folder.name, self.recipe, self.report, self.parameters, steps, scores, seconds, device)
         files.write_text(self.folder / "README.md", card)
-        yield Finished(self.folder, scores, seconds)
+        return Finished(self.folder, scores, seconds)
 
     def _that_fit(self, pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int]:
         """Return the development pairs that training would not find too long, and how many more there are.
@@ -334,12 +334,13 @@ class Run:
                 f"{100 * share:.0f} % of this text is spelt in bytes, lacking in the vocabulary of "
                 f"{self.recipe.start_from}: lines are long, and little that it knows helps; leave --start-from out"
             )
-        if self.recipe.preset == "small" and self.recipe.start_from is None and self.report.kept < FEW_PAIRS:
+        if self.report.kept < FEW_PAIRS and self.recipe.start_from is None and self.recipe.model == build().model:
             yield (
                 f"{self.report.kept:,} pairs are few for the preset small: --preset fast learns from them in minutes; "
                 f"or begin with a model that knows the languages (--start-from)"
             )
-        if training.precision == "bfloat16" and not has_native_bfloat16(self.device):
+        known = self.device.type == "cuda" or sys.platform == "linux"  # elsewhere a processor does not say
+        if training.precision == "bfloat16" and known and not has_native_bfloat16(self.device):
             yield f"{_name_of(self.device)} has no fast bfloat16: leave training.precision out, float32 is faster here"
         if (why := native.lacking("training")) and self.device.type == "cpu":
             yield f"training without compiled parts takes longer: {why}"

@@ -1,12 +1,12 @@
 """A recipe: data + vocabulary + model + training + search, as one settings class with presets."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from heedful import bundle
-from heedful.config import Table, check_read, from_table, merge, read_toml, setting, to_table
+from heedful.config import Table, drop_unread, from_table, merge, read_toml, setting, to_table
 from heedful.data.batches import BatchConfig
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -112,10 +112,7 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     usual = merge(PRESETS[preset], begun)
     recipe = from_table(Recipe, merge(usual, table, {"preset": preset}), where)
     recipe.search.check()
-    anyway = from_table(Recipe, usual, where)
-    for part in ("vocabulary", "model", "training", "search"):
-        layers = [merge(layer).get(part, {}) for layer in tables]
-        check_read(getattr(recipe, part), layers, getattr(anyway, part), f"{where}: {part}")
+    recipe = _drop_unread(recipe, tables, from_table(Recipe, usual, where), where)
     if recipe.data.languages:
         check_languages(recipe.data.languages)
     if recipe.start_from is None:  # else as it was trained
@@ -129,6 +126,17 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     if recipe.training.patience and not recipe.training.evaluate_every:
         raise HeedfulError(f"{where}: training.patience counts evaluations: set training.evaluate_every above 0")
     return recipe
+
+
+def _drop_unread(recipe: Recipe, tables: Sequence[Mapping[str, Any]], usual: Recipe, where: str) -> Recipe:
+    """Refuse what was asked for and would not be read; another preset, too, is another choice."""
+    since = max((number for number, table in enumerate(tables) if "preset" in table), default=0)
+
+    def read(part: str) -> Any:
+        layers = [merge(table).get(part, {}) for table in tables]
+        return drop_unread(getattr(recipe, part), layers, getattr(usual, part), f"{where}: {part}", since)
+
+    return replace(recipe, vocabulary=read("vocabulary"), model=read("model"), training=read("training"))
 
 
 def _check_sharing(recipe: Recipe, where: str) -> None:

@@ -74,6 +74,7 @@ def test_scores_tell_which_text_to_look_at_again(serving, boxed):
     texts = [f"{TEXT['q']} {odd}", TEXT["q"], "42"]
     scores = client.post("/translate", json={**TEXT, "q": texts, "scores": True}).json()["scores"]
     assert scores == [min(of_each.values()), of_each[TEXT["q"]], None]
+    assert "scores" not in client.post("/translate", json={**TEXT, "q": "42", "scores": True}).json()
 
 
 def test_a_client_written_for_libretranslate_works_unchanged(serving, boxed):

@@ -138,13 +138,12 @@ def test_translate_writes_files_json_and_n_best(trained, tmp_path):
 
 
 def test_outputs_that_repeat_themselves_are_told(trained, tmp_path, monkeypatch):
-    said = iter(["a b c", "b b b b b b", "c"])
-    monkeypatch.setattr(
-        Translator, "translate", lambda *_, **__: ([Output(next(said), -1.0, -2.0, [])] for _ in range(3))
-    )
-    ran = heedful("translate", trained / "model", "--jsonl", text="a\nb\nc\n")
+    said = {"a": "a b c", "b": "b b b b b b", "c c c c": "d d d d"}
+    outputs = lambda _, lines, *rest, **more: ([Output(said[line], -1.0, -2.0, [])] for line in lines)  # noqa: E731
+    monkeypatch.setattr(Translator, "translate", outputs)
+    ran = heedful("translate", trained / "model", "--jsonl", text="a\nb\nc c c c\n")
     assert [json.loads(line)["repeats"] for line in ran.stdout.splitlines()] == [False, True, False]
-    assert "1 output says the same words over and over; see --no-repeat-ngram 4" in ran.stderr
+    assert "1 output says the same words over and over; --no-repeat-ngram 3 forbids it" in ran.stderr
 
 
 def test_score_gives_the_score_that_translate_reported(trained, tmp_path, monkeypatch):
@@ -466,7 +465,7 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["train", "--training.patience", "3", "--preset", "fast"], "set training.evaluate_every above 0"),
         (
             ["translate", "en-de", "--temperature", "0.5"],
-            "search: temperature 0.5 would not be read: it is for sample yes",
+            "search: nothing reads temperature 0.5 (it is for sample yes)",
         ),
         (["translate", "en-de", "--sample", "--beam", "8"], "leave one of them out"),
         (["train", "my.toml", "--model.rotary", "true"], "'true' here; a yes/no flag stands alone"),

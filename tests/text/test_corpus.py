@@ -108,6 +108,8 @@ def test_the_first_rows_of_csv_tell_what_is_between_columns_even_where_one_of_th
         ('"a; b","c; d"\n', ("a; b", "c; d")),
         ("Yes; no,Ja; nein\nWell,Gut\nI see,Aha\n", ("Yes; no", "Ja; nein")),
         ("Yes;Ja\nNo, no;Nein, nein\nI see;Aha\n", ("Yes", "Ja")),
+        ("Hund;dog;0,93\nKatze;cat;0,87\n", ("Hund", "dog")),
+        ("Hund\tdog\t0,93\nKatze\tcat\t0,87\n", ("Hund", "dog")),
     ],
 )
 def test_signs_in_the_text_of_csv_are_not_taken_for_its_columns(tmp_path, text, expected):

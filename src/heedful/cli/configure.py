@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from heedful import bundle as bundles
 from heedful.cli.settings import flags, given
-from heedful.config import check_read, from_table, merge, to_table
+from heedful.config import from_table, merge, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.text.corpus import check_languages
@@ -40,7 +40,6 @@ def configure(
     if changes:
         config = from_table(SearchConfig, merge(manifest.get("search", {}), changes), "search")
         config.check()
-        check_read(config, [changes], SearchConfig(), "search")
         entries["search"] = to_table(config)
     bundles.amend(bundle, **entries)
     told = {"languages": " to ".join(languages)} if languages else {}

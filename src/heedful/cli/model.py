@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from heedful.cli.settings import flags
-from heedful.config import Table, check_read, from_table, merge, to_table
+from heedful.config import Table, drop_unread, from_table, merge, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.inference import Weights, has_native_bfloat16
@@ -52,7 +52,7 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
     config.check()
     if config.sample and "beam" in changes:
         raise HeedfulError("--sample draws at random and --beam looks for the best: leave one of them out")
-    check_read(config, [changes], SearchConfig(), "search")
+    drop_unread(config, [changes], SearchConfig(), "search")
     if "reverse_weight" in changes and not translator.reverse:
         raise HeedfulError(
             "--reverse-weight is for a model of the other direction: give --reverse to translate or evaluate"

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import tee
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -79,8 +80,9 @@ def translate(
     lines = read_lines(input) if input else standard_input()
     beginnings = read_lines(prefix) if prefix else iter(())
     with _output(output) as file, _progress(input, output) as advance:
+        read, sources = tee(line or "" for line in lines)
         results = translator.translate(
-            (line or "" for line in lines),
+            read,
             config,
             batch=batch,
             prefixes=_one_each(beginnings, prefix) if prefix else None,
@@ -89,9 +91,10 @@ def translate(
             progress=advance,
         )
         repeated = 0
-        for number, outputs in enumerate(results, start=1):
-            repeated += repeats(outputs[0].text)
-            for line in _lines(number, outputs, jsonl, config.n_best):
+        for number, (outputs, source) in enumerate(zip(results, sources, strict=False), start=1):
+            again = [repeats(one.text) and not repeats(source) for one in outputs]
+            repeated += again[0]
+            for line in _lines(number, outputs, again, jsonl, config.n_best):
                 file.write(line + "\n")
             if input is None:
                 file.flush()
@@ -99,7 +102,8 @@ def translate(
             raise HeedfulError(f"{prefix}: goes on where the text has ended; {A_LINE_EACH}")
     if repeated:  # a search that has lost its way: the commonest nonsense, and the easiest to see
         what = "output says" if repeated == 1 else "outputs say"
-        print(f"heedful: {repeated:,} {what} the same words over and over; see --no-repeat-ngram 4", file=sys.stderr)
+        advice = "" if config.no_repeat_ngram else "; --no-repeat-ngram 3 forbids it"
+        print(f"heedful: {repeated:,} {what} the same words over and over{advice}", file=sys.stderr)
 
 
 def _one_each(beginnings: Iterator[str | None], path: Path) -> Iterator[str]:
@@ -133,7 +137,7 @@ def _read_text(path: Path | None) -> str:
         raise HeedfulError(f"{path or 'standard input'}: not UTF-8; {how_to_convert(content)}") from None
 
 
-def _lines(number: int, outputs: list[Output], jsonl: bool, n_best: int) -> Iterable[str]:
+def _lines(number: int, outputs: list[Output], again: list[bool], jsonl: bool, n_best: int) -> Iterable[str]:
     if jsonl:
         found = [
             {
@@ -141,9 +145,9 @@ def _lines(number: int, outputs: list[Output], jsonl: bool, n_best: int) -> Iter
                 "score": output.score,
                 "log_probability": output.log_probability,
                 "alignment": output.alignment,
-                "repeats": repeats(output.text),
+                "repeats": repeated,
             }
-            for output in outputs
+            for output, repeated in zip(outputs, again, strict=True)
         ]
         rest = {"n_best": found} if n_best > 1 else {}
         yield json.dumps({"line": number, **found[0], **rest}, ensure_ascii=False)

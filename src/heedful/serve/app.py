@@ -167,16 +167,15 @@ class Server:
     async def _text(
         self, client: str, pair: tuple[str, str], count: int, steps: Translating, lot: list[Sentence], done: list[str]
     ) -> tuple[list[str], float | None]:
-        """Return `count` translations of a text, and the lowest score of its sentences as they were first answered."""
-        lowest: float | None = None
+        """Return `count` translations of a text, and the lowest score of all that its sentences were answered."""
+        scores: list[float] = []
         while lot:
-            answers = await self.batchers[pair].translate(client, lot, count, admitted=lowest is not None)
-            if lowest is None:
-                lowest = min(outputs[0].score for outputs in answers)
+            answers = await self.batchers[pair].translate(client, lot, count, admitted=bool(scores))
+            scores += [outputs[0].score for outputs in answers]
             try:
                 lot = steps.send(answers)
             except StopIteration as finished:
-                return list(finished.value), lowest
+                return list(finished.value), min(scores)
         return done, None
 
     async def explain(self, wanted: ExplainRequest) -> dict[str, Any]:

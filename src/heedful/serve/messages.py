@@ -58,7 +58,8 @@ class ExplainRequest(BaseModel):
 class Translated(BaseModel):
     """Translations: a text for a text, a list for a list.
 
-    A score is that of the search, a log-probability over a power of the length; null for a text without a sentence.
+    A score is that of the search, a log-probability over a power of the length; a text without a sentence has none, and
+    null in a list.
     """
 
     translatedText: str | list[str]

@@ -180,11 +180,11 @@ def _csv_pairs(path: Path, lines: Iterator[str]) -> Iterator[Pair]:
 
 
 def _delimiter(head: list[str]) -> str:
-    """Return what stands between the columns: what makes as many of every row, two at least, and the fewest.
+    """Return what stands between the columns: in every row, the same number of times, and with no space after it.
 
-    The last row of a head may go on after it, and has no say.
+    That is how it differs from a sign of the text. The last row of a head may go on after it, and has no say.
     """
-    found: list[tuple[bool, int, str]] = []
+    found: list[tuple[bool, bool, str]] = []
     for mark in ("\t", ";", ","):
         rows: list[list[str]] = []
         with suppress(csv.Error):  # of the last row; which the whole reading names by its number
@@ -192,7 +192,8 @@ def _delimiter(head: list[str]) -> str:
             rows = rows[:-1] or rows
         columns = {len(row) for row in rows if row}
         if columns and min(columns) > 1:
-            found.append((len(columns) > 1, max(columns), mark))
+            spaced = any(field.startswith(" ") for row in rows for field in row[1:])
+            found.append((spaced, len(columns) > 1, mark))
     return min(found, key=lambda entry: entry[:2])[2] if found else ","
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 INTERVAL = 50  # steps whose losses are averaged: single batches differ
-_FACTOR, _NATS = 1.5, 1.0  # the mean of a healthy training does not rise by both
+_NATS = 1.0  # the mean of a healthy training does not rise by so much
 
 _REMEDY = "Lower training.rate, lengthen training.warmup, or set training.clip 1.0"
 
@@ -31,7 +31,7 @@ class LossWatch:
         self.losses.clear()
         if mean < self.lowest:
             self.lowest, self.lowest_step = mean, step
-        self.told = mean > max(_FACTOR * self.lowest, self.lowest + _NATS)
+        self.told = mean > self.lowest + _NATS
         if not self.told:
             return []
         return [

@@ -52,7 +52,6 @@ class TrainingConfig:
         5,
         "The final weights are the mean of so many last checkpoints (section 6.1)",
         least=0,
-        only={"exponential_average": [0.0]},
     )
     exponential_average: float = setting(
         0.0, "Decay of an exponential average to use instead, as 0.999; 0 = off", least=0, most=1
