@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # where torch's build for processors is: the one of PyPI brings gigabytes for GPUs on Linux; with a GPU name another
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-TORCH := --timeout 15 --extra-index-url $(TORCH_INDEX) torch
+TORCH := --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch
 
 .PHONY: demo serve test coverage check format docs bench
 
@@ -44,7 +44,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/growth.py
 
-# torch comes first, from its own index; what needs it finds it there.
+# torch comes first, alone, from its own index (which is not asked for anything else); the rest finds it there.
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH)
