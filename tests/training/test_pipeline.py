@@ -545,7 +545,7 @@ def test_the_card_tells_of_the_steps_that_were_taken(tmp_path):
         {"data": {"development_source": str(dev[0]), "development_target": str(dev[1])}},
     )
     list(run(build(table), tmp_path / "model"))
-    assert "training: 4 steps" in (tmp_path / "model" / "README.md").read_text()
+    assert ", 4 steps, " in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_files_of_pairs_are_not_taken_for_a_source_and_its_target(tmp_path):
