@@ -21,11 +21,12 @@ from heedful.model.ensemble import members_of
 from heedful.text.pairs import read_lines
 
 PROPOSALS = 6
+PATIENCE = 2.0  # a sure model's search ends with short junk else: four improbable ends come before its own, which is longer
 
 
 def propose(translator: Translator, lines: Sequence[str]) -> list[list[str]]:
     """Return a model's best outputs for each line."""
-    config = replace(translator.search, beam=PROPOSALS, n_best=PROPOSALS)
+    config = replace(translator.search, beam=PROPOSALS, n_best=PROPOSALS, patience=PATIENCE)
     return [[output.text for output in found] for found in translator.translate(lines, config)]
 
 
