@@ -21,7 +21,7 @@ from heedful.model.ensemble import members_of
 from heedful.text.pairs import read_lines
 
 PROPOSALS = 6
-PATIENCE = 2.0  # a sure model's search ends with short junk else: four improbable ends come before its own, which is longer
+PATIENCE = 2.0  # else a very sure model's search can end with improbable short outputs, before its best has ended
 
 
 def propose(translator: Translator, lines: Sequence[str]) -> list[list[str]]:
