@@ -2,22 +2,20 @@
 
 import os
 import platform
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tomli_w
 import torch
 
 import heedful
-from heedful import bundle, files, native
+from heedful import bundle, files
 from heedful.config import from_table, read_toml, to_table
 from heedful.data.batches import BatchStream
 from heedful.decoding.forced import agreements
@@ -27,10 +25,10 @@ from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import time_training
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.family import build_model
-from heedful.model.inference import has_native_bfloat16
 from heedful.model_card import model_card
 from heedful.preparation import development_pairs, encode, examine, learn_lexicon, learn_vocabulary
-from heedful.recipe import Recipe, build
+from heedful.recipe import Recipe
+from heedful.remarks import collapse, remarks
 from heedful.text.corpus import Examined, Report
 from heedful.text.vocabulary import Vocabulary
 from heedful.training import loop
@@ -43,8 +41,6 @@ from heedful.training.state import newest_state
 from heedful.translator import Translator
 
 LOOK = 50  # development lines that a training without evaluations is looked at by
-FEW_PAIRS = 30_000  # as Multi30k, which the preset fast is for
-BYTES_BEARABLE = 0.1  # of the tokens of a text that a model begins to learn; a text in its languages has next to none
 WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
 
 
@@ -187,7 +183,8 @@ class Run:
             epochs=training.steps * self.recipe.batches.accumulate * world() / batches,
             seconds=training.steps * seconds_a_step,
         )
-        yield from map(Notice, self._warnings())
+        said = remarks(self.recipe, self.report, self.words, self.store, self.device, self.too_long)
+        yield from map(Notice, said)
         torch.manual_seed(training.seed + 1000 * rank())
         records = loop.train(
             self.model,
@@ -223,7 +220,7 @@ class Run:
         translator = Translator(self.model.eval(), self.words, search, capitals=self.recipe.data.capitals)
         with torch.inference_mode():
             outputs = [found[0].text for found in translator.translate([source for source, _ in self.dev[:LOOK]])]
-        yield from _collapse(outputs)
+        yield from collapse(outputs)
 
     def _finish(self, steps: int) -> Finished:
         weights = self._weights()
@@ -319,48 +316,6 @@ class Run:
         if rank() == 0:
             _write_recipe(self.folder, self.recipe)
 
-    def _warnings(self) -> Iterator[str]:
-        training = self.recipe.training
-        tokens = int(self.store.target_lengths_N.sum())
-        size = self.words.sizes[1]
-        learned = self.recipe.start_from is None and self.recipe.vocabulary.kind in ("bpe", "unigram")
-        if learned and tokens < 20 * size:
-            yield (
-                f"a vocabulary of {size:,}, but the target text is only {tokens:,} tokens long: most is too rare "
-                f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
-            )
-        if self.recipe.start_from and (share := self._share_in_bytes()) > BYTES_BEARABLE:
-            yield (
-                f"{100 * share:.0f} % of this text is spelt in bytes, lacking in the vocabulary of "
-                f"{self.recipe.start_from}: lines are long, and little that it knows helps; leave --start-from out"
-            )
-        if self.report.kept < FEW_PAIRS and self.recipe.start_from is None and self.recipe.model == build().model:
-            yield (
-                f"{self.report.kept:,} pairs are few for the preset small: --preset fast learns from them in minutes; "
-                f"or begin with a model that knows the languages (--start-from)"
-            )
-        known = self.device.type == "cuda" or sys.platform == "linux"  # elsewhere a processor does not say
-        if training.precision == "bfloat16" and known and not has_native_bfloat16(self.device):
-            yield f"{_name_of(self.device)} has no fast bfloat16: leave training.precision out, float32 is faster here"
-        if (why := native.lacking("training")) and self.device.type == "cpu":
-            yield f"training without compiled parts takes longer: {why}"
-        if self.too_long:
-            most = self.recipe.data.max_length
-            yield f"{self.too_long:,} development pairs have more than {most} tokens (data.max_length); left out"
-        if training.patience and not self.dev:
-            yield "there are no development pairs, so training.patience has nothing to wait for: all steps are done"
-        if self.report.leaked > self.report.kept // 100:
-            yield (
-                f"{self.report.leaked:,} training pairs share a sentence with the development data: its scores will "
-                f"be too good; remove them, or leave development out to have disjoint pairs held out"
-            )
-
-    def _share_in_bytes(self) -> float:
-        """Return the larger share of tokens that spell bytes, of both sides, in a sample of the training pairs."""
-        rows = np.linspace(0, len(self.store) - 1, min(len(self.store), 1000)).astype(np.int64)
-        sides: tuple[Literal["source", "target"], ...] = ("source", "target")
-        return max(self.words.share_in_bytes(self.store.take(side, rows)[0].tolist(), side) for side in sides)
-
     @torch.inference_mode()
     def _evaluate(self, model: EncoderDecoder, beam: int = 1) -> tuple[dict[str, float], list[str]]:
         """Score the development data: loss and perplexity by teacher forcing, BLEU and chrF by search."""
@@ -374,7 +329,7 @@ class Run:
         scores |= bleu_and_chrf(outputs, references, language)
         right = sum(output == reference for output, reference in zip(outputs, references, strict=True))
         scores["exact"] = 100 * right / len(outputs)
-        return scores, list(_collapse(outputs))
+        return scores, list(collapse(outputs))
 
 
 def _claimed(folder: Path) -> AbstractContextManager[None]:
@@ -441,16 +396,6 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
 
 def _write_recipe(folder: Path, recipe: Recipe) -> None:
     files.write_text(folder / "recipe.toml", tomli_w.dumps(to_table(recipe)))
-
-
-def _collapse(outputs: list[str]) -> Iterator[str]:
-    """Warn when a model says the same whatever it is given: the commonest failure that a falling loss hides."""
-    text, count = Counter(outputs).most_common(1)[0]
-    if len(outputs) >= 10 and count > len(outputs) / 2:
-        yield (
-            f"{count} of {len(outputs)} development outputs are the same ({text[:40]!r}): the model ignores its input. "
-            f"If this lasts: lower training.rate, train longer, or check that line n of both sides belong together"
-        )
 
 
 def _set_threads(config: TrainingConfig) -> None:

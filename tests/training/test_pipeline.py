@@ -19,9 +19,10 @@ from heedful.config import from_table, merge, read_toml, to_table
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_products
-from heedful.pipeline import Finished, Prepared, Run, _collapse, begin
+from heedful.pipeline import Finished, Prepared, Run, begin
 from heedful.preparation import encode
 from heedful.recipe import PRESETS, Recipe
+from heedful.remarks import collapse
 from heedful.text.corpus import DataConfig, corpora, examine
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
@@ -52,9 +53,9 @@ def test_compiled_products_are_kept_unless_the_environment_says_how_many(monkeyp
 
 
 def test_a_model_that_says_the_same_whatever_it_is_given_is_noticed():
-    assert list(_collapse(["ja"] * 11 + ["nein"] * 10))
-    assert not list(_collapse(["ja"] * 10 + ["nein"] * 11 + ["doch"] * 11))
-    (warning,) = _collapse(["ja"] * 20)
+    assert list(collapse(["ja"] * 11 + ["nein"] * 10))
+    assert not list(collapse(["ja"] * 10 + ["nein"] * 11 + ["doch"] * 11))
+    (warning,) = collapse(["ja"] * 20)
     assert "ignores its input" in warning
     assert "training.rate" in warning
 
@@ -141,7 +142,7 @@ def test_a_text_that_a_model_can_only_spell_in_bytes_is_noticed(tmp_path):
 
 
 def test_a_preset_or_precision_that_does_not_fit_is_remarked_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("heedful.pipeline.has_native_bfloat16", lambda device: False)
+    monkeypatch.setattr("heedful.remarks.has_native_bfloat16", lambda device: False)
     said = {}
     for preset, precision in (("small", "bfloat16"), ("tiny", "float32")):
         table = toy(tmp_path, steps=1, precision=precision)
@@ -168,7 +169,7 @@ def test_too_short_limits_are_named_where_they_leave_no_pair(tmp_path):
 
 @pytest.mark.parametrize(("every", "steps"), [(0, [4]), (2, [2, 4, 6, 8, 10]), (8, [4, 8])])
 def test_a_training_without_evaluations_is_looked_at_after_a_third(tmp_path, monkeypatch, every, steps):
-    monkeypatch.setattr("heedful.pipeline._collapse", lambda outputs: iter(["look"]))
+    monkeypatch.setattr("heedful.pipeline.collapse", lambda outputs: iter(["look"]))
     events = list(run(build(toy(tmp_path, steps=12, evaluate_every=every)), tmp_path / "model"))
     seen, looked = 0, []
     for event in events:
