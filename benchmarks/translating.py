@@ -1,6 +1,6 @@
 """Translation speed of heedful against its peers, in turn, with the same weights on the same sentences.
 
-    python benchmarks/translating.py [BUNDLE] [--input test_2016_flickr.en] [--reference ...] [--rounds 3] [--rows ...]
+    python benchmarks/translating.py [BUNDLE] [--input test_2016_flickr.de] [--reference ...] [--rounds 3] [--rows ...]
 
 The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text; one that is not
 installed is left out (fairseq is hard to: peers/fairseq_engine.py). Rows: beam 4 and greedy at 64 sentences a batch on
@@ -8,7 +8,8 @@ two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging 
 one sentence at a time on one thread; and a model of the base size (pre-norm, which all have) with random weights, of
 which every output is 30 pieces long, 32 sentences a batch. Each contestant of a row is a process of its own, which
 translates some sentences first, untimed, and then waits for its turn in each round. Sentences a second; with a
-reference, BLEU of each is shown, so that nobody is fast by being wrong. Without a bundle, the model in the box.
+reference, BLEU of each is shown, so that nobody is fast by being wrong. Without a bundle, the model de-en in the box
+(en-de has sinusoids and rotary positions, and the peers have one or the other).
 """
 
 import argparse
@@ -71,7 +72,7 @@ CONTESTANTS = {
     "fairseq": "float32",
 }
 PEERS = {"ctranslate2": "ctranslate2_engine", "huggingface": "m2m100", "fairseq": "fairseq_engine"}
-TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de" / "test_2016_flickr.en"
+TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de" / "test_2016_flickr.de"
 PIECES = 30  # of every output of the base size
 SOURCE_PIECES = 13  # of every input to it
 
@@ -200,7 +201,7 @@ def is_installed(name: str) -> bool:
 def main() -> None:
     """Run the rows and print the ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", nargs="?", type=bundle.locate, default=bundle.locate("en-de"))
+    parser.add_argument("bundle", nargs="?", type=bundle.locate, default=bundle.locate("de-en"))
     parser.add_argument("--input", type=Path, default=TEXT)
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
@@ -209,7 +210,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if bundle.read_manifest(options.bundle).get("model", {}).get("rotary"):
-        parser.error("the peers cannot turn queries and keys by their position: take a model without model.rotary")
+        parser.error("the peers add positions or turn by them, not both: take a model without model.rotary")
     if options.one:
         who, row = options.one
         run_one(who, ROWS[row], options)
