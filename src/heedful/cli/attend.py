@@ -26,7 +26,11 @@ def attend(
     /,
     *,
     show: Annotated[
-        str, Parameter(help="Which attention to show here: cross.1 is a layer's mean, cross.1.0 one of its heads")
+        str,
+        Parameter(
+            help="Which attention to show here, counted from 0: cross.1 is a layer's mean, cross.1.0 one of its heads; "
+            "encoder.0 and decoder.0 too (default: the one that aligns words)"
+        ),
     ] = "",
     without: Annotated[
         tuple[str, ...], Parameter(help="Switch off a head, cross.3.1, or all of a layer, cross.3; repeatable")

@@ -23,7 +23,9 @@ def score(
     target: Annotated[Path | None, Parameter(help="Translations to score, line by line")] = None,
     length_penalty: Annotated[float | None, Parameter(help="Alpha of the penalty (default: the model's own)")] = None,
     jsonl: Annotated[bool, Parameter(help="Write a JSON object a line, with word alignments", negative=())] = False,
-    batch: Annotated[int, Parameter(help="Pairs scored together; does not change the result", validator=POSITIVE)] = 64,
+    batch: Annotated[
+        int, Parameter(help="Pairs scored together; on a processor this does not change the result", validator=POSITIVE)
+    ] = 64,
     device: Device = "cpu",
     threads: Threads = 0,
 ) -> None:

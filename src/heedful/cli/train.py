@@ -51,6 +51,11 @@ def train(
                 )
             folder, events = resume_from, resume(resume_from, stopping)
         else:
+            if recipe and recipe.suffix != ".toml" and not recipe.exists():
+                raise HeedfulError(
+                    f"{recipe}: no such recipe; a flag with several values is repeated: --data.languages en "
+                    "--data.languages de"
+                )
             table = read_toml(recipe) if recipe else {}
             chosen = build(table, changes, where=str(recipe or "flags"))
             folder = out or Path("runs") / (recipe.stem if recipe else "model")

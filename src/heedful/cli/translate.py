@@ -41,7 +41,8 @@ def translate(
     ] = False,
     markup: Annotated[bool, Parameter(help="With --document: the text is HTML; tags are kept", negative=())] = False,
     batch: Annotated[
-        int, Parameter(help="Lines translated together; does not change the result", validator=POSITIVE)
+        int,
+        Parameter(help="Lines translated together; on a processor this does not change the result", validator=POSITIVE),
     ] = 64,
     window: Annotated[
         int | None,

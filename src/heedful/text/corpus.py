@@ -24,7 +24,9 @@ class DataConfig:
     folder: Path | None = setting(None, "Folder that relative paths below start from")
     source: tuple[Path, ...] = setting((), "Source text, one sentence a line; repeatable", flag="source")
     target: tuple[Path, ...] = setting((), "Target text, line by line beside the source", flag="target")
-    pairs: tuple[Path, ...] = setting((), "Pairs in one file: source, tab, target; CSV; or JSONL", flag="pairs")
+    pairs: tuple[Path, ...] = setting(
+        (), 'Pairs in one file: source, tab, target; .csv; or .jsonl of "source" and "target"', flag="pairs"
+    )
     weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus: files, then pairs; 0.1 = a tenth")
     tags: tuple[str, ...] = setting((), 'Tag in front of each corpus\'s source lines, such as "<bt>"; "" for none')
     altered: float = setting(

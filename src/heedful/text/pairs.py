@@ -97,8 +97,8 @@ def decoded_lines(
         except UnicodeDecodeError as error:
             if undecodable == "refuse":
                 raise HeedfulError(
-                    f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); {how_to_convert(line)}, "
-                    f"or for training set --data.undecodable drop"
+                    f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); {how_to_convert(line)}; "
+                    f"or, if only a few lines are broken, train with --data.undecodable drop"
                 ) from None
             yield None
 
@@ -113,7 +113,7 @@ def how_to_convert(content: bytes) -> str:
     if content.startswith((b"\xfd7zXZ", b"BZh")):
         return "it is compressed: unpack it"
     code = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
-    return f"convert the text, for example `iconv -f {code} -t utf-8`"
+    return f'save it as UTF-8 (a spreadsheet: as "CSV UTF-8"), or `iconv -f {code} -t utf-8 OLD > NEW`'
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -146,7 +146,10 @@ def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> It
         else:
             columns = line.split("\t")
             if len(columns) < 2:
-                raise HeedfulError(f"{path}:{number}: no tab in this row; a row is source, tab, target")
+                raise HeedfulError(
+                    f"{path}:{number}: no tab in this row; a row is source, tab, target (CSV and JSONL are known by "
+                    f".csv and .jsonl); of two plain files name both, --source and --target or --reference"
+                )
             yield Pair(columns[0].strip(), columns[1].strip())
 
 
