@@ -19,7 +19,6 @@ from heedful.text.document import (
     split,
     translating,
 )
-from heedful.text.markup import NONE
 
 MIXED = st.lists(
     st.one_of(
@@ -63,7 +62,7 @@ class Counting:
 def test_a_long_line_is_looked_through_once_and_not_for_each_piece(monkeypatch):
     pattern = Counting(PLACEHOLDER)
     monkeypatch.setattr("heedful.text.document.PLACEHOLDER", pattern)
-    pieces = list(_short("word " * 1000 + "`code` " + "word " * 1000, LONGEST, NONE))
+    pieces = list(_short("word " * 1000 + "`code` " + "word " * 1000, LONGEST))
     assert len(pieces) > 20
     assert "".join(pieces) == "word " * 1000 + "`code` " + "word " * 1000
     assert pattern.looks == 1
@@ -332,3 +331,47 @@ def test_a_headline_is_read_as_a_sentence():
     asked = []
     finish("Where Is The Next Station?", lambda s: asked.append(s.text) or s.text)
     assert asked == ["Where is the next station?"]
+
+
+@pytest.mark.parametrize(
+    "held",
+    ["https://learn.example.com/api/System.String", "https://a.org/x?Q=One!Two", "Jane.Doe@m\u00fcller.De", "`a. B`"],
+)
+def test_no_sentence_ends_within_an_address(held):
+    asked = []
+    text = f"Read {held} today. Then rest."
+    assert finish(text, lambda sentence: asked.append(sentence.text) or sentence.text) == [text]
+    assert asked == ["Read Tom today.", "Then rest."]
+
+
+@pytest.mark.parametrize(
+    "tag", ['<a href="x" title="a > b">', "<a title='1 > 0'>", '<a href="x"\n   class="y">', '<a href="x>', "<time>"]
+)
+def test_a_tag_is_whole_however_it_is_written(tag):
+    closing = "</time>" if tag == "<time>" else "</a>"
+    asked = []
+    found = finish(
+        f"I read {tag}the guide{closing} now.", lambda s: asked.append(s.text) or s.text.upper(), markup=True
+    )
+    assert (found, asked) == ([f"I READ {tag}THE GUIDE{closing} NOW."], ["I read the guide now."])
+
+
+def test_a_tag_with_a_blank_line_in_it_is_kept():
+    tag = '<a href="x"\n\nclass=">">'
+    [found] = finish(f"I read {tag}the guide</a> now.", lambda sentence: sentence.text.upper(), markup=True)
+    assert found.startswith(f"I READ {tag}THE GUIDE")
+
+
+def test_an_address_in_pieces_is_kept():
+    link = '<a href="https://a.org/New"><span class="hidden">https://</span><span>a.org/New</span></a>'
+    assert finish(f"<p>Look here: {link}</p>", lambda s: s.text.upper(), markup=True) == [f"<p>LOOK HERE: {link}</p>"]
+
+
+def test_a_sentence_is_as_long_as_what_is_read_of_it():
+    text = f'See <a href="{"x, " * LONGEST}">the page</a> now.'
+    asked = []
+    finish(text, lambda sentence: asked.append(sentence.text) or sentence.text, markup=True)
+    assert asked == ["See the page now."]
+    long = "".join(f'<a href="a, b">word</a>, <b title="c, d">{n}</b> ' for n in range(200))
+    assert finish(long, lambda s: s.text, markup=True) == [long]
+    assert max(len(re.sub("<[^>]*>", "", part.text)) for part in split(long, "en", markup=True)) <= LONGEST

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from sentencex import segment
 
 from heedful.text.capitals import is_shouted
-from heedful.text.markup import INLINE, NONE, Tag, pieces, place
+from heedful.text.markup import BLANK_LINES, END_OF_LINE, INLINE, NONE, Tag, pieces, place
 
 LONGEST = 300  # characters of a sentence; a longer one is split where a clause ends
 STAND_INS = (
@@ -28,9 +28,7 @@ STAND_INS = (
 )  # names that a model of everyday sentences copies; tried by measurement
 REPEATS = 4  # so many times the same few words in a row are a model that has lost its way
 NO_REPEAT = 4  # tokens that may not come twice in an output that is asked for with care
-END_OF_LINE = r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]"
 LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
-BLANK_LINES = re.compile(rf"((?>\r\n|{END_OF_LINE})[ \t]*(?>\r\n|{END_OF_LINE})\s*)")  # in markup one is a space
 FENCE = re.compile(r"^ {0,3}(?:(`{3,})([^`\n]*)|(~{3,})(.*))$", re.MULTILINE)
 LATIN = r"0-9A-Za-z_\u00c0-\u024f"
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"  # scripts without spaces
@@ -336,34 +334,42 @@ def _sentences(line: str, language: str, longest: int, inline: re.Pattern[str]) 
         yield Part(line[:start], False)
     rest = line[start:]
     plain = inline.sub("", rest)
-    sentences = list(segment(language or "en", plain)) if plain else []
-    lengths = map(len, sentences if "".join(sentences) == plain else [plain])
-    for sentence in _cut(rest, lengths, inline):
-        for piece in _short(sentence, longest, inline):
-            yield from _trimmed(piece, inline)
+    lengths = (len(piece) for sentence in _segments(plain, language) for piece in _short(sentence, longest))
+    for piece in _cut(rest, lengths, inline):
+        yield from _trimmed(piece, inline)
+
+
+def _segments(text: str, language: str) -> Iterator[str]:
+    """Cut a text where sentences end, but not within an address, of which the rules of languages know little."""
+    sentences = list(segment(language or "en", text)) if text else []
+    if "".join(sentences) != text:
+        sentences = [text]
+    within = {at for found in PLACEHOLDER.finditer(text) for at in range(found.start() + 1, found.end())}
+    begin = 0
+    for end in accumulate(map(len, sentences)):
+        if end not in within:
+            yield text[begin:end]
+            begin = end
 
 
 def _cut(text: str, lengths: Iterable[int], inline: re.Pattern[str]) -> Iterator[str]:
     """Cut a text into pieces of so many characters, inline tags not counted; closing tags stay with what they close."""
-    tags = list(inline.finditer(text))
+    tags = deque(inline.finditer(text))
     begin = end = 0
     for length in lengths:
         left, end = length, begin
         while tags and (tags[0].start() - end < left or (tags[0].start() - end == left and tags[0][0][1] == "/")):
             left -= tags[0].start() - end
-            end = tags.pop(0).end()
+            end = tags.popleft().end()
         end += left
         yield text[begin:end]
         begin = end
     yield text[begin:]
 
 
-def _short(sentence: str, longest: int, inline: re.Pattern[str]) -> Iterator[str]:
-    """Cut at the last end of a clause that fits, else at the last space, else anywhere but within what stays whole."""
-    if len(sentence) <= longest:
-        yield sentence
-        return
-    wholes = [deque(found.span() for found in whole.finditer(sentence)) for whole in (inline, PLACEHOLDER)]
+def _short(sentence: str, longest: int) -> Iterator[str]:
+    """Cut at the last end of a clause that fits, else at the last space, else anywhere but within a placeholder."""
+    wholes = deque(found.span() for found in PLACEHOLDER.finditer(sentence)) if len(sentence) > longest else deque()
     begin = 0
     while len(sentence) - begin > longest:
         head = sentence[begin : begin + longest]
@@ -371,14 +377,13 @@ def _short(sentence: str, longest: int, inline: re.Pattern[str]) -> Iterator[str
             found.end() for found in re.finditer(r"\s", head)
         ]
         at = begin + max(ends, default=longest)
-        for spans in wholes:
-            while spans and spans[0][1] <= begin:
-                spans.popleft()
-            for first, last in spans:
-                if first >= at:
-                    break
-                if last > at:
-                    at = first if first > begin else last
+        while wholes and wholes[0][1] <= begin:
+            wholes.popleft()
+        for first, last in wholes:
+            if first >= at:
+                break
+            if last > at:
+                at = first if first > begin else last
         yield sentence[begin:at]
         begin = at
     yield sentence[begin:]

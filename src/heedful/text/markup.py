@@ -9,17 +9,23 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-# A tag, a comment, or all of an element whose content is not prose.
+END_OF_LINE = r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]"
+BLANK_LINES = re.compile(rf"((?>\r\n|{END_OF_LINE})[ \t]*(?>\r\n|{END_OF_LINE})\s*)")  # in markup one end is a space
+# What follows the name of a tag: > may stand in quotes, whose length is bounded for the sake of those that never close.
+ATTRIBUTES = r"""(?:(?>[^<>"']|"[^"]{0,4096}"|'[^']{0,4096}')*(?=>)|[^<>]*)"""
+# A tag, a comment, or all of an element whose content is not prose: code, say, or an address in pieces.
 MARKUP = re.compile(
     r"""
     <!--(?:(?!<!--).)*?-->
-  | <(script|style|code|pre|textarea)\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>
-  | </?[a-zA-Z!][^<>]*>
-    """,
+  | <(script|style|code|pre|textarea)\bATTRIBUTES>(?:(?!<\1\b).)*?</\1\s*>
+  | <a\sATTRIBUTES>(?:</?span\b[^<>]*>)+(?:https?://|www\.)(?:[^\s<>]|</?span\b[^<>]*>)*</a>
+  | </?[a-zA-Z!]ATTRIBUTES>
+    """.replace("ATTRIBUTES", ATTRIBUTES),
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 INLINE = re.compile(
-    r"</?(abbr|a|bdi|big|b|cite|del|dfn|em|font|ins|i|mark|q|small|span|strong|sub|sup|s|u|var)(?:\s[^<>\r\n]*)?>",
+    r"</?(abbr|a|bdi|big|b|cite|del|dfn|em|font|ins|i|kbd|label|mark|q|samp|small|span|strong|sub|sup|s|time|tt|u|var)"
+    rf"(?:\s{ATTRIBUTES})?>",
     re.IGNORECASE,
 )
 MARKS = re.compile(r"[.,:!?…]+$")
@@ -47,7 +53,7 @@ def pieces(text: str) -> Iterator[tuple[str, bool]]:
     """Cut a text at the tags that end a sentence; yield each piece and whether it is prose, inline tags in it."""
     end = 0
     for found in MARKUP.finditer(text):
-        if INLINE.fullmatch(found[0]):
+        if INLINE.fullmatch(found[0]) and not BLANK_LINES.search(found[0]):  # at which the text is cut
             continue
         yield text[end : found.start()], True
         yield found[0], False
