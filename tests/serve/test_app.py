@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from threading import Event
 
 import pytest
 
@@ -62,6 +63,8 @@ def test_texts_lists_forms_html_and_alternatives(serving, boxed):
     found = client.post("/translate", json={**TEXT, "alternatives": 3}).json()
     assert 1 <= len(found["alternatives"]) <= 3
     assert client.post("/translate", json={**TEXT, "source": "auto"}).json() == {"translatedText": expected}
+    nothing = dict.fromkeys(("format", "alternatives", "scores", "api_key"))  # as Mastodon sends them
+    assert client.post("/translate", json={**TEXT, **nothing}).json() == {"translatedText": expected}
     assert client.get("/languages").json() == [{"code": "en", "name": "English", "targets": ["de"]}]
     assert client.get("/health").json() == {"status": "ok"}
     assert 'heedful_requests_total{path="/translate",status="200"}' in client.get("/metrics").text
@@ -199,6 +202,9 @@ def test_keys_are_asked_for_and_kept_as_hashes(serving, tmp_path):
     assert client.post("/translate", json={**TEXT, "api_key": key}).status_code == 403, "it was withdrawn"
     assert client.post("/translate", json={**TEXT, "api_key": other}).status_code == 200
     path.write_text("plain")
+    with pytest.raises(HeedfulError, match="not a file of hashed keys"):
+        new_key(path)
+    assert path.read_text() == "plain"
     assert client.post("/translate", json={**TEXT, "api_key": other}).status_code == 403
     with pytest.raises(HeedfulError, match="--new-key"):
         Keys(path)
@@ -229,9 +235,10 @@ def test_what_would_be_too_much_to_explain_is_refused(serving, monkeypatch):
     assert long.status_code == 413
     assert "may have 256" in long.json()["error"]
     assert client.post("/explain", content=json.dumps({**TEXT, "without": ["\ud800"]})).status_code == 400
-    monkeypatch.setattr("heedful.serve.app.EXPLANATIONS", 0)
-    busy = client.post("/explain", json=TEXT)
-    assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+    for limit, status in (("EXPLANATIONS", 503), ("OWN_EXPLANATIONS", 429)):
+        monkeypatch.setattr(f"heedful.serve.app.{limit}", 0)
+        busy = client.post("/explain", json=TEXT)
+        assert (busy.status_code, busy.headers["retry-after"]) == (status, "1")
 
 
 def test_a_key_that_nobody_asks_for_does_not_make_another_client(boxed, tmp_path):
@@ -313,6 +320,36 @@ def test_waiting_sentences_are_translated_together_in_turns_and_as_if_alone(boxe
     assert [found[0].text for found in modest] == alone[:2]
     assert order == ["modest", "greedy"]
     assert max(batches) == 8
+
+
+def test_a_batch_waits_for_one_explanation_at_most(boxed):
+    order = []
+
+    async def all_of_them():
+        batcher = Batcher(boxed, ServeConfig(wait=0))
+        begun, go_on = Event(), Event()
+
+        def explain(number):
+            begun.set()
+            go_on.wait(20)
+            order.append(number)
+
+        explanations = [asyncio.create_task(batcher.call(explain, number)) for number in range(4)]
+        batcher.start()
+        await asyncio.to_thread(begun.wait, 20)
+        batch = asyncio.create_task(batcher.translate("somebody", [Sentence("Hello.")]))
+        batch.add_done_callback(lambda _: order.append("batch"))
+        while not batcher.waiting:
+            await asyncio.sleep(0)
+        while batcher.waiting:  # until it is taken, and waits for the thread
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await asyncio.gather(batch, *explanations)
+        await batcher.stop()
+
+    asyncio.run(all_of_them())
+    assert order[0] == 0
+    assert order.index("batch") <= 2, order
 
 
 def test_a_model_whose_recipe_samples_is_searched(boxed):

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -195,6 +197,51 @@ def test_why_a_later_sentence_cannot_be_explained_is_said(browser, address):
     page.locator("#words .source", has_text="cat").wait_for()  # still the second
     page.locator("#text").fill("Good evening!")  # which has become the only one
     page.locator("#words .source", has_text="evening").wait_for()
+
+
+def test_where_a_later_sentence_is_too_long_to_explain_the_first_one_is(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.locator("#text").fill("Good morning! " + "\u732b" * 100)
+    page.locator("#words .source", has_text="Good").wait_for()
+    page.locator("#sentences button").nth(1).click()
+    page.locator("#problem", has_text="may have 256").wait_for()
+    assert page.locator("#words .source", has_text="Good").is_visible()
+    assert page.locator("#sentences button").first.get_attribute("aria-pressed") == "true"
+
+
+def test_what_is_typed_before_the_languages_are_known_stays(browser, address):
+    page = browser.new_page()
+    page.route("**/languages", lambda route: time.sleep(1) or route.continue_())
+    page.goto(address, wait_until="commit")
+    page.locator("#text").fill("Good evening!")
+    page.locator("#words .source", has_text="evening").wait_for()
+    assert page.locator("#problem").is_hidden()
+
+
+def test_a_server_that_knows_no_languages_is_complained_about(browser, address):
+    page = browser.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.route("**/languages", lambda route: route.fulfill(status=500, body="no"))
+    page.goto(address)
+    page.locator("#problem", has_text="load this page again").wait_for()
+    page.locator("#text").fill("Good evening!")
+    page.wait_for_timeout(400)
+    assert complaints == []
+
+
+def test_wide_characters_have_room_in_every_drawing(visit):
+    found = Translator.load("en-de").explain("Good morning!")
+
+    def widths(piece):  # by what is drawn, not by what fonts are here
+        page = visit(attention_page(replace(found, source_pieces=[piece] * len(found.source_pieces))), 1200, "light")
+        page.get_by_role("button", name="Encoder to itself").click()
+        return [svg.get_attribute("width") for svg in page.locator(".attention svg").all()]
+
+    narrow, wide = widths("ninety"), widths("\u65e9\u4e0a\u597d\u4e16\u754c\u4eec")
+    assert len(narrow) == 2
+    assert all(float(one) > float(other) + 6 * 4 for one, other in zip(wide, narrow, strict=True))
 
 
 def test_who_cannot_see_the_page_is_told_what_it_shows(browser, address):

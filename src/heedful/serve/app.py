@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -38,6 +39,7 @@ from heedful.translator import Translator
 
 T = TypeVar("T")
 EXPLANATIONS = 16  # that may wait, since others wait for the same thread
+OWN_EXPLANATIONS = 4  # of these, one client's
 TOKENS = 256  # of a sentence to explain: its attention grows with their square
 PAGE = Path(__file__).with_name("page")
 FILES = {  # what the page is made of, and nothing else is served
@@ -71,7 +73,8 @@ class Server:
     """The models that are served, their queues, and what was counted."""
 
     def __init__(self, translators: Sequence[Translator], config: ServeConfig) -> None:
-        self.config, self.keys, self.ready, self.explaining = config, Keys(config.keys), False, 0
+        self.config, self.keys, self.ready = config, Keys(config.keys), False
+        self.explaining = Counter[str]()  # how many explanations of each client wait
         self.registry = prometheus.CollectorRegistry()
         self.requests = prometheus.Counter(
             "heedful_requests", "Requests by path and status", ["path", "status"], registry=self.registry
@@ -178,7 +181,7 @@ class Server:
                 return list(finished.value), min(scores)
         return done, None
 
-    async def explain(self, wanted: ExplainRequest) -> dict[str, Any]:
+    async def explain(self, client: str, wanted: ExplainRequest) -> dict[str, Any]:
         """Translate one sentence of a text, and return all that can be seen of how."""
         if len(wanted.q) > self.config.characters:
             raise Refused(413, f"{len(wanted.q):,} characters; send at most {self.config.characters:,}")
@@ -192,13 +195,16 @@ class Server:
         [tokens], _ = self.batchers[pair].translator.encode([text])
         if len(tokens) > TOKENS:
             raise Refused(413, f"{len(tokens)} tokens in this sentence; one to explain may have {TOKENS}")
-        if self.explaining >= EXPLANATIONS:
+        if self.explaining[client] >= OWN_EXPLANATIONS:
+            raise Refused(429, f"{self.explaining[client]} of your explanations wait; try again soon", retry_after=1)
+        if self.explaining.total() >= EXPLANATIONS:
             raise Refused(503, "too many explanations wait; try again soon", retry_after=1)
-        self.explaining += 1
+        self.explaining[client] += 1
         try:
             found = await self.batchers[pair].call(self._explain, pair, text, wanted)
         finally:
-            self.explaining -= 1
+            self.explaining[client] -= 1
+            self.explaining += Counter()  # forgets who has none
         return {"sentences": sentences, "sentence": wanted.sentence, **found}
 
     def _explain(self, pair: tuple[str, str], text: str, wanted: ExplainRequest) -> dict[str, Any]:
@@ -251,7 +257,11 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
     @app.post("/explain", responses=ERRORS, openapi_extra=body_of(ExplainRequest))
     async def explain(request: Request) -> dict[str, Any]:
         """Explain the translation of a sentence: pieces, probabilities, attention, the beam's tree, every step."""
-        return await server.answer(request, "/explain", ExplainRequest, server.explain)  # type: ignore[return-value]
+
+        async def work(wanted: ExplainRequest) -> dict[str, Any]:
+            return await server.explain(server.client(request, wanted.api_key), wanted)
+
+        return await server.answer(request, "/explain", ExplainRequest, work)  # type: ignore[return-value]
 
     @app.get("/languages")
     async def languages() -> list[Language]:

@@ -52,6 +52,7 @@ class Batcher:
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1)
+        self._aside = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -97,7 +98,11 @@ class Batcher:
             self._forget(client)
 
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run something else on the model's thread."""
+        """Run something else on the model's thread, one thing at a time: a batch waits for one of them at most."""
+        async with self._aside:
+            return await self._compute(work, *arguments)
+
+    async def _compute(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _search(self, sentence: Sentence, n_best: int) -> SearchConfig:
@@ -142,7 +147,7 @@ class Batcher:
     async def _answer(self, jobs: list[Job]) -> None:
         try:
             wanted = [(job.text, job.search, job.align) for job in jobs]
-            outputs = await self.call(partial(self.translator.translate_each, wanted, batch=self.config.batch))
+            outputs = await self._compute(partial(self.translator.translate_each, wanted, batch=self.config.batch))
         except Exception as error:  # whatever it was, those who wait must hear of it
             if len(jobs) > 1:  # but those whose fault it is not have their answers
                 for job in jobs:

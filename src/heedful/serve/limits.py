@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from heedful import files
 from heedful.config import setting
 from heedful.errors import HeedfulError
+
+HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Keys:
 def new_key(path: Path) -> str:
     """Return a new key, and add its hash to a file: the key itself is nowhere kept."""
     key = secrets.token_urlsafe(24)
-    known = path.read_text(encoding="utf-8") if path.is_file() else ""
-    files.write_text(path, "\n".join([*known.split(), _digest(key)]) + "\n")
+    known = _read_keys(path) if path.is_file() else []  # any other file is refused, and stays as it is
+    files.write_text(path, "\n".join([*known, _digest(key)]) + "\n")
     return key
 
 
@@ -63,8 +66,8 @@ def _read_keys(path: Path) -> list[str]:
     if not path.is_file():
         raise HeedfulError(f"{path}: no such file; make a key with `heedful serve --new-key {path}`")
     hashes = path.read_text(encoding="utf-8", errors="replace").split()
-    if any(len(line) != 64 for line in hashes):
-        raise HeedfulError(f"{path}: not a file of hashed keys; make one with `heedful serve --new-key {path}`")
+    if not all(HASH.fullmatch(line) for line in hashes):
+        raise HeedfulError(f"{path}: not a file of hashed keys; make one with `heedful serve --new-key NEW-FILE`")
     return hashes
 
 

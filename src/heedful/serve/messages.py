@@ -28,7 +28,9 @@ class TranslateRequest(BaseModel):
         json_schema_extra={"examples": [{"q": "Where is the station?", "source": "en", "target": "de"}]}
     )
     q: str | list[str] = Field(description="A text, or a list of texts")
-    source: str = Field(description="Code of its language; auto where only one model writes the target")
+    source: str = Field(
+        description="Code of its language; auto, which detects none, where only one model writes the target"
+    )
     target: str = Field(description="Code of the language to write")
     format: Literal["text", "html"] = Field("text", description="html: tags are kept")
     alternatives: int = Field(0, ge=0, description="How many other translations to return")
@@ -141,6 +143,8 @@ async def read(request: Request, kind: type[Body], limits: ServeConfig) -> Body:
             table: Any = {key: values if key == "q" and len(values) > 1 else values[0] for key, values in form.items()}
         else:
             table = json.loads(body)
+        if isinstance(table, dict):  # LibreTranslate's clients send null for what they have not
+            table = {key: value for key, value in table.items() if value is not None}
         return kind.model_validate(table)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]

@@ -28,6 +28,11 @@ export function readable(piece) {
   return piece.replace(/^▁/, "");
 }
 
+// How many Latin letters a text is as wide as; those of Chinese, Japanese and Korean, and pictures, are wider than one.
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
+const widthOf = (text) => [...text].reduce((sum, character) => sum + (WIDE.test(character) ? 1.8 : 1), 0);
+const widest = (texts) => Math.max(...texts.map(widthOf));
+
 // The pieces along the rows and columns of an attention; a decoder's columns are the pieces before, begin first.
 export function axes(explanation, kind) {
   const source = explanation.source_pieces.map(readable);
@@ -221,8 +226,8 @@ function thumbnail(weights) {
 
 function map(weights, rows, columns, label) {
   const size = 22;
-  const side = 12 + 7 * Math.max(...rows.map((piece) => piece.length));
-  const top = 14 + 6.5 * Math.max(...columns.map((piece) => piece.length));
+  const side = 12 + 7 * widest(rows);
+  const top = 14 + 6.5 * widest(columns);
   const width = side + columns.length * size + 10;
   const height = top + rows.length * size + 10;
   const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
@@ -246,9 +251,9 @@ function map(weights, rows, columns, label) {
 
 function links(weights, rows, columns, label) {
   const step = 24;
-  const left = 20 + 8 * Math.max(...columns.map((piece) => piece.length));
+  const left = 20 + 8 * widest(columns);
   const right = left + 190;
-  const width = right + 20 + 8 * Math.max(...rows.map((piece) => piece.length));
+  const width = right + 20 + 8 * widest(rows);
   const height = Math.max(rows.length, columns.length) * step + 20;
   const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${label}, as lines` });
   const y = (i) => 20 + i * step;
@@ -285,7 +290,7 @@ export function tree(explanation) {
     row[number] = own.length ? row[own[0]] : next++;
   }
   place(-1);
-  const columnWidth = 16 + 7.5 * Math.max(...branches.map((branch) => readable(branch.piece).length));
+  const columnWidth = 16 + 7.5 * widest(branches.map((branch) => readable(branch.piece)));
   const width = (Math.max(...depth) + 1) * columnWidth;
   const height = next * 22 + 24;
   const at = (number) => (number < 0 ? [8, 18 + 22 * row[children.get(-1)[0]]] : [depth[number] * columnWidth, 18 + 22 * row[number]]);
@@ -293,7 +298,7 @@ export function tree(explanation) {
   branches.forEach((branch, number) => {
     const [x, y] = at(number);
     const [fromX, fromY] = at(branch.parent);
-    const start = branch.parent < 0 ? fromX : fromX + 7.5 * readable(branches[branch.parent].piece).length + 3;
+    const start = branch.parent < 0 ? fromX : fromX + 7.5 * widthOf(readable(branches[branch.parent].piece)) + 3;
     const middle = (start + x) / 2;
     const line = `M${start} ${fromY - 4} C${middle} ${fromY - 4} ${middle} ${y - 4} ${x - 3} ${y - 4}`;
     svg.append(draw("path", { d: line, class: branch.best ? "branch best" : "branch" }));
@@ -384,7 +389,7 @@ export function positions(explanation) {
   if (!rows) return make("p", { class: "quiet" }, "This model has no position vectors to show.");
   const pieces = explanation.source_pieces.map(readable);
   const width = rows[0].length;
-  const side = 12 + 7 * Math.max(...pieces.map((piece) => piece.length));
+  const side = 12 + 7 * widest(pieces);
   const cell = Math.max(3, Math.floor(640 / width));
   const total = { width: side + width * cell, height: rows.length * 20 + 22 };
   const svg = draw("svg", { ...total, viewBox: `0 0 ${total.width} ${total.height}`, role: "img", "aria-label": "position vectors" });

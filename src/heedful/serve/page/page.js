@@ -50,6 +50,7 @@ async function ask(path, body, signal) {
 
 // Translate all of the text, then explain the chosen sentence of it.
 async function translate() {
+  if (!pairs.length) return; // not known yet: it is called again when they are
   running?.abort();
   running = new AbortController();
   const { signal } = running;
@@ -87,6 +88,11 @@ async function explain(wanted, signal) {
   try {
     found = await ask("/explain", { ...wanted, sentence, rank, without: [...without] }, signal);
   } catch (error) {
+    if (error.status === 413 && sentence) { // too long to explain: the first one has the buttons that lead to others
+      complain(error.message);
+      sentence = 0;
+      return explain(wanted, signal);
+    }
     if (error.status !== 400 || (!sentence && rank === 1)) throw error;
     if (rank > 1) rank = 1; // the beam's outputs have become fewer,
     else sentence = 0; // or the text shorter
@@ -188,12 +194,15 @@ at("copy").addEventListener("click", async () => {
 });
 
 makeTabs();
-const languages = await (await fetch("/languages")).json();
+const languages = await fetch("/languages").then((answer) => answer.json()).catch(() => []);
+if (!languages.length) complain("The server does not say which languages it knows: load this page again.");
 const names = Object.fromEntries(languages.map((language) => [language.code, language.name]));
 const inEnglish = new Intl.DisplayNames("en", { type: "language" });
 const nameOf = (code) => names[code] ?? (/^[a-z]{2,3}$/.test(code) ? inEnglish.of(code) : code); // targets alone have no name there
 pairs = languages.flatMap((language) => language.targets.map((target) => [language.code, target]));
 at("pair").append(...pairs.map(([source, target]) => make("option", {}, `${nameOf(source)} to ${nameOf(target)}`)));
-at("text").value = EXAMPLES[pairs[0][0]] ?? "";
-at("text").select(); // whoever types writes over it
+if (!at("text").value && pairs.length) {
+  at("text").value = EXAMPLES[pairs[0][0]] ?? "";
+  at("text").select(); // whoever types writes over it
+}
 translate();
