@@ -83,6 +83,12 @@ def test_scores_come_in_the_order_of_their_lines_whatever_the_batch(translator):
         assert alone.score == pytest.approx(expected)
 
 
+def test_scores_are_the_same_where_logits_have_little_room(translator, monkeypatch):
+    expected = [output.log_probability for output in translator.score(LINES, LINES)]
+    monkeypatch.setattr("heedful.decoding.forced.ROOM", 1)
+    assert [output.log_probability for output in translator.score(LINES, LINES)] == pytest.approx(expected, abs=1e-4)
+
+
 def test_sources_and_targets_must_be_as_many(translator):
     with pytest.raises(HeedfulError, match="2 sources and 1 targets"):
         translator.score(["a", "b"], ["c"])

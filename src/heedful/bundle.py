@@ -75,7 +75,6 @@ def describe(
     capitals: bool = False,
 ) -> None:
     """Write all of a new bundle but its weights: vocabulary and model.toml."""
-    vocabulary.save(folder)
     manifest: Table = {
         "format": FORMAT,
         "family": config["family"],
@@ -85,9 +84,10 @@ def describe(
         "model": config,
         "search": search,
         "provenance": provenance,
-        "checksums": {name: files.sha256(folder / name) for name in vocabulary.files()},
+        "checksums": {name: sha256_of(content).hexdigest() for name, content in vocabulary.files().items()},
     }
-    _write_manifest(folder, manifest)
+    _write_manifest(folder, manifest)  # first, so that a vocabulary without one is known to be somebody else's
+    vocabulary.save(folder)
 
 
 def unite(folders: Sequence[Path], out: Path) -> None:
@@ -107,7 +107,10 @@ def unite(folders: Sequence[Path], out: Path) -> None:
                 f"vocabulary settings"
             )
         if manifest.get("languages", []) != first.get("languages", []):
-            raise HeedfulError(f"{folder}: translates between other languages than {folders[0]}; leave it out")
+            raise HeedfulError(
+                f"{folder}: translates between other languages than {folders[0]}, or does not say between which: leave "
+                f"it out, or tell it (`heedful configure MODEL --languages ...`)"
+            )
         if manifest.get("capitals", False) != first.get("capitals", False):
             raise HeedfulError(f"{folder}: reads capitals otherwise than {folders[0]} (data.capitals); leave it out")
     tensors: dict[str, Tensor] = {}

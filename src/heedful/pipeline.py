@@ -24,20 +24,20 @@ from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import time_training
 from heedful.model.encoder_decoder import EncoderDecoder
-from heedful.model.family import build_model
+from heedful.model.family import build_model, check_sizes
 from heedful.model_card import model_card
 from heedful.preparation import development_pairs, encode, examine, learn_lexicon, learn_vocabulary
-from heedful.recipe import Recipe
+from heedful.recipe import Recipe, other_state
 from heedful.remarks import collapse, remarks
 from heedful.text.corpus import Examined, Report
-from heedful.text.vocabulary import Vocabulary
+from heedful.text.vocabulary import JOINT, SIDES, Vocabulary
 from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
 from heedful.training.loop import Ended, Notice, Record, Saved, Step
 from heedful.training.precision import settled
 from heedful.training.processes import agreed, join, rank, wait_for_all, world
 from heedful.training.settings import TrainingConfig
-from heedful.training.state import newest_state
+from heedful.training.state import check_processes, newest_state
 from heedful.translator import Translator
 
 LOOK = 50  # development lines that a training without evaluations is looked at by
@@ -97,11 +97,14 @@ def begin(recipe: Recipe, folder: Path) -> "Run":
     _set_threads(recipe.training)
     recipe = _with_absolute_paths(recipe)
     _check_names(folder, recipe)
+    check_sizes(recipe.model)  # before what may take hours
     examined = examine(recipe.data)
     if rank() == 0:
         words = Vocabulary.load(recipe.start_from) if recipe.start_from else learn_vocabulary(recipe, examined)
         _start_folder(folder, recipe, words)
     wait_for_all()
+    if not (folder / "model.toml").is_file():
+        raise HeedfulError(f"{folder}: not what the first process wrote; --out must be one folder for all machines")
     return Run(recipe, folder, examined, started)
 
 
@@ -124,6 +127,9 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         recipe = from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
         _set_threads(recipe.training)
         bundle.read_manifest(folder)
+        if place := newest_state(folder / "state"):
+            check_processes(place)
+            _check_unchanged(folder, recipe)
         examined = examine(recipe.data)
         if rank() == 0:
             _remove_leftovers(folder)
@@ -353,7 +359,7 @@ def _check_free(folder: Path) -> None:
         raise HeedfulError(
             f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
         )
-    foreign = [name for name in WRITTEN if (folder / name).exists()]
+    foreign = [name for name in (*WRITTEN, JOINT, *SIDES.values()) if (folder / name).exists()]
     if foreign and not (folder / "model.toml").exists():
         raise HeedfulError(f"{folder}: {foreign[0]} there is not of a training; give another --out")
 
@@ -395,7 +401,18 @@ def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
 
 
 def _write_recipe(folder: Path, recipe: Recipe) -> None:
-    files.write_text(folder / "recipe.toml", tomli_w.dumps(to_table(recipe)))
+    for place in (folder, folder / "state"):
+        files.write_text(place / "recipe.toml", tomli_w.dumps(to_table(recipe)))
+
+
+def _check_unchanged(folder: Path, recipe: Recipe) -> None:
+    """Refuse to go on where somebody edited what the saved state is of."""
+    kept = folder / "state" / "recipe.toml"  # earlier versions kept none
+    if kept.is_file() and (changed := other_state(read_toml(kept), to_table(recipe))):
+        raise HeedfulError(
+            f"{folder / 'recipe.toml'}: {', '.join(changed)} changed since the training began, which cannot go on so; "
+            f"put back what is in {kept}, or begin another training: --start-from {folder} --out NEW"
+        )
 
 
 def _set_threads(config: TrainingConfig) -> None:

@@ -1,7 +1,6 @@
 """The text of a recipe, made ready for training: examined, its vocabulary learned, encoded, and what to judge by."""
 
 import json
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,8 +24,8 @@ WITHOUT_EFFECT = (
     *("folder", "source", "target", "pairs", "weights", "languages", "capitals", "attribution"),
     *("development_source", "development_target", "development_pairs", "held_out"),
 )
-TOKENS_VERSION = 2  # of the way that they are made
-COPIES_VERSION = 2  # of the way that altered copies and single words are found
+TOKENS_VERSION = 3  # of the way that they are made
+COPIES_VERSION = 3  # of the way that altered copies and single words are found
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 
@@ -44,7 +43,7 @@ def learn_vocabulary(recipe: Recipe, examined: Examined) -> Vocabulary:
     sources = (source for _, source, _ in _training_pairs(recipe.data, examined))
     targets = (target for _, _, target in _training_pairs(recipe.data, examined))
     tags = sorted({tag for tag in recipe.data.tags if tag})
-    return vocabulary.learn(sources, targets, recipe.vocabulary, tags=tags, threads=os.cpu_count() or 1)
+    return vocabulary.learn(sources, targets, recipe.vocabulary, tags=tags)
 
 
 def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStore:

@@ -158,6 +158,20 @@ def _check_positions(recipe: Recipe, where: str) -> None:
         )
 
 
+def other_state(before: Table, now: Table) -> list[str]:
+    """Return the settings in which two recipes differ that make a saved state of training one of another training.
+
+    They are the sizes, what batches are made of, and what the optimizer keeps; the rest may change on the way.
+    """
+    whole, single = ("vocabulary", "model", "batches"), ("weights", "optimizer", "exponential_average", "seed")
+    return [
+        f"{part}.{name}"
+        for part in ("data", *whole, "training")
+        for name in sorted({*before.get(part, {}), *now.get(part, {})})
+        if (part in whole or name in single) and before.get(part, {}).get(name) != now.get(part, {}).get(name)
+    ]
+
+
 def _begun(folder: Path, table: Table, where: str) -> Table:
     """Return the sizes and the vocabulary of the model in `folder`; settings of `table` must agree with them."""
     manifest = bundle.read_manifest(folder)

@@ -42,7 +42,7 @@ def remarks(
     known = device.type == "cuda" or sys.platform == "linux"  # elsewhere a processor does not say
     if training.precision == "bfloat16" and known and not has_native_bfloat16(device):
         yield f"{device.type} here has no fast bfloat16: leave training.precision out, float32 is faster"
-    if (why := native.lacking("training")) and device.type == "cpu":
+    if (why := native.lacking("training") or native.lacking("search")) and device.type == "cpu":
         yield f"training without compiled parts takes longer: {why}"
     if too_long:
         most = recipe.data.max_length

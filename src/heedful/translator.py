@@ -109,7 +109,7 @@ class Translator:
 
     @cached_property
     def inference(self) -> Engine:
-        """The model as search uses it, with the weights that it had when this was first asked for."""
+        """The model as search uses it; a model whose weights change after this was asked for needs a new Translator."""
         if self.device.type == "cpu":
             keep_heap()
         return engine_of(self.model, self.weights)

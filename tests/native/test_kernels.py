@@ -1,7 +1,11 @@
 """The compiled functions that search uses, against torch's, and what happens where nothing can be compiled."""
 
+import errno
+import os
 import shlex
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +137,15 @@ def test_the_library_is_made_once(kernels, fresh, tmp_path):
     before = made.stat()
     native._compiled.cache_clear()
     assert native.library("search") is not None
-    assert made.stat().st_mtime_ns == before.st_mtime_ns
+    assert made.stat().st_ino == before.st_ino
+
+
+def test_a_library_that_nothing_has_used_for_long_is_removed_with_the_next_one(kernels, fresh, tmp_path):
+    for name, days in (("old", 100), ("used", 1)):
+        (tmp_path / f"search-{name}.so").write_bytes(b"")
+        os.utime(tmp_path / f"search-{name}.so", (time.time() - 86_400 * days,) * 2)
+    assert native.library("search") is not None
+    assert {path.name for path in tmp_path.iterdir()} - {native._compiled("search").name} == {"search-used.so"}
 
 
 def test_a_damaged_library_is_not_there_the_next_time(tmp_path):
@@ -150,10 +162,21 @@ def test_without_a_working_compiler_there_is_no_library(fresh, tmp_path, compile
     assert not list(tmp_path.iterdir())
 
 
-def test_a_compiler_may_have_options(fresh, kernels):
-    fresh.setenv("CXX", f"{shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')} -O1")
+def test_a_compiler_may_have_options_which_count_instead_of_ours(fresh, kernels):
+    commands, run = [], subprocess.run
+    fresh.setattr(
+        native.subprocess, "run", lambda command, **options: commands.append(command) or run(command, **options)
+    )
+    fresh.setenv("CXX", f"env {shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')} -O1")
     assert native.library("search").panel() == kernels.panel()
     assert native.lacking("search") == ""
+    assert [command[-1] for command in commands] == ["--version", "-O1", "-O1"]
+
+
+def test_a_cache_may_be_the_folder_that_one_is_in(fresh, kernels, tmp_path):
+    fresh.chdir(tmp_path)
+    fresh.setenv("HEEDFUL_CACHE", ".")
+    assert native.library("search") is not None
 
 
 @pytest.mark.parametrize("compiler", ["/opt/o'brien/g++", "no such"])
@@ -178,6 +201,16 @@ def test_a_cache_that_cannot_be_written_is_named(fresh, kernels):
     fresh.setenv("HEEDFUL_CACHE", "/proc/nothing")
     assert native.library("search") is None
     assert "/proc/nothing: No such file or directory; set HEEDFUL_CACHE" in native.lacking("search")
+
+
+def test_a_cache_that_is_there_and_closed_is_named_before_anything_is_compiled(fresh, kernels, tmp_path):
+    def closed(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    fresh.setattr(native.Path, "touch", closed)
+    fresh.setattr(native.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, stdout=b""))
+    assert native.library("search") is None
+    assert "Permission denied; set HEEDFUL_CACHE" in native.lacking("search")
 
 
 def test_it_can_be_done_without(fresh):

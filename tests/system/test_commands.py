@@ -588,6 +588,17 @@ def test_int8_is_refused_where_it_cannot_be_had(trained, without_compiler):
     assert ran.stderr == ("heedful: no steps with int8 weights here: HEEDFUL_COMPILE is 0; or leave --weights out\n")
 
 
+def test_a_translation_that_takes_longer_for_want_of_a_compiler_says_so(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("heedful.native.library", lambda _name: None)
+    monkeypatch.setattr("heedful.native.lacking", lambda _name: "no C++ compiler was found (g++)")
+    monkeypatch.delenv("HEEDFUL_COMPILE", raising=False)
+    ran = heedful("translate", trained / "model", text="a b\n")
+    assert ran.returncode == 0
+    assert "without compiled steps takes longer: no C++ compiler was found (g++)\n" in ran.stderr
+    monkeypatch.setenv("HEEDFUL_COMPILE", "0")  # as was wanted
+    assert "takes longer" not in heedful("translate", trained / "model", text="a b\n").stderr
+
+
 def test_align_finds_the_head_and_keeps_it(trained):
     folder = shutil.copytree(trained / "model", trained / "aligned")
     source, target = write_pairs(trained)

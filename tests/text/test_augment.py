@@ -48,6 +48,9 @@ def test_every_kind_of_copy_is_made():
         (("Go!", "Geh!"), ("Go", "Geh!")),
         (("no stop", "kein Punkt"), ("no stop", "kein Punkt")),
         (("Wait...", "Warte..."), ("Wait", "Warte")),
+        (("...", "..."), ("...", "...")),
+        (("?", "?!"), ("?", "?!")),
+        (("Hm...", "..."), ("Hm...", "...")),
     ],
 )
 def test_a_statement_loses_its_stop_on_both_sides_a_question_on_one(pair, expected):

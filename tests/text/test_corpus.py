@@ -468,6 +468,25 @@ def test_what_a_text_that_is_not_utf8_seems_to_be_is_said(tmp_path, content, adv
         list(read_lines(tmp_path / "text"))
 
 
+def test_a_text_in_utf_16_without_its_mark_is_not_taken_for_utf_8(tmp_path):
+    (tmp_path / "text").write_bytes("one\ntwo\n".encode("utf-16-le"))
+    with pytest.raises(HeedfulError, match=r":1: has NUL characters; .*iconv -f utf-16"):
+        list(read_lines(tmp_path / "text"))
+    assert list(read_lines(tmp_path / "text", "drop")) == [None] * 3
+
+
+def test_line_ends_of_any_kind_within_a_text_become_one_space(tmp_path):
+    row = json.dumps({"source": "Hi.\r\nBye.", "target": "Hallo. \r Tschüss.\n"})
+    assert list(read_pairs(Corpus(write(tmp_path / "p.jsonl", row), None))) == [("Hi. Bye.", "Hallo. Tschüss.")]
+
+
+def test_texts_that_differ_in_the_number_of_blanks_are_the_same():
+    kept, _, report = examined(
+        [("a  cat", "eine Katze"), ("a cat", "eine  Katze"), ("a cat", "x")], DataConfig(held_out=0)
+    )
+    assert (len(kept), report.dropped["duplicate"]) == (2, 1)
+
+
 def test_a_corpus_that_holding_out_leaves_nothing_of_is_told_what_to_do():
     pairs = [(f"a sentence, number {n}", "its label") for n in range(40)]
     with pytest.raises(HeedfulError, match=r"36 sharing a sentence with a held-out pair\); set --data.held-out 0"):

@@ -316,7 +316,7 @@ def test_two_runs_into_the_same_folder_are_one_too_many(tmp_path):
     assert (tmp_path / "model" / "recipe.toml").read_text() == recipe
 
 
-@pytest.mark.parametrize("name", ["recipe.toml", "README.md", "state"])
+@pytest.mark.parametrize("name", ["recipe.toml", "README.md", "state", "vocabulary.model", "vocabulary.source.model"])
 def test_a_folder_with_files_of_others_is_left_alone(tmp_path, name):
     path = tmp_path / "project" / name
     path.parent.mkdir()
@@ -329,7 +329,7 @@ def test_a_folder_with_files_of_others_is_left_alone(tmp_path, name):
 @pytest.mark.parametrize(
     ("tables", "expected"),
     [
-        ({"search": {"temperature": 0.0}}, "temperature must be above 0"),
+        ({"search": {"temperature": 0.0}}, "temperature must be in "),
         ({"search": {"n_best": 5}}, "n_best 5 must be between 1 and the beam, 4"),
         ({"model": {"positions": "learned", "max_positions": 128}}, "max_length 250 is more than .* set it to 127"),
         ({"model": {"family": "convolution", "max_positions": 250}}, "max_length 250 is more than .* set it to 249"),
@@ -431,6 +431,39 @@ def test_the_time_of_training_before_a_resume_is_counted(tmp_path):
     state.write_text(json.dumps({**progress, "seconds": 3600.0}))
     finished = list(resume(tmp_path / "model"))[-1]
     assert 3600 < finished.seconds < 3900
+
+
+def test_sizes_that_do_not_fit_together_are_refused_before_anything_is_made_ready(tmp_path, monkeypatch):
+    monkeypatch.setattr("heedful.pipeline.examine", lambda data: pytest.fail("it has begun to read"))
+    for change, expected in (({"heads": 3}, "heads"), ({"d_k": 3, "rotary": True}, "d_k is odd")):
+        table = merge(toy(tmp_path, steps=2), {"model": change})
+        with pytest.raises(HeedfulError, match=expected):
+            next(run(build(table), tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_recipe_that_was_edited_is_resumed_where_its_state_can_be(tmp_path):
+    folder = tmp_path / "model"
+    wishes = iter([False, True])
+    list(run(build(toy(tmp_path, steps=3)), folder, lambda: next(wishes, False)))
+    written = (folder / "recipe.toml").read_text()
+    for before, after, named in (
+        ("tokens = ", "tokens = 1", "batches.tokens"),
+        ('optimizer = "adam"', 'optimizer = "muon"', "training.optimizer"),
+        ("exponential_average = 0.0", "exponential_average = 0.9", "training.exponential_average"),
+    ):
+        assert before in written
+        (folder / "recipe.toml").write_text(written.replace(before, after))
+        with pytest.raises(HeedfulError, match=f"recipe.toml: {named} changed since .* put back what is in .*state"):
+            next(resume(folder))
+    (folder / "recipe.toml").write_text(written.replace("checkpoint_every = ", "checkpoint_every = 1"))
+    assert isinstance(list(resume(folder))[-1], Finished)
+
+
+def test_an_out_that_is_not_on_all_machines_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("heedful.pipeline.rank", lambda: 1)
+    with pytest.raises(HeedfulError, match="--out must be one folder for all machines"):
+        begin(build(toy(tmp_path, steps=2)), tmp_path / "model")
 
 
 def test_what_a_killed_process_left_aside_is_removed_on_resuming(tmp_path):

@@ -162,6 +162,15 @@ def test_the_others_wait_for_hours_while_the_first_one_reads_the_text(monkeypatc
     assert asked == {"gloo": timedelta(hours=3)}
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(HeedfulError, match="4 processes for 2 GPUs"):
+        processes.join()
+
+
 def test_two_processes_that_stopped_go_on_to_the_same_bytes(tmp_path):
     table = settings(*write_pairs(tmp_path), steps=8, checkpoint_every=2, evaluate_every=0)
     run_twofold(table, tmp_path / "whole")

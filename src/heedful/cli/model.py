@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
+from heedful import native
 from heedful.cli.settings import flags
+from heedful.cli.streams import terminal
 from heedful.config import Table, drop_unread, from_table, merge, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -34,6 +36,9 @@ def load(
     if threads:
         torch.set_num_threads(threads)
     translator = Translator.load(folder, device, weights)
+    if device == "cpu" and native.is_wanted() and not native.library("search"):
+        said = f"heedful: translating without compiled steps takes longer: {native.lacking('search')}"
+        terminal(stderr=True).print(said, markup=False, soft_wrap=True)
     return translator.with_reverse(Translator.load(reverse, device)) if reverse else translator
 
 

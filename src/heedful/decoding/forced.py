@@ -15,8 +15,11 @@ from heedful.data.batches import batch_of, pairs_by_length
 from heedful.decoding.alignment import align_words, alignment_layer
 from heedful.decoding.lexicon import Lexicon
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.ensemble import members_of
 from heedful.model.recorder import Maps, attentions, parse_head, recording
 from heedful.text.vocabulary import END, PAD, Vocabulary
+
+ROOM = 1 << 25  # numbers
 
 
 class Reading(NamedTuple):
@@ -59,9 +62,15 @@ def read(
 
 def log_probabilities(model: EncoderDecoder, reading: Reading) -> list[float]:
     """Return the log-probability of each target that was read, the sum over its tokens, in nats."""
-    log_BTV = model.logits(reading.hidden_BTD).float().log_softmax(-1)
-    taken_BT = log_BTV.gather(2, reading.target_BT[:, :, None])[:, :, 0]
-    totals: list[float] = taken_BT.masked_fill(reading.target_BT == PAD, 0.0).sum(1).tolist()
+    totals: list[float] = []
+    # so many sentences at a time that their logits, which can be gigabytes, have room
+    symbols = members_of(model)[0].output.out_features
+    count = max(1, ROOM // (reading.target_BT.size(1) * symbols))
+    pieces = zip(torch.split(reading.target_BT, count), torch.split(reading.hidden_BTD, count), strict=True)
+    for target_BT, hidden_BTD in pieces:
+        log_BTV = model.logits(hidden_BTD).float().log_softmax(-1)
+        taken_BT = log_BTV.gather(2, target_BT[:, :, None])[:, :, 0]
+        totals += taken_BT.masked_fill(target_BT == PAD, 0.0).sum(1).tolist()
     return totals
 
 

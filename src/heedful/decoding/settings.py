@@ -6,6 +6,7 @@ from heedful.config import check_ranges, setting
 from heedful.errors import HeedfulError
 
 _DRAWN = {"sample": [True]}
+HOTTEST = 1000  # temperature: beyond it rounding lets what is forbidden be drawn
 
 
 @dataclass(frozen=True)
@@ -48,5 +49,5 @@ class SearchConfig:
         check_ranges(self, "search")
         if self.n_best > self.width:
             raise HeedfulError(f"search: n_best {self.n_best} must be between 1 and the beam, {self.beam}")
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise HeedfulError("search: temperature must be above 0, top_p in (0, 1]")
+        if not 0 < self.temperature <= HOTTEST or not 0 < self.top_p <= 1:
+            raise HeedfulError(f"search: temperature must be in (0, {HOTTEST}], top_p in (0, 1]")

@@ -2,6 +2,8 @@
 
 from typing import cast
 
+import torch
+
 from heedful.errors import HeedfulError
 from heedful.model.compiled import CompiledInference, can_compile
 from heedful.model.convolution import Convolution
@@ -30,6 +32,16 @@ def build_model(config: ModelConfig, source_size: int, target_size: int) -> Enco
     return LSTM(config, source_size, target_size)
 
 
+def check_sizes(config: ModelConfig) -> None:
+    """Refuse sizes that do not fit together, whatever the vocabulary; nothing is computed.
+
+    Raises:
+        HeedfulError: whatever `build_model` raises.
+    """
+    with torch.device("meta"):
+        build_model(config, 8, 8)
+
+
 def engine_of(model: EncoderDecoder, weights: Weights = "float32") -> Engine:
     """Return what takes the steps of a search with this model, with its weights in this type.
 
@@ -48,6 +60,9 @@ def engine_of(model: EncoderDecoder, weights: Weights = "float32") -> Engine:
     if weights == "int8" and not on_processor:
         raise HeedfulError("int8 weights are for processors: leave --weights out")
     if weights != "float32" and on_processor:  # in bfloat16 torch's products may depend on the batch
-        why = lacking("search") or f"this processor has no {NEEDED[weights]}"
+        why = (
+            lacking("search")
+            or f"this processor has no {NEEDED[weights]}, or its compiler knows none (set CXX to a newer one)"
+        )
         raise HeedfulError(f"no steps with {weights} weights here: {why}; or leave --weights out")
     return Inference(model, weights)

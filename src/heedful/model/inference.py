@@ -121,7 +121,7 @@ class State:
 
 
 class Inference:
-    """A trained Transformer, ready to translate. Its matrices are those of the moment when it was made.
+    """A trained Transformer, ready to translate; a model whose weights change afterwards needs a new one.
 
     `weights` "bfloat16" holds all matrices in bfloat16: faster where the processor multiplies it, a little less exact.
     """

@@ -170,7 +170,7 @@ class Embedding(nn.Module):
         if self.learned is not None:
             most = self.learned.num_embeddings
             if end + self.first > most:
-                raise HeedfulError(f"{end} tokens, but the model learned {most} positions; split the text")
+                raise HeedfulError(f"{end} tokens, but the model learned {most - self.first} positions; split the text")
             return self.learned.weight[start + self.first : end + self.first]
         table = self.table_LD
         if end > len(table):  # longer than any text so far: extend the table, at least twofold

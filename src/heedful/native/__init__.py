@@ -2,7 +2,8 @@
 never needed.
 
 Each library is made once for each processor, compiler and version of the source, in heedful's cache folder. The
-environment's CXX names the compiler, with options if need be; HEEDFUL_COMPILE=0 does without.
+environment's CXX names the compiler, with options if need be, which then count instead of ours; HEEDFUL_COMPILE=0 does
+without.
 """
 
 import ctypes
@@ -54,6 +55,7 @@ SIGNATURES: dict[Name, dict[str, list[type]]] = {
         "transposed": [PTR, I64, I64, PTR],
     },
 }
+UNUSED_DAYS = 60.0  # after which a library of an earlier version, or of another processor, is removed
 COUNTS = ("panel", "together", "lanes", "encode", "step", "search")  # of all functions, those that return a number
 
 
@@ -77,10 +79,15 @@ def lacking(name: Name) -> str:
     return _lacking.get(name, "")
 
 
+def is_wanted() -> bool:
+    """Return whether anything is to be compiled: not on Windows, nor where HEEDFUL_COMPILE is 0."""
+    return os.environ.get("HEEDFUL_COMPILE") != "0" and platform.system() != "Windows"
+
+
 @cache
 def _loaded(name: Name, path: Path) -> ctypes.CDLL | None:
     try:
-        loaded = ctypes.CDLL(str(path))
+        loaded = ctypes.CDLL(str(path.absolute()))  # a mere name would be looked for where the system's libraries are
     except OSError as error:
         what = "CXX to g++" if "undefined symbol" in str(error) else "HEEDFUL_CACHE to a folder that may hold programs"
         _lacking[name] = f"{error}; set {what}"
@@ -105,8 +112,11 @@ def _compiled(name: Name) -> Path | None:
     try:
         compiler = _compiler()
         path = files.cache_folder() / f"{name}-{_key(compiler)}.so"
-        if not path.is_file():
+        if path.is_file():
+            files.mark_used(path)
+        else:
             _compile(compiler, name, path)
+            files.remove_unused(path.parent, UNUSED_DAYS)
     except (OSError, HeedfulError, subprocess.SubprocessError) as error:
         _lacking[name] = _reason(error)
         return None
@@ -118,7 +128,9 @@ def _reason(error: Exception) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; set HEEDFUL_CACHE to a folder with room, or CXX to a compiler that runs here"
     if isinstance(error, subprocess.CalledProcessError):
-        return f"{error.cmd[0]} does not compile it; set CXX to another compiler"
+        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = said[-1] if said else f"status {error.returncode}"
+        return f"{error.cmd[0]} does not compile it ({why}); set CXX to another compiler"
     return str(error)
 
 
@@ -128,7 +140,7 @@ def _compiler() -> tuple[str, ...]:
     Raises:
         HeedfulError: there is none, or none is wanted.
     """
-    if os.environ.get("HEEDFUL_COMPILE") == "0" or platform.system() == "Windows":
+    if not is_wanted():
         raise HeedfulError("HEEDFUL_COMPILE is 0" if os.environ.get("HEEDFUL_COMPILE") == "0" else "not on Windows")
     wanted = os.environ.get("CXX", "").strip()
     for name in (wanted,) if wanted else COMPILERS:
@@ -148,13 +160,16 @@ def _compile(compiler: tuple[str, ...], name: Name, path: Path) -> None:
     apple = platform.system() == "Darwin"
     openmp = ("-Xpreprocessor", "-fopenmp") if apple else ("-fopenmp",)
     threads = openmp if name == "training" else ()
+    first = next((i for i, word in enumerate(compiler) if word.startswith("-")), len(compiler))
+    command, options = compiler[:first], compiler[first:]  # ccache g++, say, and -march=x86-64-v3
     with tempfile.TemporaryDirectory() as folder, files.replacing(path) as made:
+        made.touch()  # a folder that cannot be written to is found before the compiler has worked
         object_ = Path(folder) / "object.o"
         compile_it = (*OPTIONS, processor, *threads, "-c", str(FOLDER / f"{name}.cpp"), "-o", str(object_))
         # else the C library would be asked first for what the source calls its own: glibc has a `step` too
         own = ("-Wl,-undefined,dynamic_lookup",) if apple else ("-Wl,-Bsymbolic",)
         for arguments in (compile_it, ("-shared", *own, str(object_), "-o", str(made))):
-            subprocess.run([*compiler, *arguments], check=True, capture_output=True, timeout=300)
+            subprocess.run([*command, *arguments, *options], check=True, capture_output=True, timeout=300)
 
 
 def _key(compiler: tuple[str, ...]) -> str:

@@ -96,9 +96,8 @@ def invented(names: Sequence[str], generator: random.Random) -> str:
 
 def without_stop(source: str, target: str) -> tuple[str, str]:
     """Take a statement's full stop off both sides; a question loses its mark on the source side only."""
-    if source.endswith("."):
-        return source.rstrip(". "), target.rstrip(". ")
-    return source.rstrip("?!… "), target
+    bare = (source.rstrip(". "), target.rstrip(". ")) if source.endswith(".") else (source.rstrip("?!… "), target)
+    return bare if all(bare) else (source, target)  # "..." says something, nothing does not
 
 
 def mistyped(text: str, generator: random.Random) -> str:

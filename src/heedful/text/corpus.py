@@ -239,7 +239,7 @@ def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -
             raise HeedfulError(f"{corpus.source}: the file is empty; give a file with at least one pair")
     report.read = len(use)
     use_N = np.frombuffer(use, dtype=np.uint8)
-    keys_N2 = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
+    keys_N2 = np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2)
     if config.drop_duplicates:
         both = keys_N2[:, 0] * np.uint64(0x9E3779B97F4A7C15) + keys_N2[:, 1]  # order matters: (a, b) is not (b, a)
         first = np.zeros(len(use_N), dtype=bool)
@@ -287,4 +287,6 @@ def _resolve(path: Path, config: DataConfig) -> Path:
 
 
 def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=8).digest()
+    return blake2b(
+        " ".join(filter(None, text.split(" "))).encode(), digest_size=8
+    ).digest()  # as tokens tell them apart

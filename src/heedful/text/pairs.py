@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
@@ -14,6 +15,7 @@ import pyarrow as pa
 from heedful.errors import HeedfulError
 
 NO_TEXT = "\0"  # a line of CSV that is not UTF-8
+UTF_16 = b"\xff\xfe"  # how such a text begins, whose Latin letters are valid UTF-8, a NUL beside each
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -75,7 +77,12 @@ def _raw_lines(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[s
         with open_bytes(path) as file:
             for line in decoded_lines(file, str(path), undecodable):
                 number += 1
-                yield line
+                if line is None or "\0" not in line:
+                    yield line
+                elif undecodable == "refuse":
+                    raise HeedfulError(f"{path}:{number}: has NUL characters; {how_to_convert(UTF_16)}")
+                else:
+                    yield None
     except (OSError, pa.ArrowException) as error:
         raise HeedfulError(
             f"{path}: cannot be read after line {number} ({error}); copy it anew, or look at its permissions"
@@ -112,7 +119,7 @@ def how_to_convert(content: bytes) -> str:
         return "unpack it, or save a spreadsheet as CSV UTF-8"
     if content.startswith((b"\xfd7zXZ", b"BZh")):
         return "it is compressed: unpack it"
-    code = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
+    code = "utf-16" if content.startswith((UTF_16, UTF_16[::-1])) else "cp1252"
     return f'save it as UTF-8 (a spreadsheet: as "CSV UTF-8"), or `iconv -f {code} -t utf-8 OLD > NEW`'
 
 
@@ -202,7 +209,7 @@ def _delimiter(head: list[str]) -> str:
 
 def _one_line(text: str) -> str:
     """A row is one line of text on either side: line breaks inside it become spaces."""
-    return " ".join(text.split("\n")).strip()
+    return re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", text).strip()
 
 
 def _unequal(corpus: Corpus, sources: int, targets: int) -> HeedfulError:

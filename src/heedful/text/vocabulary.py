@@ -19,6 +19,7 @@ from heedful.errors import HeedfulError
 from heedful.files import remove, write_bytes
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+LEARNING_THREADS = 16  # stands in the file, which shall be the same wherever it is made
 SPACE = "\u2581"  # how sentencepiece marks the beginning of a word
 JOINT, SIDES = "vocabulary.model", {"source": "vocabulary.source.model", "target": "vocabulary.target.model"}  # files
 
@@ -163,7 +164,6 @@ def learn(
     config: VocabularyConfig,
     *,
     tags: Sequence[str] = (),
-    threads: int = 1,
 ) -> Vocabulary:
     """Learn a vocabulary from text; each of `tags` becomes one token of the source side.
 
@@ -171,15 +171,15 @@ def learn(
         HeedfulError: the text is too poor for any vocabulary.
     """
     if config.joint:
-        return Vocabulary(_learn_one(chain(sources, targets), config, tags, threads))
-    return Vocabulary(_learn_one(sources, config, tags, threads), _learn_one(targets, config, (), threads))
+        return Vocabulary(_learn_one(chain(sources, targets), config, tags))
+    return Vocabulary(_learn_one(sources, config, tags), _learn_one(targets, config, ()))
 
 
-def _learn_one(lines: Iterable[str], config: VocabularyConfig, tags: Sequence[str], threads: int) -> bytes:
+def _learn_one(lines: Iterable[str], config: VocabularyConfig, tags: Sequence[str]) -> bytes:
     sentences = list(_sample(lines))
     size = config.size
     try:
-        return _train(sentences, config, size, tags, threads)
+        return _train(sentences, config, size, tags)
     except RuntimeError as error:
         # A small corpus does not bear a large vocabulary: take what sentencepiece says it bears.
         limit = re.search(r"value <= (\d+)", str(error))
@@ -190,10 +190,10 @@ def _learn_one(lines: Iterable[str], config: VocabularyConfig, tags: Sequence[st
             ) from None
         if not limit:
             raise HeedfulError(f"no vocabulary of {size} can be learned from this text: {_last(error)}") from None
-        return _train(sentences, config, int(limit[1]), tags, threads)
+        return _train(sentences, config, int(limit[1]), tags)
 
 
-def _train(sentences: list[str], config: VocabularyConfig, size: int, tags: Sequence[str], threads: int) -> bytes:
+def _train(sentences: list[str], config: VocabularyConfig, size: int, tags: Sequence[str]) -> bytes:
     model = io.BytesIO()
     kinds = {"bpe": "bpe", "unigram": "unigram", "characters": "char", "symbols": "word"}
     arguments: dict[str, Any] = {
@@ -206,7 +206,7 @@ def _train(sentences: list[str], config: VocabularyConfig, size: int, tags: Sequ
         "user_defined_symbols": list(tags),
         "hard_vocab_limit": config.kind == "bpe",
         "max_sentence_length": 65536,
-        "num_threads": threads,
+        "num_threads": LEARNING_THREADS,
         "minloglevel": 3,
         "pad_id": PAD,
         "unk_id": UNKNOWN,

@@ -28,6 +28,7 @@ from heedful.training.settings import TrainingConfig
 from heedful.training.state import (
     Progress,
     arithmetic,
+    check_processes,
     load_state,
     newest_state,
     random_state,
@@ -114,13 +115,9 @@ def train(
     optimizer = make_optimizer(model, config)
     progress, average = Progress(), _start_average(model, config)
     if place := newest_state(state_folder):
+        check_processes(place)
         progress, random, average = load_state(place, model, optimizer)
         stream.restore(progress.data)
-        if len(random) != world():
-            raise HeedfulError(
-                f"{state_folder}: saved by {len(random)} processes, but there are {world()} now, and a step would have "
-                f"other batches; start as many (torchrun --nproc-per-node), or another training by --start-from"
-            )
         restore_random_state(random[rank()], device)
         yield from _other_arithmetic(progress, arithmetic(device))
     if agreed(progress.step) != progress.step:

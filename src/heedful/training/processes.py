@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from heedful.errors import HeedfulError
+
 if distributed.is_available():  # not in every build: ROCm's for Windows has none
     # Its functions' defaults hold the group that exists when it is first imported, and the optimizers import it.
     # Threads of a held group do not end, and one that still runs while Python ends aborts the process: hence before
@@ -18,9 +20,18 @@ T = TypeVar("T")
 
 
 def join() -> None:
-    """Join the others if torchrun started us, and this has not been done."""
+    """Join the others if torchrun started us, and this has not been done.
+
+    Raises:
+        HeedfulError: this machine has GPUs, but fewer than processes.
+    """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and distributed.is_available() and not _joined():
         if torch.cuda.is_available():
+            if 1 < torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+                raise HeedfulError(
+                    f"{os.environ['LOCAL_WORLD_SIZE']} processes for {torch.cuda.device_count()} GPUs; start as many "
+                    "as there are (torchrun --nproc-per-node)"
+                )
             torch.cuda.set_device(local_rank() % torch.cuda.device_count())  # a cluster may show each process its own
         # the others wait while the first one learns the vocabulary and encodes: longer than the usual half hour, or the
         # ten minutes of NCCL

@@ -17,6 +17,7 @@ from heedful import files
 from heedful.bundle import put_weights, read_weights, take_weights, write_weights
 from heedful.errors import HeedfulError
 from heedful.native import library
+from heedful.training.processes import world
 
 
 @dataclass
@@ -63,6 +64,20 @@ def save_state(
 def newest_state(folder: Path) -> Path | None:
     """Return the newest complete state under `folder`, if there is one."""
     return max(folder.glob("step-*"), default=None)
+
+
+def check_processes(place: Path) -> None:
+    """Refuse a state that was saved by more or fewer processes than there are now.
+
+    Raises:
+        HeedfulError: it was.
+    """
+    saved = len(read_weights(place / "random.safetensors")["random"])
+    if saved != world():
+        raise HeedfulError(
+            f"{place.parent}: saved by {saved} processes, but there are {world()} now, and a step would have "
+            f"other batches; start as many (torchrun --nproc-per-node), or another training by --start-from"
+        )
 
 
 def load_state(
