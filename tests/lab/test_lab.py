@@ -105,6 +105,17 @@ def test_a_text_that_has_come_since_is_read(tmp_path, monkeypatch):
     assert "already" in next(run_and_keep("table4", True, tmp_path))
 
 
+def test_a_quick_run_does_not_take_the_place_of_a_whole_one(tmp_path, monkeypatch):
+    experiment = find("table4")
+    monkeypatch.setattr(experiment, "run", lambda _settings: iter(["running"]))
+    monkeypatch.setattr("heedful.lab.experiment.find", lambda _name: experiment)
+    assert list(run_and_keep("table4", False, tmp_path)) == ["running"]
+    whole = (tmp_path / "table4.json").read_bytes()
+    with pytest.raises(HeedfulError, match="the result of a whole run; give another --out"):
+        list(run_and_keep("table4", True, tmp_path))
+    assert (tmp_path / "table4.json").read_bytes() == whole
+
+
 def test_a_treebank_that_is_tested_on_what_it_trains_on_is_refused(monkeypatch):
     experiment = find("table4")
     trees = ["(S (NP (D the) (N cat)) (V sleeps))"]

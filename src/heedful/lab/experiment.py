@@ -81,8 +81,8 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
     """Run an experiment unless its result is in `folder` already, yielding progress; keep it as NAME.json.
 
     Raises:
-        HeedfulError: there is none of this name, nothing to draw its figure with, or not the text that it reads:
-            before the work, not after it.
+        HeedfulError: there is none of this name, nothing to draw its figure with, or not the text that it reads, or a
+            quick run would take the place of a whole one: before the work, not after it.
     """
     experiment = find(name)
     require_matplotlib()
@@ -94,6 +94,8 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
         if kept.get("settings") == plain and kept.get("read", [*experiment.NEEDS]) == read:
             yield f"already in {folder}, with the same settings"
             return
+        if quick and not kept.get("quick", True):
+            raise HeedfulError(f"{path}: the result of a whole run; give another --out for a quick one")
     from heedful.lab import corpora  # knows how to train, and with that torch
 
     corpora.require(experiment.NEEDS)

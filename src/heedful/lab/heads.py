@@ -43,6 +43,7 @@ SENTENCES = (
     "Please close the window before you go.",
 )
 LOOKS = ("previous", "same", "next", "end", "aligned")  # "aligned": at the word that the model's alignment names
+KINDS = LOOKS[:-1]  # of heads; the alignment is itself the mean of some heads, which agree with it anyway
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ def _inspect(settings: Settings) -> Running:
 def verdict(data: Table) -> Verdict:
     """The claims: heads learn different tasks, and one head does worse; too many do as well, which is only told."""
     heads = data["heads"]
-    sharp = {name: head for name, head in heads.items() if max(head["looks"].values()) > 0.5}
-    kinds = sorted({max(head["looks"], key=head["looks"].get) for head in sharp.values()})
+    looks = {name: {kind: head["looks"].get(kind, 0.0) for kind in KINDS} for name, head in heads.items()}
+    sharp = {name: own for name, own in looks.items() if max(own.values()) > 0.5}
+    kinds = sorted({max(own, key=lambda kind: own[kind]) for own in sharp.values()})
     losses = {name: head["loss"] for name, head in heads.items()}
     most = max(losses, key=lambda name: losses[name])
     idle = sum(loss < 0.02 for loss in losses.values())
