@@ -37,7 +37,7 @@ def test_a_model_is_small_and_says_whose_text_it_learned_from(name):
     assert not (folder / "state").exists()
 
 
-@pytest.mark.parametrize("text", ["Where is the station", "where is the station?", "Where is the staton?"])
+@pytest.mark.parametrize("text", ["Where is the station", "where is the station?", "Where is teh station?"])
 def test_a_question_is_understood_as_people_type_it(text):
     (outputs,) = Translator.load("en-de").translate([text])
     assert outputs[0].text == "Wo ist der Bahnhof?"
@@ -72,5 +72,5 @@ def test_development_sentences_are_translated_well(name, translator, data_folder
         return sacrebleu.corpus_bleu(outputs, [references]).score
 
     alone, together = score(translator), score(translator.with_reverse(Translator.load(f"{target}-{source}")))
-    assert alone >= {"en-de": 41.0, "de-en": 49.2}[name]  # 41.38, 49.63
+    assert alone >= {"en-de": 44.1, "de-en": 49.2}[name]  # 44.52, 49.63
     assert together >= alone + 0.4  # 0.7, 0.9

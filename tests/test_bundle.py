@@ -188,7 +188,7 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
         Translator.load(tmp_path / "absent")
 
 
-def test_a_folder_comes_before_a_model_in_the_box_of_the_same_name(tmp_path, monkeypatch):
+def test_a_model_folder_comes_before_a_model_in_the_box_of_the_same_name(tmp_path, monkeypatch):
     box = tmp_path / "box"
     (box / "xx-yy").mkdir(parents=True)
     (box / "xx-yy" / "model.toml").write_text("")
@@ -196,7 +196,9 @@ def test_a_folder_comes_before_a_model_in_the_box_of_the_same_name(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert bundle.locate("xx-yy") == box / "xx-yy"
     assert bundle.locate("zz") == Path("zz")
-    (tmp_path / "xx-yy").mkdir()
+    (tmp_path / "xx-yy").mkdir()  # of text in these languages, say
+    assert bundle.locate("xx-yy") == box / "xx-yy"
+    (tmp_path / "xx-yy" / "model.toml").write_text("")
     assert bundle.locate("xx-yy") == Path("xx-yy")
     with pytest.raises(HeedfulError, match="models in the box: xx-yy"):
         bundle.load(Path("nowhere"))

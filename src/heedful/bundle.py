@@ -49,9 +49,9 @@ class Bundle:
 
 
 def locate(name: Path | str) -> Path:
-    """Return the folder at this path, or, where there is none, that of the model in the box of this name."""
+    """Return the folder at this path, or, where that is no model, that of the model in the box of this name."""
     place, boxed = Path(name), BOX / name
-    return place if place.exists() or not (boxed / "model.toml").is_file() else boxed
+    return boxed if (boxed / "model.toml").is_file() and not (place / "model.toml").is_file() else place
 
 
 def check_own(name: Path | str) -> None:

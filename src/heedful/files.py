@@ -34,11 +34,11 @@ def cache_folder() -> Path:
         raise HeedfulError("there is no home folder; set HEEDFUL_CACHE to a folder with room") from None
 
 
-def remove_unused(folder: Path, days: float) -> None:
-    """Remove the files of a folder that nobody has written, or marked as used, for so many days."""
-    for file in folder.iterdir() if folder.is_dir() else ():
+def remove_unused(folder: Path, days: float, name: str = "*") -> None:
+    """Remove the files of this name (or pattern) that nobody has written, or marked as used, for so many days."""
+    for file in folder.glob(name):
         with suppress(OSError):  # somebody else was faster, or Windows has it open
-            if time.time() - file.stat().st_mtime > 86_400 * days:
+            if not file.is_symlink() and time.time() - file.stat().st_mtime > 86_400 * days:
                 file.unlink()
 
 

@@ -130,6 +130,8 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         if place := newest_state(folder / "state"):
             check_processes(place)
             _check_unchanged(folder, recipe)
+        elif rank() == 0:  # nothing is saved yet that the recipe would have to fit
+            _write_recipe(folder, recipe)
         examined = examine(recipe.data)
         if rank() == 0:
             _remove_leftovers(folder)
@@ -408,7 +410,8 @@ def _write_recipe(folder: Path, recipe: Recipe) -> None:
 def _check_unchanged(folder: Path, recipe: Recipe) -> None:
     """Refuse to go on where somebody edited what the saved state is of."""
     kept = folder / "state" / "recipe.toml"  # earlier versions kept none
-    if kept.is_file() and (changed := other_state(read_toml(kept), to_table(recipe))):
+    before = to_table(from_table(Recipe, read_toml(kept), str(kept))) if kept.is_file() else {}
+    if before and (changed := other_state(before, to_table(recipe))):
         raise HeedfulError(
             f"{folder / 'recipe.toml'}: {', '.join(changed)} changed since the training began, which cannot go on so; "
             f"put back what is in {kept}, or begin another training: --start-from {folder} --out NEW"

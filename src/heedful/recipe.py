@@ -161,15 +161,15 @@ def _check_positions(recipe: Recipe, where: str) -> None:
 def other_state(before: Table, now: Table) -> list[str]:
     """Return the settings in which two recipes differ that make a saved state of training one of another training.
 
-    They are the sizes, what batches are made of, and what the optimizer keeps; the rest may change on the way.
+    They are the sizes, which pairs are a batch, and what is kept beside the weights; the rest may change on the way.
     """
-    whole, single = ("vocabulary", "model", "batches"), ("weights", "optimizer", "exponential_average", "seed")
-    return [
-        f"{part}.{name}"
-        for part in ("data", *whole, "training")
-        for name in sorted({*before.get(part, {}), *now.get(part, {})})
-        if (part in whole or name in single) and before.get(part, {}).get(name) != now.get(part, {}).get(name)
-    ]
+    kept = {
+        **{("vocabulary", name): None for name in now["vocabulary"] if name != "dropout"},
+        **{("model", name): None for name in now["model"] if "dropout" not in name},
+        **dict.fromkeys([("batches", "tokens"), ("batches", "seed"), ("data", "weights")]),
+        **dict.fromkeys([("training", "optimizer"), ("training", "exponential_average")]),
+    }
+    return [f"{part}.{name}" for part, name in kept if before[part][name] != now[part][name]]
 
 
 def _begun(folder: Path, table: Table, where: str) -> Table:

@@ -1,3 +1,5 @@
+import random
+
 import pytest
 import sacrebleu
 from sacrebleu.metrics import TER
@@ -119,4 +121,23 @@ def test_a_clearly_better_system_is_told_apart_whichever_comes_first():
             assert comparison.p_value < 0.05
             assert (comparison.first > comparison.second) == (systems[0] is OUTPUTS)
             assert max(comparison.first, comparison.second) == pytest.approx(scores[comparison.name.rstrip("2")])
-            assert "bs:211" in comparison.signature
+            assert "ar:211" in comparison.signature
+
+
+def test_systems_that_are_equally_good_seldom_seem_to_differ():
+    generator = random.Random(1)
+    words = ["the", "a", "cat", "dog", "old", "new", "house", "street", "sleeps", "runs", "in", "on", "under", "behind"]
+    values = []
+    for _ in range(30):
+        references = [" ".join(generator.choices(words, k=9)) for _ in range(60)]
+        systems = [[" ".join(generator.sample(line.split(), 9)) for line in references] for _ in range(2)]
+        values += [one.p_value for one in compare(*systems, [references], samples=200)]
+    assert 0.25 < sum(values) / len(values) < 0.75, "evenly spread between 0 and 1, were they independent"
+    assert max(values) > 0.8
+
+
+def test_a_reference_that_is_missing_is_not_an_empty_one():
+    references = [["a cat sleeps here", "a dog runs"], ["", "the dog is running"]]
+    outputs = ["a cat", "the dog is running"]
+    alone = score_corpus(outputs, [["a cat sleeps here", "the dog is running"]])
+    assert score_corpus(outputs, references)[0].value == pytest.approx(alone[0].value)

@@ -141,11 +141,12 @@ def test_the_library_is_made_once(kernels, fresh, tmp_path):
 
 
 def test_a_library_that_nothing_has_used_for_long_is_removed_with_the_next_one(kernels, fresh, tmp_path):
-    for name, days in (("old", 100), ("used", 1)):
-        (tmp_path / f"search-{name}.so").write_bytes(b"")
-        os.utime(tmp_path / f"search-{name}.so", (time.time() - 86_400 * days,) * 2)
+    used, old, other = (f"search-{2 * 'fedcba98'}.so", f"search-{2 * '01234567'}.so", "corpus.txt")
+    for name, days in ((used, 1), (old, 100), (other, 100)):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (time.time() - 86_400 * days,) * 2)
     assert native.library("search") is not None
-    assert {path.name for path in tmp_path.iterdir()} - {native._compiled("search").name} == {"search-used.so"}
+    assert {path.name for path in tmp_path.iterdir()} - {native._compiled("search").name} == {used, other}
 
 
 def test_a_damaged_library_is_not_there_the_next_time(tmp_path):
@@ -167,7 +168,7 @@ def test_a_compiler_may_have_options_which_count_instead_of_ours(fresh, kernels)
     fresh.setattr(
         native.subprocess, "run", lambda command, **options: commands.append(command) or run(command, **options)
     )
-    fresh.setenv("CXX", f"env {shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')} -O1")
+    fresh.setenv("CXX", f"env -u HEEDFUL {shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')} -O1")
     assert native.library("search").panel() == kernels.panel()
     assert native.lacking("search") == ""
     assert [command[-1] for command in commands] == ["--version", "-O1", "-O1"]

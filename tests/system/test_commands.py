@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -570,6 +571,39 @@ def test_text_comes_from_and_goes_to_pipes_and_a_byte_order_mark_is_no_text(trai
     assert Path("/dev/null").is_char_device()
 
 
+def test_a_reader_that_has_left_ends_it_without_a_word(trained):
+    reading, writing = os.pipe()
+    os.close(reading)
+    (trained / "few").write_text("a b c\n")  # written when all is done
+    command = [sys.executable, "-m", "heedful", "translate", trained / "model", "-i", trained / "few"]
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
+def test_what_was_translated_is_kept_when_a_cluster_ends_it(trained, tmp_path):
+    os.mkfifo(tmp_path / "in")
+    command = [sys.executable, "-m", "heedful", "translate", trained / "model", "-i", tmp_path / "in", "--window", "1"]
+    with (
+        subprocess.Popen([*command, "-o", tmp_path / "out"], stderr=subprocess.PIPE) as running,
+        (tmp_path / "in").open("w") as writing,
+    ):
+        writing.write("a b c\nb c a\n")
+        writing.flush()
+        deadline = time.monotonic() + 60
+        while not any(file.stat().st_size for file in tmp_path.glob(".out.*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.terminate()
+        said = running.stderr.read().decode()
+    assert (running.returncode, said) == (
+        143,
+        f"heedful: what was translated so far is in {tmp_path / 'out.partial'}\n",
+    )
+    assert (tmp_path / "out.partial").read_text().endswith("\n")
+    assert not list(tmp_path.glob(".out.*"))
+
+
 def test_attend_reads_one_line_of_utf8(trained):
     ran = heedful("attend", trained / "model", text=b"a b \xff\n")
     assert (ran.returncode, "standard input:1: not UTF-8" in ran.stderr) == (2, True)
@@ -599,6 +633,14 @@ def test_a_translation_that_takes_longer_for_want_of_a_compiler_says_so(trained,
     assert "takes longer" not in heedful("translate", trained / "model", text="a b\n").stderr
 
 
+def test_a_model_that_is_set_to_draw_says_how_to_search_instead(trained, tmp_path):
+    folder = shutil.copytree(trained / "model", tmp_path / "drawing")
+    assert heedful("configure", folder, "--sample").returncode == 0
+    ran = heedful("translate", folder, "--beam", "2", text="a b\n")
+    assert (ran.returncode, "add --no-sample" in ran.stderr) == (2, True)
+    assert heedful("translate", folder, "--beam", "2", "--no-sample", text="a b\n").returncode == 0
+
+
 def test_align_finds_the_head_and_keeps_it(trained):
     folder = shutil.copytree(trained / "model", trained / "aligned")
     source, target = write_pairs(trained)
@@ -606,6 +648,9 @@ def test_align_finds_the_head_and_keeps_it(trained):
     assert ran.returncode == 0, ran.stderr
     best = ran.stdout.split()[0]
     assert best.startswith("cross.")
+    heedful("average", folder, "--last", "2", "--out", trained / "mean")
+    told = heedful("info", trained / "mean").stdout
+    assert (best in told, "agrees with a lexicon" in told) == (True, False), "these weights were not asked"
     assert "alignment" in (told := heedful("info", folder).stdout)
     assert best in told
     (trained / "one").write_text("a\n")

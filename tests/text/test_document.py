@@ -356,6 +356,17 @@ def test_a_tag_is_whole_however_it_is_written(tag):
     assert (found, asked) == ([f"I READ {tag}THE GUIDE{closing} NOW."], ["I read the guide now."])
 
 
+@pytest.mark.parametrize("text", ["Use the ` key. Then press ` again.", "``Hello. How are you?'' she said. ``Fine.''"])
+def test_quotation_marks_are_not_taken_for_those_of_code(text):
+    assert finish(text, lambda sentence: sentence.text.upper()) == [text.upper()]
+
+
+def test_an_apostrophe_after_a_sign_is_no_quotation():
+    text = "If i<n it's fine, and n>5 it isn't."
+    found = finish(text, lambda sentence: sentence.text.upper(), markup=True)
+    assert found == ["IF I<n it's fine, and n>5 IT ISN'T."], "a tag, to who knows no better, but no longer one"
+
+
 def test_a_tag_with_a_blank_line_in_it_is_kept():
     tag = '<a href="x"\n\nclass=">">'
     [found] = finish(f"I read {tag}the guide</a> now.", lambda sentence: sentence.text.upper(), markup=True)

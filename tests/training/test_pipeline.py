@@ -456,7 +456,19 @@ def test_a_recipe_that_was_edited_is_resumed_where_its_state_can_be(tmp_path):
         (folder / "recipe.toml").write_text(written.replace(before, after))
         with pytest.raises(HeedfulError, match=f"recipe.toml: {named} changed since .* put back what is in .*state"):
             next(resume(folder))
+    kept = folder / "state" / "recipe.toml"
+    kept.write_text(kept.read_text().replace("rotary = false\n", ""))  # as of a version that did not have it yet
     (folder / "recipe.toml").write_text(written.replace("checkpoint_every = ", "checkpoint_every = 1"))
+    assert isinstance(list(resume(folder))[-1], Finished)
+
+
+def test_a_recipe_that_was_edited_before_the_first_state_is_the_one_to_go_on_with(tmp_path):
+    folder = tmp_path / "model"
+    assert isinstance(next(run(build(toy(tmp_path, steps=3)), folder)), Prepared)  # and there it ended, say
+    written = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(written.replace("tokens = ", "tokens = 1"))
+    wishes = iter([False, True])
+    list(resume(folder, lambda: next(wishes, False)))
     assert isinstance(list(resume(folder))[-1], Finished)
 
 
@@ -628,9 +640,9 @@ def test_sizes_come_from_the_model_to_start_from_and_may_not_contradict_it(tmp_p
 
 @pytest.mark.parametrize("preset", ["fast", "best"])
 def test_a_preset_adds_nothing_to_a_model_to_start_from(preset):
-    begun = {"start_from": "en-de", "preset": preset}  # a model that is older than rotary positions
+    begun = {"start_from": "de-en", "preset": preset}  # a model without rotary positions
     assert not build(begun).model.rotary
-    with pytest.raises(HeedfulError, match=r"model\.rotary is True, but .*en-de was trained with False"):
+    with pytest.raises(HeedfulError, match=r"model\.rotary is True, but .*de-en was trained with False"):
         build(begun, {"model": {"rotary": True}})
 
 

@@ -47,6 +47,8 @@ def make_app() -> App:
         help_epilogue="Begin with `heedful translate en-de`, or `heedful train --preset fast --pairs my.tsv`.",
         help_format="rich",  # the default, markdown, takes a tenth of a second to import
         version=lambda: heedful.__version__,
+        result_action="return_value",  # else it ends the process itself, before what is below has its say
+        suppress_keyboard_interrupt=False,
     )
     groups = {name: App(name=name, help=help, help_epilogue="") for name, help in GROUPS.items()}
     for name, help in COMMANDS.items():
@@ -107,6 +109,10 @@ def _prepare(arguments: list[str]) -> None:
 
 def _end(status: int) -> NoReturn:
     """End the process; one that failed among several does not take leave of the others, who may wait for it."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # it was said already, or nobody is there to hear it
+        _silence()
     distributed = sys.modules.get("torch.distributed")
     if status and distributed and distributed.is_available() and distributed.is_initialized():
         os._exit(status)  # torchrun then ends them

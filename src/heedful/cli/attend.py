@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from heedful import files
-from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import Bundle, Device, Threads, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.decoding.explanation import Explanation, readable
@@ -56,6 +56,7 @@ def attend(
             "--kind is for the picture: give --plot FILE too; here --show chooses, such as --show cross.1"
         )
     translator = load(bundle, device, threads)
+    say_if_slow(translator)
     if without:
         translator = translator.without(*without)
     config = search_of(translator, given(search))

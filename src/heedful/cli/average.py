@@ -41,4 +41,6 @@ def average(
             if file.is_file() and file.name not in others and not file.name.startswith("."):
                 shutil.copyfile(file, aside / file.name)
         bundles.write_weights(aside / bundles.WEIGHTS, mean)
+        if alignment := bundles.read_manifest(aside).get("alignment"):  # whose agreement was that of other weights
+            bundles.amend(aside, alignment={"attention": alignment["attention"]})
     print(f"{out}: the mean of {len(chosen)} checkpoints, {chosen[0].stem} to {chosen[-1].stem}")

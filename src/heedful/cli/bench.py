@@ -107,7 +107,7 @@ def _show(
     as_json: bool,
     more: dict[str, float] | None = None,
 ) -> None:
-    seconds = sum(phases.values())
+    seconds, memory = sum(phases.values()), peak_memory(device)  # before matrices are measured, which have their own
     measured = "float32" if precision == "int8" else precision  # torch has no product of 8 bits to measure with
     peak = matrix_peak(device, getattr(torch, measured))
     figures = {
@@ -116,7 +116,7 @@ def _show(
         "GFLOP/s": flops / seconds / 1e9,
         f"matrix peak in {measured}, GFLOP/s": peak / 1e9,
         "share of the peak, %": 100 * flops / seconds / peak,
-        "peak memory, MB": peak_memory(device) / 1e6,
+        "peak memory, MB": memory / 1e6,
         "precision": precision,
         "threads": torch.get_num_threads(),
         **(more or {}),

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from heedful import bundle as bundles
 from heedful import files
-from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import Device, Reverse, Threads, Weights, flags, given
 from heedful.cli.streams import terminal
 from heedful.config import from_table
@@ -34,7 +34,9 @@ def evaluate(
     source: Annotated[Path | None, Parameter(help="Text to translate; without --reference a file of pairs")] = None,
     reference: Annotated[tuple[Path, ...], Parameter(help="Reference translations; repeatable", negative=())] = (),
     outputs: Annotated[Path | None, Parameter(help="Score this text instead of translating")] = None,
-    against: Annotated[Path | None, Parameter(help="A second model folder: paired bootstrap between the two")] = None,
+    against: Annotated[
+        Path | None, Parameter(help="A second model folder: how likely equal ones differ as much (two-sided)")
+    ] = None,
     symbols: Annotated[
         bool, Parameter(help="Word and symbol error rates, any of several references", negative=())
     ] = False,
@@ -152,7 +154,9 @@ def _error_rates(lines: list[str], references: list[list[str]], outputs: dict[st
     for reference in references:
         for line, ways in gather_references(lines, reference).items():
             possible.setdefault(line, []).extend(ways)
-    rates = error_rates([outputs[line] for line in possible], list(possible.values()))
+    # a shorter list of references is filled up with empty lines
+    accepted = [list(filter(str.strip, each)) or each for each in possible.values()]
+    rates = error_rates([outputs[line] for line in possible], accepted)
     details = f"{rates.inputs:,} inputs, any of several references"
     named = {"word error rate": rates.word, "symbol error rate": rates.symbol}
     return [{"metric": name, "score": rate, "details": details, "signature": ""} for name, rate in named.items()]
@@ -169,6 +173,7 @@ def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
 
 def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:
     translator = load(bundle, **options)
+    say_if_slow(translator)
     config = search_of(translator, {"n_best": 1, **search})
     return lambda lines: [found[0].text for found in translator.translate(_counted(lines), config)]
 

@@ -59,8 +59,9 @@ def info(
     if manifest.get("languages"):
         table.add_row("languages", " to ".join(manifest["languages"]))
     if "alignment" in manifest:
-        aligns, agrees = manifest["alignment"]["attention"], manifest["alignment"]["agreement"]
-        table.add_row("alignment", f"{aligns}, which agrees with a lexicon in {100 * agrees:.0f} % of its links")
+        aligns, agrees = manifest["alignment"]["attention"], manifest["alignment"].get("agreement")
+        told = f", which agrees with a lexicon in {100 * agrees:.0f} % of its links" if agrees is not None else ""
+        table.add_row("alignment", aligns + told)
     for key, value in manifest["provenance"].items():
         table.add_row(key, escape(", ".join(value) if isinstance(value, list) else str(value)))
     terminal().print(table)

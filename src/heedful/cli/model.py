@@ -1,5 +1,6 @@
 """A model as commands take it: loaded, and with the search that flags ask for."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,20 @@ def load(
     if threads:
         torch.set_num_threads(threads)
     translator = Translator.load(folder, device, weights)
-    if device == "cpu" and native.is_wanted() and not native.library("search"):
-        said = f"heedful: translating without compiled steps takes longer: {native.lacking('search')}"
-        terminal(stderr=True).print(said, markup=False, soft_wrap=True)
     return translator.with_reverse(Translator.load(reverse, device)) if reverse else translator
+
+
+def say_if_slow(translator: Translator) -> None:
+    """Say, once, that searching takes longer here than it needs to, and why; not where compiling is not wanted."""
+    exact = translator.device.type == "cpu" and translator.weights == "float32"  # other weights are refused without
+    if exact and native.is_wanted() and not native.library("search"):
+        _say_slow(native.lacking("search"))
+
+
+@cache
+def _say_slow(why: str) -> None:
+    said = f"heedful: translating without compiled steps takes longer: {why}"
+    terminal(stderr=True).print(said, markup=False, soft_wrap=True)
 
 
 def search_of(translator: Translator, changes: Table) -> SearchConfig:
@@ -56,7 +67,8 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
     config = from_table(SearchConfig, merge(own, changes), "search")
     config.check()
     if config.sample and "beam" in changes:
-        raise HeedfulError("--sample draws at random and --beam looks for the best: leave one of them out")
+        remedy = "leave one of them out" if "sample" in changes else "add --no-sample, as this model is set to draw"
+        raise HeedfulError(f"--sample draws at random and --beam looks for the best: {remedy}")
     drop_unread(config, [changes], SearchConfig(), "search")
     if "reverse_weight" in changes and not translator.reverse:
         raise HeedfulError(

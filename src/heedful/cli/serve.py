@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from heedful.bundle import locate
-from heedful.cli.model import load
+from heedful.cli.model import load, say_if_slow
 from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
 from heedful.cli.streams import terminal
 from heedful.config import from_table
@@ -49,6 +49,7 @@ def serve(
     translators = [load(bundle, device, threads, weights) for bundle in chosen]
     for translator in translators:
         translator.inference  # noqa: B018 - made now, so that weights it cannot have are refused before the address is said
+    say_if_slow(translators[0])
     app = make_app(translators, config)
     pairs = ", ".join(f"{source} to {target}" for source, target in app.state.server.batchers)
     listening = _listen(config)

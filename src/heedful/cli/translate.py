@@ -1,6 +1,7 @@
 """`heedful translate`."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -11,12 +12,12 @@ from typing import IO, Annotated, Any
 from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
 from heedful.cli.streams import standard_input, terminal
 from heedful.errors import HeedfulError
 from heedful.text.document import repeats
-from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines
+from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines, without_nul
 from heedful.translator import WINDOW, Output
 
 A_LINE_EACH = "give as many lines as the text has, an empty one where an output may begin as it likes"
@@ -65,6 +66,7 @@ def translate(
     next: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     translator = load(bundle, device, threads, weights, reverse)
+    say_if_slow(translator)
     config = search_of(translator, given(search))
     if document or markup:
         if jsonl or prefix or window or given(search).get("n_best", 1) > 1:
@@ -97,7 +99,7 @@ def translate(
             repeated += again[0]
             for line in _lines(number, outputs, again, jsonl, config.n_best):
                 file.write(line + "\n")
-            if input is None:
+            if input is None or window:
                 file.flush()
         if next(beginnings, None) is not None:
             raise HeedfulError(f"{prefix}: goes on where the text has ended; {A_LINE_EACH}")
@@ -133,9 +135,12 @@ def _read_text(path: Path | None) -> str:
             f"{path or 'standard input'}: cannot be read ({error}); copy it anew, or look at its permissions"
         ) from None
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise HeedfulError(f"{path or 'standard input'}: not UTF-8; {how_to_convert(content)}") from None
+    if "\0" in text:
+        raise HeedfulError(f"{path or 'standard input'}: has NUL characters; {without_nul(text)}")
+    return text
 
 
 def _lines(number: int, outputs: list[Output], again: list[bool], jsonl: bool, n_best: int) -> Iterable[str]:
@@ -165,12 +170,28 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
     else:
         if path.suffix.lower() in COMPRESSION:
             raise HeedfulError(f"{path}: written as plain text; leave {path.suffix} out, and compress it afterwards")
-        with files.replacing(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+        with (
+            _ended_by_signals(),
+            files.replacing(path) as aside,
+            aside.open("w", encoding="utf-8", newline="\n") as file,
+        ):
             try:
                 yield file
             except BaseException:
                 _keep_what_there_is(file, aside, path.resolve().with_name(f"{path.name}.partial"))
                 raise
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let TERM (a cluster's manager) and HUP (a closed terminal) end as an exception does, so that work is kept."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
+    before = {number: signal.signal(number, lambda number, _frame: sys.exit(128 + number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _keep_what_there_is(file: IO[str], aside: Path, place: Path) -> None:

@@ -1,8 +1,8 @@
-"""BLEU, chrF and TER with their signatures, and paired bootstrap, all by sacreBLEU (Post 2018)."""
+"""BLEU, chrF and TER with their signatures, and whether two systems differ, all by sacreBLEU (Post 2018)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest, Result
@@ -62,7 +62,7 @@ def score_corpus(
     _check(outputs, references)
     scores = []
     for name, metric in _metrics(config or ScoreConfig()).items():
-        result = metric.corpus_score(list(outputs), [list(reference) for reference in references])
+        result = metric.corpus_score(list(outputs), _without_fillers(references))
         scores.append(Score(name, float(result.score), str(metric.get_signature()), str(result)))
     return scores
 
@@ -87,7 +87,7 @@ def signature_of(language: str = "") -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether two systems differ: each one's score, and the p-value of the paired bootstrap."""
+    """Whether two systems differ: each one's score, and the two-sided p-value of equal ones differing so."""
 
     name: str
     first: float
@@ -103,7 +103,10 @@ def compare(
     config: ScoreConfig | None = None,
     samples: int = 1000,
 ) -> list[Comparison]:
-    """Compare two systems' outputs by paired bootstrap resampling (Koehn 2004).
+    """Compare two systems' outputs by approximate randomization (Riezler and Maxwell 2005), which is two-sided.
+
+    `samples` times the outputs of each line are exchanged, or not, by the toss of a coin; what counts is how often the
+    scores then differ by more than they do.
 
     Raises:
         HeedfulError: lengths differ.
@@ -113,7 +116,7 @@ def compare(
     metrics = _metrics(config or ScoreConfig())
     del metrics["TER"]  # a thousand resamplings of TER take minutes and say what the others say
     systems = [("first", list(first)), ("second", list(second))]
-    test = PairedTest(systems, metrics, [list(r) for r in references], test_type="bs", n_samples=samples)
+    test = PairedTest(systems, metrics, _without_fillers(references), test_type="ar", n_samples=samples)
     signatures, results = test()
     return [
         Comparison(name, float(one.score), float(other.score), _p_value(one, other), str(signatures[key]))
@@ -122,8 +125,17 @@ def compare(
     ]
 
 
+def _without_fillers(references: Sequence[Sequence[str]]) -> list[Any]:
+    """Leave out the empty ones of a line's references, if there are others: of those, some lines have fewer."""
+    lines = [
+        [way if way.strip() or not any(map(str.strip, ways)) else None for way in ways]
+        for ways in zip(*references, strict=True)
+    ]
+    return [list(each) for each in zip(*lines, strict=True)]
+
+
 def _p_value(one: Result, other: Result) -> float:
-    # sacreBLEU counts resamplings that differ by more than the systems do: of equal systems, none.
+    # sacreBLEU counts exchanges that differ by more than the systems do: of the same system twice, none does.
     return 1.0 if one.score == other.score else float(other.p_value or 0.0)
 
 

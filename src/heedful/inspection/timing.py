@@ -131,11 +131,11 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     found = Translation(sentences=len(lines))
     translator.inference  # noqa: B018 - made before the watch starts
     watch = Stopwatch(translator.device)
-    timed = Translator(translator.model, translator.vocabulary)
+    timed = Translator(translator.model, translator.vocabulary, capitals=translator.capitals)
     timed.inference = _TimedEngine(translator.inference, found, watch)
     outputs = list(timed.translate(lines, config, batch=batch, workers=1))
     found.text += watch.lap()
-    sources = translator.vocabulary.encode_source(lines)
+    sources, _ = translator.encode(lines)
     size = translator.vocabulary.sizes[1]
     for source, best in zip(sources, outputs, strict=True):
         found.tokens += len(best[0].ids)

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -116,7 +117,7 @@ def _compiled(name: Name) -> Path | None:
             files.mark_used(path)
         else:
             _compile(compiler, name, path)
-            files.remove_unused(path.parent, UNUSED_DAYS)
+            files.remove_unused(path.parent, UNUSED_DAYS, f"{name}-{'[0-9a-f]' * 16}.so")
     except (OSError, HeedfulError, subprocess.SubprocessError) as error:
         _lacking[name] = _reason(error)
         return None
@@ -160,8 +161,7 @@ def _compile(compiler: tuple[str, ...], name: Name, path: Path) -> None:
     apple = platform.system() == "Darwin"
     openmp = ("-Xpreprocessor", "-fopenmp") if apple else ("-fopenmp",)
     threads = openmp if name == "training" else ()
-    first = next((i for i, word in enumerate(compiler) if word.startswith("-")), len(compiler))
-    command, options = compiler[:first], compiler[first:]  # ccache g++, say, and -march=x86-64-v3
+    options = tuple(takewhile(lambda word: word.startswith("-"), reversed(compiler)))[::-1]  # the last ones count
     with tempfile.TemporaryDirectory() as folder, files.replacing(path) as made:
         made.touch()  # a folder that cannot be written to is found before the compiler has worked
         object_ = Path(folder) / "object.o"
@@ -169,7 +169,7 @@ def _compile(compiler: tuple[str, ...], name: Name, path: Path) -> None:
         # else the C library would be asked first for what the source calls its own: glibc has a `step` too
         own = ("-Wl,-undefined,dynamic_lookup",) if apple else ("-Wl,-Bsymbolic",)
         for arguments in (compile_it, ("-shared", *own, str(object_), "-o", str(made))):
-            subprocess.run([*command, *arguments, *options], check=True, capture_output=True, timeout=300)
+            subprocess.run([*compiler, *arguments, *options], check=True, capture_output=True, timeout=300)
 
 
 def _key(compiler: tuple[str, ...]) -> str:

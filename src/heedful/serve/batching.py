@@ -100,7 +100,12 @@ class Batcher:
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run something else on the model's thread, one thing at a time: a batch waits for one of them at most."""
         async with self._aside:
-            return await self._compute(work, *arguments)
+            running = asyncio.ensure_future(self._compute(work, *arguments))
+            try:
+                return await asyncio.shield(running)
+            finally:
+                if not running.done():  # whoever asked has left, but the thread is not free yet
+                    await asyncio.wait({running})
 
     async def _compute(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

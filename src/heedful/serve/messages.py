@@ -106,7 +106,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         408: "The request did not arrive in time",
         413: "Too much text",
         422: "Not a valid request",
-        429: "Too many sentences of this client wait",
+        429: "Too many sentences or explanations of this client wait",
         500: "The server failed",
         503: "Too busy, or it took too long",
     }.items()

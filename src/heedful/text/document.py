@@ -43,7 +43,7 @@ PLACEHOLDER = re.compile(
   | %(?:\d{1,2}\$)?[-+0\#]{0,3}\d{0,3}(?:\.\d{1,3})?(?:l?l?[sdifgxu](?!\w)|@)  # %s, %05.2f, %1$s, %ld, %@
   | (?:https?://|www\.)[^UNSPACED\s<>"']*[^UNSPACED\s<>"'.,;:!?)\]]
   | (?<![^\WUNSPACED]|[.+-])(?:[^\WUNSPACED]|[.+-]){1,64}@(?:[^\WUNSPACED]|-)+(?:\.(?:[^\WUNSPACED]|-)+)+  # e-mail
-  | `[^`\n]+`                                       # code
+  | `[^`\s](?:[^`\n]*[^`\s])?`                      # code
     """.replace("UNSPACED", UNSPACED),
     re.VERBOSE,
 )

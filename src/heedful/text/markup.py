@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 END_OF_LINE = r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]"
 BLANK_LINES = re.compile(rf"((?>\r\n|{END_OF_LINE})[ \t]*(?>\r\n|{END_OF_LINE})\s*)")  # in markup one end is a space
-# What follows the name of a tag: > may stand in quotes, whose length is bounded for the sake of those that never close.
-ATTRIBUTES = r"""(?:(?>[^<>"']|"[^"]{0,4096}"|'[^']{0,4096}')*(?=>)|[^<>]*)"""
+# What follows the name of a tag: > may stand in a value in quotes, whose length is bounded, as some never close.
+ATTRIBUTES = r"""(?:(?>[^<>=]+|=\s*"[^"]{0,4096}"|=\s*'[^']{0,4096}'|=)*(?=>)|[^<>]*)"""
 # A tag, a comment, or all of an element whose content is not prose: code, say, or an address in pieces.
 MARKUP = re.compile(
     r"""

@@ -77,12 +77,7 @@ def _raw_lines(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[s
         with open_bytes(path) as file:
             for line in decoded_lines(file, str(path), undecodable):
                 number += 1
-                if line is None or "\0" not in line:
-                    yield line
-                elif undecodable == "refuse":
-                    raise HeedfulError(f"{path}:{number}: has NUL characters; {how_to_convert(UTF_16)}")
-                else:
-                    yield None
+                yield line
     except (OSError, pa.ArrowException) as error:
         raise HeedfulError(
             f"{path}: cannot be read after line {number} ({error}); copy it anew, or look at its permissions"
@@ -100,14 +95,23 @@ def decoded_lines(
     for number, line in enumerate(file, start=1):
         try:
             text = line.decode("utf-8")
-            yield text.removeprefix("\ufeff") if number == 1 else text
         except UnicodeDecodeError as error:
-            if undecodable == "refuse":
-                raise HeedfulError(
-                    f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line); {how_to_convert(line)}; "
-                    f"or, if only a few lines are broken, train with --data.undecodable drop"
-                ) from None
-            yield None
+            wrong = f"not UTF-8 (byte {error.start + 1} of the line); {how_to_convert(line)}"
+        else:
+            if "\0" not in text:
+                yield text.removeprefix("\ufeff") if number == 1 else text
+                continue
+            wrong = f"has NUL characters; {without_nul(text)}"
+        if undecodable == "refuse":
+            rest = "without what is broken: `iconv -c -f utf-8 -t utf-8 OLD > NEW`, in training --data.undecodable drop"
+            raise HeedfulError(f"{name}:{number}: {wrong}; {rest}")
+        yield None
+
+
+def without_nul(text: str) -> str:
+    """Return what to do with a text that has NUL characters."""
+    half = 3 * text.count("\0") > len(text)  # beside every Latin letter one, in UTF-16
+    return how_to_convert(UTF_16) if half else "remove them: `tr -d '\\0' < OLD > NEW`"
 
 
 def how_to_convert(content: bytes) -> str:

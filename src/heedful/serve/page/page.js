@@ -194,7 +194,7 @@ at("copy").addEventListener("click", async () => {
 });
 
 makeTabs();
-const languages = await fetch("/languages").then((answer) => answer.json()).catch(() => []);
+const languages = await fetch("/languages").then((answer) => (answer.ok ? answer.json() : [])).catch(() => []);
 if (!languages.length) complain("The server does not say which languages it knows: load this page again.");
 const names = Object.fromEntries(languages.map((language) => [language.code, language.name]));
 const inEnglish = new Intl.DisplayNames("en", { type: "language" });
