@@ -127,11 +127,10 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         recipe = from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
         _set_threads(recipe.training)
         bundle.read_manifest(folder)
-        if place := newest_state(folder / "state"):
+        place = newest_state(folder / "state")
+        if place:
             check_processes(place)
-            _check_unchanged(folder, recipe)
-        elif rank() == 0:  # nothing is saved yet that the recipe would have to fit
-            _write_recipe(folder, recipe)
+        _take_edits(folder, recipe, saved=bool(place))
         examined = examine(recipe.data)
         if rank() == 0:
             _remove_leftovers(folder)
@@ -407,15 +406,21 @@ def _write_recipe(folder: Path, recipe: Recipe) -> None:
         files.write_text(place / "recipe.toml", tomli_w.dumps(to_table(recipe)))
 
 
-def _check_unchanged(folder: Path, recipe: Recipe) -> None:
-    """Refuse to go on where somebody edited what the saved state is of."""
-    kept = folder / "state" / "recipe.toml"  # earlier versions kept none
-    before = to_table(from_table(Recipe, read_toml(kept), str(kept))) if kept.is_file() else {}
-    if before and (changed := other_state(before, to_table(recipe))):
+def _take_edits(folder: Path, recipe: Recipe, *, saved: bool) -> None:
+    """Let a recipe.toml that somebody edited count where it can; refuse what model or saved state do not fit."""
+    kept = folder / "state" / "recipe.toml"
+    if not kept.is_file():  # of a version that kept none
+        return
+    before, now = to_table(from_table(Recipe, read_toml(kept), str(kept))), to_table(recipe)
+    if changed := other_state(before, now, saved=saved):
         raise HeedfulError(
             f"{folder / 'recipe.toml'}: {', '.join(changed)} changed since the training began, which cannot go on so; "
-            f"put back what is in {kept}, or begin another training: --start-from {folder} --out NEW"
+            f"put back what is in {kept}, or begin another training in a new folder"
         )
+    if rank() == 0 and before != now:
+        said = {"search": now["search"], **{name: now["data"][name] for name in ("languages", "capitals")}}
+        bundle.amend(folder, **said)
+        _write_recipe(folder, recipe)
 
 
 def _set_threads(config: TrainingConfig) -> None:

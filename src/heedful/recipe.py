@@ -158,17 +158,18 @@ def _check_positions(recipe: Recipe, where: str) -> None:
         )
 
 
-def other_state(before: Table, now: Table) -> list[str]:
-    """Return the settings in which two recipes differ that make a saved state of training one of another training.
+def other_state(before: Table, now: Table, *, saved: bool = True) -> list[str]:
+    """Return the settings in which two recipes differ that make one's model, or its saved state, none of the other's.
 
     They are the sizes, which pairs are a batch, and what is kept beside the weights; the rest may change on the way.
     """
     kept = {
         **{("vocabulary", name): None for name in now["vocabulary"] if name != "dropout"},
         **{("model", name): None for name in now["model"] if "dropout" not in name},
-        **dict.fromkeys([("batches", "tokens"), ("batches", "seed"), ("data", "weights")]),
-        **dict.fromkeys([("training", "optimizer"), ("training", "exponential_average")]),
     }
+    if saved:
+        kept |= dict.fromkeys([("batches", "tokens"), ("batches", "seed"), ("data", "weights")])
+        kept |= dict.fromkeys([("training", "optimizer"), ("training", "exponential_average")])
     return [f"{part}.{name}" for part, name in kept if before[part][name] != now[part][name]]
 
 

@@ -136,6 +136,14 @@ def test_systems_that_are_equally_good_seldom_seem_to_differ():
     assert max(values) > 0.8
 
 
+def test_a_few_lines_that_differ_are_little_evidence():
+    worse = [*OUTPUTS[:-1], "no"]
+    for one in compare(OUTPUTS, worse, [REFERENCES], samples=101):
+        assert one.p_value > 0.9
+    for one in compare(OUTPUTS, [*OUTPUTS[:-3], "no", "no", "no"], [REFERENCES], samples=101):
+        assert 0.2 < one.p_value < 0.4, "one of eight ways, on either side"
+
+
 def test_a_reference_that_is_missing_is_not_an_empty_one():
     references = [["a cat sleeps here", "a dog runs"], ["", "the dog is running"]]
     outputs = ["a cat", "the dog is running"]

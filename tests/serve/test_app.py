@@ -355,6 +355,39 @@ def test_a_batch_waits_for_one_explanation_at_most(boxed):
     assert order.index("batch") <= 1, order
 
 
+def test_who_leaves_before_an_explanation_begins_takes_it_back(boxed):
+    done = []
+
+    async def all_of_them():
+        batcher = Batcher(boxed, ServeConfig(wait=0))
+        begun, go_on = Event(), Event()
+
+        def work(number):
+            begun.set()
+            go_on.wait(20)
+            done.append(number)
+
+        batch = asyncio.create_task(batcher._compute(work, 0))  # as a batch has the thread
+        await asyncio.to_thread(begun.wait, 20)
+        leaving, staying = (asyncio.create_task(batcher.call(work, number)) for number in (1, 2))
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await asyncio.gather(batch, staying)
+        begun.clear(), go_on.clear()
+        running, last = (asyncio.create_task(batcher.call(work, number)) for number in (3, 4))
+        await asyncio.to_thread(begun.wait, 20)
+        running.cancel()  # which goes on, and the other waits for it
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await last
+        await batcher.stop()
+
+    asyncio.run(all_of_them())
+    assert done == [0, 2, 3, 4]
+
+
 def test_a_model_whose_recipe_samples_is_searched(boxed):
     sampling = replace(boxed, search=replace(boxed.search, sample=True, temperature=9.0))
 

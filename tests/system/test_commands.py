@@ -29,6 +29,7 @@ from heedful import bundle, run
 from heedful.bundle import read_weights
 from heedful.cli import translate
 from heedful.cli.app import main
+from heedful.cli.model import _say_slow
 from heedful.errors import HeedfulError
 from heedful.files import claimed
 from heedful.text.vocabulary import SPACE
@@ -604,6 +605,18 @@ def test_what_was_translated_is_kept_when_a_cluster_ends_it(trained, tmp_path):
     assert not list(tmp_path.glob(".out.*"))
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
+def test_a_closed_terminal_ends_nothing_that_nohup_began(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with translate._ended_by_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_attend_reads_one_line_of_utf8(trained):
     ran = heedful("attend", trained / "model", text=b"a b \xff\n")
     assert (ran.returncode, "standard input:1: not UTF-8" in ran.stderr) == (2, True)
@@ -626,9 +639,11 @@ def test_a_translation_that_takes_longer_for_want_of_a_compiler_says_so(trained,
     monkeypatch.setattr("heedful.native.library", lambda _name: None)
     monkeypatch.setattr("heedful.native.lacking", lambda _name: "no C++ compiler was found (g++)")
     monkeypatch.delenv("HEEDFUL_COMPILE", raising=False)
+    _say_slow.cache_clear()
     ran = heedful("translate", trained / "model", text="a b\n")
     assert ran.returncode == 0
     assert "without compiled steps takes longer: no C++ compiler was found (g++)\n" in ran.stderr
+    _say_slow.cache_clear()
     monkeypatch.setenv("HEEDFUL_COMPILE", "0")  # as was wanted
     assert "takes longer" not in heedful("translate", trained / "model", text="a b\n").stderr
 

@@ -116,8 +116,9 @@ def test_signs_in_the_text_of_csv_are_not_taken_for_its_columns(tmp_path, text, 
     assert next(iter(read_pairs(Corpus(write(tmp_path / "p.csv", text), None)))) == expected
 
 
-def test_a_row_of_csv_that_is_not_utf8_is_counted_as_such(tmp_path):
-    file = write(tmp_path / "p.csv", b'a,b\n\xff,d\n"e\nf",g\n')
+@pytest.mark.parametrize("mark", [b",", b";", b"\t"])
+def test_a_row_of_csv_that_is_not_utf8_is_counted_as_such(tmp_path, mark):
+    file = write(tmp_path / "p.csv", b'a,b\n\xff,d\n"e\nf",g\n'.replace(b",", mark))
     with pytest.raises(HeedfulError, match=":2: not UTF-8"):
         list(read_pairs(Corpus(file, None)))
     assert list(read_pairs(Corpus(file, None), "drop")) == [("a", "b"), (None, None), ("e f", "g")]
@@ -478,6 +479,8 @@ def test_a_text_in_utf_16_without_its_mark_is_not_taken_for_utf_8(tmp_path):
 def test_line_ends_of_any_kind_within_a_text_become_one_space(tmp_path):
     row = json.dumps({"source": "Hi.\r\nBye.", "target": "Hallo. \r Tschüss.\n"})
     assert list(read_pairs(Corpus(write(tmp_path / "p.jsonl", row), None))) == [("Hi. Bye.", "Hallo. Tschüss.")]
+    row = json.dumps({"source": "a\0", "target": "b"})
+    assert list(read_pairs(Corpus(write(tmp_path / "p.jsonl", row), None))) == [(None, "b")]
 
 
 def test_texts_that_differ_in_the_number_of_blanks_are_the_same():

@@ -469,7 +469,19 @@ def test_a_recipe_that_was_edited_before_the_first_state_is_the_one_to_go_on_wit
     (folder / "recipe.toml").write_text(written.replace("tokens = ", "tokens = 1"))
     wishes = iter([False, True])
     list(resume(folder, lambda: next(wishes, False)))
+    (folder / "recipe.toml").write_text((folder / "recipe.toml").read_text().replace("beam = 4", "beam = 3"))
     assert isinstance(list(resume(folder))[-1], Finished)
+    assert Translator.load(folder).search.beam == 3
+
+
+def test_sizes_that_were_edited_before_the_first_state_are_refused(tmp_path):
+    folder = tmp_path / "model"
+    assert isinstance(next(run(build(toy(tmp_path, steps=3)), folder)), Prepared)
+    written = (folder / "recipe.toml").read_text()
+    for before, after, named in (("d_ff = ", "d_ff = 1", "model.d_ff"), ("size = ", "size = 1", "vocabulary.size")):
+        (folder / "recipe.toml").write_text(written.replace(before, after))
+        with pytest.raises(HeedfulError, match=f"{named} changed since"):
+            next(resume(folder))
 
 
 def test_an_out_that_is_not_on_all_machines_is_named(tmp_path, monkeypatch):

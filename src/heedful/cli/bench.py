@@ -10,7 +10,7 @@ import torch
 from cyclopts import Parameter
 from rich.table import Table
 
-from heedful.cli.model import SearchFlags, load, search_of
+from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, flags, given
 from heedful.cli.streams import terminal
 from heedful.config import read_toml
@@ -78,6 +78,7 @@ def translate(
     so the same lines are translated as a whole once more, by one thread and by all.
     """
     translator = load(bundle, device, threads, weights)
+    say_if_slow(translator)
     config = search_of(translator, given(search))
     text = [line or "" for line in read_lines(input)][:lines]
     if not text:

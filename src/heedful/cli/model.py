@@ -12,7 +12,9 @@ from heedful.cli.streams import terminal
 from heedful.config import Table, drop_unread, from_table, merge, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
+from heedful.model.ensemble import members_of
 from heedful.model.inference import Weights, has_native_bfloat16
+from heedful.model.transformer import Transformer
 from heedful.translator import Translator
 
 SearchFlags: Any = flags(SearchConfig)
@@ -42,8 +44,9 @@ def load(
 
 def say_if_slow(translator: Translator) -> None:
     """Say, once, that searching takes longer here than it needs to, and why; not where compiling is not wanted."""
-    exact = translator.device.type == "cpu" and translator.weights == "float32"  # other weights are refused without
-    if exact and native.is_wanted() and not native.library("search"):
+    on_processor = translator.device.type == "cpu" and translator.weights == "float32"  # others are refused without
+    compiles = any(isinstance(model, Transformer) for model in members_of(translator.model))
+    if on_processor and compiles and native.is_wanted() and not native.library("search"):
         _say_slow(native.lacking("search"))
 
 

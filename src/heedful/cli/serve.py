@@ -3,6 +3,7 @@
 import gc
 import socket
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,8 @@ def serve(
     settled = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience, server_header=False)
     gc.collect()
     gc.freeze()  # torch and the models stay: looked through again and again, they took a tenth of the throughput
-    uvicorn.Server(settled).run([listening])
+    with suppress(KeyboardInterrupt):  # Ctrl-C is how it is to end
+        uvicorn.Server(settled).run([listening])
 
 
 def _listen(config: ServeConfig) -> socket.socket:

@@ -185,13 +185,15 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """Let TERM (a cluster's manager) and HUP (a closed terminal) end as an exception does, so that work is kept."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
-    before = {number: signal.signal(number, lambda number, _frame: sys.exit(128 + number)) for number in numbers}
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
+    ours = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]  # nohup lets HUP be ignored
+    for number in ours:
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _keep_what_there_is(file: IO[str], aside: Path, place: Path) -> None:

@@ -118,8 +118,9 @@ def compare(
     systems = [("first", list(first)), ("second", list(second))]
     test = PairedTest(systems, metrics, _without_fillers(references), test_type="ar", n_samples=samples)
     signatures, results = test()
+    differing = sum(one != other for one, other in zip(first, second, strict=True))
     return [
-        Comparison(name, float(one.score), float(other.score), _p_value(one, other), str(signatures[key]))
+        Comparison(name, float(one.score), float(other.score), _p_value(one, other, differing), str(signatures[key]))
         for name, key in zip(metrics, signatures, strict=True)
         for one, other in [results[key]]
     ]
@@ -134,9 +135,12 @@ def _without_fillers(references: Sequence[Sequence[str]]) -> list[Any]:
     return [list(each) for each in zip(*lines, strict=True)]
 
 
-def _p_value(one: Result, other: Result) -> float:
-    # sacreBLEU counts exchanges that differ by more than the systems do: of the same system twice, none does.
-    return 1.0 if one.score == other.score else float(other.p_value or 0.0)
+def _p_value(one: Result, other: Result, differing: int) -> float:
+    """Return sacreBLEU's p-value, and the probability of what it leaves out: that all lines, or none, are exchanged.
+
+    The scores differ by just as much then. Where few lines differ that is often; of the same system twice, always.
+    """
+    return min(1.0, float(other.p_value or 0.0) + 2.0 ** (1 - differing)) if one.score != other.score else 1.0
 
 
 def _metrics(config: ScoreConfig) -> dict[str, BLEU | CHRF | TER]:

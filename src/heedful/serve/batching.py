@@ -100,12 +100,14 @@ class Batcher:
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run something else on the model's thread, one thing at a time: a batch waits for one of them at most."""
         async with self._aside:
-            running = asyncio.ensure_future(self._compute(work, *arguments))
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            future = self._thread.submit(work, *arguments)
             try:
-                return await asyncio.shield(running)
+                return await asyncio.wrap_future(future)  # who leaves takes it back, if it has not begun
             finally:
-                if not running.done():  # whoever asked has left, but the thread is not free yet
-                    await asyncio.wait({running})
+                if not future.done():  # it runs, for nobody: the thread is not free yet
+                    future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
+                    await ended.wait()
 
     async def _compute(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -16,6 +16,7 @@ from heedful.errors import HeedfulError
 
 NO_TEXT = "\0"  # a line of CSV that is not UTF-8
 UTF_16 = b"\xff\xfe"  # how such a text begins, whose Latin letters are valid UTF-8, a NUL beside each
+IN_PART = "`iconv -c -f utf-8 -t utf-8 OLD > NEW` (in training also --data.undecodable drop)"
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -96,22 +97,27 @@ def decoded_lines(
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            wrong = f"not UTF-8 (byte {error.start + 1} of the line); {how_to_convert(line)}"
+            told = how_to_convert(line)
+            few = f", or, where little is broken, {IN_PART}" if "cp1252" in told else ""
+            wrong = f"not UTF-8 (byte {error.start + 1} of the line); {told}{few}"
         else:
             if "\0" not in text:
                 yield text.removeprefix("\ufeff") if number == 1 else text
                 continue
             wrong = f"has NUL characters; {without_nul(text)}"
         if undecodable == "refuse":
-            rest = "without what is broken: `iconv -c -f utf-8 -t utf-8 OLD > NEW`, in training --data.undecodable drop"
-            raise HeedfulError(f"{name}:{number}: {wrong}; {rest}")
+            raise HeedfulError(f"{name}:{number}: {wrong}")
         yield None
 
 
 def without_nul(text: str) -> str:
     """Return what to do with a text that has NUL characters."""
     half = 3 * text.count("\0") > len(text)  # beside every Latin letter one, in UTF-16
-    return how_to_convert(UTF_16) if half else "remove them: `tr -d '\\0' < OLD > NEW`"
+    return (
+        how_to_convert(UTF_16)
+        if half
+        else "remove them: `tr -d '\\0' < OLD > NEW` (in training also --data.undecodable drop)"
+    )
 
 
 def how_to_convert(content: bytes) -> str:
@@ -153,7 +159,8 @@ def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> It
         elif not line.strip():
             yield Pair("", "")
         elif is_json:
-            yield _json_pair(line, f"{path}:{number}")
+            pair = _json_pair(line, f"{path}:{number}")
+            yield Pair(*(None if text is None or "\0" in text else text for text in pair))
         else:
             columns = line.split("\t")
             if len(columns) < 2:
@@ -204,7 +211,7 @@ def _delimiter(head: list[str]) -> str:
         with suppress(csv.Error):  # of the last row; which the whole reading names by its number
             rows.extend(csv.reader(head, delimiter=mark, strict=True))
             rows = rows[:-1] or rows
-        columns = {len(row) for row in rows if row}
+        columns = {len(row) for row in rows if row and NO_TEXT not in row}
         if columns and min(columns) > 1:
             spaced = any(field.startswith(" ") for row in rows for field in row[1:])
             found.append((spaced, len(columns) > 1, mark))
