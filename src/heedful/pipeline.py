@@ -1,22 +1,17 @@
 """Running a recipe: from raw text to a model folder, as a generator of events."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 import torch
 
-import heedful
-from heedful import bundle, files
-from heedful.config import from_table, read_toml, to_table
+from heedful import bundle, files, run_folder
+from heedful.config import from_table, read_toml
 from heedful.data.batches import BatchStream
 from heedful.decoding.forced import agreements
 from heedful.errors import HeedfulError
@@ -27,10 +22,10 @@ from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.family import build_model, check_sizes
 from heedful.model_card import model_card
 from heedful.preparation import development_pairs, encode, examine, learn_lexicon, learn_vocabulary
-from heedful.recipe import Recipe, other_state
+from heedful.recipe import Recipe
 from heedful.remarks import collapse, remarks
 from heedful.text.corpus import Examined, Report
-from heedful.text.vocabulary import JOINT, SIDES, Vocabulary
+from heedful.text.vocabulary import Vocabulary
 from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
 from heedful.training.loop import Ended, Notice, Record, Saved, Step
@@ -41,7 +36,6 @@ from heedful.training.state import check_processes, newest_state
 from heedful.translator import Translator
 
 LOOK = 50  # development lines that a training without evaluations is looked at by
-WRITTEN = ("state", "recipe.toml", "log.jsonl", "README.md")  # after model.toml
 
 
 @dataclass(frozen=True)
@@ -83,10 +77,10 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
         HeedfulError: something in the data or the settings that the user can mend.
     """
     join()
-    with _claimed(folder):
+    with run_folder.claimed(folder):
         if rank() == 0:
-            _check_free(folder)
-            _remove_leftovers(folder)
+            run_folder.check_free(folder)
+            run_folder.remove_leftovers(folder)
         yield from begin(recipe, folder).logged_events(stop)
 
 
@@ -96,12 +90,12 @@ def begin(recipe: Recipe, folder: Path) -> "Run":
     join()
     _set_threads(recipe.training)
     recipe = _with_absolute_paths(recipe)
-    _check_names(folder, recipe)
+    run_folder.check_names(folder, recipe)
     check_sizes(recipe.model)  # before what may take hours
     examined = examine(recipe.data)
     if rank() == 0:
         words = Vocabulary.load(recipe.start_from) if recipe.start_from else learn_vocabulary(recipe, examined)
-        _start_folder(folder, recipe, words)
+        run_folder.start(folder, recipe, words)
     wait_for_all()
     if not (folder / "model.toml").is_file():
         raise HeedfulError(f"{folder}: not what the first process wrote; --out must be one folder for all machines")
@@ -122,18 +116,21 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
             f"weights: --start-from {folder} --out NEW"
         )
     join()
-    with _claimed(folder):
+    with run_folder.claimed(folder):
         started = time.monotonic()
-        recipe = from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
+        recipe = _with_absolute_paths(
+            from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
+        )
         _set_threads(recipe.training)
         bundle.read_manifest(folder)
         place = newest_state(folder / "state")
         if place:
             check_processes(place)
-        _take_edits(folder, recipe, saved=bool(place))
+        before = run_folder.refuse_edits(folder, recipe, saved=bool(place))
         examined = examine(recipe.data)
         if rank() == 0:
-            _remove_leftovers(folder)
+            run_folder.take_edits(folder, recipe, before)
+            run_folder.remove_leftovers(folder)
             forget_unsaved(folder / "log.jsonl", newest_state(folder / "state"))
         wait_for_all()
         yield from Run(recipe, folder, examined, started).logged_events(stop)
@@ -321,7 +318,7 @@ class Run:
         """Put what was found here into the training settings, the stored ones too: resuming is then exact."""
         self.recipe = replace(self.recipe, training=replace(self.recipe.training, **found))
         if rank() == 0:
-            _write_recipe(self.folder, self.recipe)
+            run_folder.write_recipe(self.folder, self.recipe)
 
     @torch.inference_mode()
     def _evaluate(self, model: EncoderDecoder, beam: int = 1) -> tuple[dict[str, float], list[str]]:
@@ -337,90 +334,6 @@ class Run:
         right = sum(output == reference for output, reference in zip(outputs, references, strict=True))
         scores["exact"] = 100 * right / len(outputs)
         return scores, list(collapse(outputs))
-
-
-def _claimed(folder: Path) -> AbstractContextManager[None]:
-    """Keep other runs out of the folder; the first process does so for all of a run."""
-    return files.claimed(folder) if rank() == 0 else nullcontext()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for place in (folder, folder / "state", folder / "state" / "checkpoints"):
-        files.remove_leftovers(place, *WRITTEN, "model.toml", "vocabulary*.model", "*.safetensors", "step-*")
-        for aside in place.glob(".tmp??????"):  # safetensors writes beside what we write aside
-            files.remove(aside)
-
-
-def _check_free(folder: Path) -> None:
-    """Refuse to train over a model, or over files of somebody else.
-
-    Of a run that ended before its first checkpoint there is nothing to lose: another one may take its place.
-    """
-    if newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists():
-        raise HeedfulError(
-            f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
-        )
-    foreign = [name for name in (*WRITTEN, JOINT, *SIDES.values()) if (folder / name).exists()]
-    if foreign and not (folder / "model.toml").exists():
-        raise HeedfulError(f"{folder}: {foreign[0]} there is not of a training; give another --out")
-
-
-def _check_names(folder: Path, recipe: Recipe) -> None:
-    """Refuse names that cannot stand in the recipe or on the model card, which are UTF-8."""
-    for line in (str(folder.absolute()), *tomli_w.dumps(to_table(recipe)).splitlines()):
-        said = line.encode("utf-8", "backslashreplace").decode()
-        if said != line:
-            raise HeedfulError(f"{said}: a name that is not UTF-8; rename it")
-
-
-def _start_folder(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    files.remove(folder / "state")  # checkpoints of a run that was killed before it could be resumed
-    provenance = {
-        "heedful": heedful.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    before = bundle.read_manifest(recipe.start_from)["provenance"] if recipe.start_from else {}
-    if recipe.start_from:
-        provenance["start_from"] = recipe.start_from.name
-    if attributions := list(filter(None, (recipe.data.attribution, before.get("data")))):
-        provenance["data"] = " ".join(dict.fromkeys(attributions))  # what it began with came from somebody too
-    bundle.describe(
-        folder,
-        to_table(recipe.model),
-        words,
-        to_table(recipe.search),
-        provenance,
-        languages=recipe.data.languages,
-        capitals=recipe.data.capitals,
-    )
-    _write_recipe(folder, recipe)
-    files.write_text(folder / "log.jsonl", "")
-
-
-def _write_recipe(folder: Path, recipe: Recipe) -> None:
-    for place in (folder, folder / "state"):
-        files.write_text(place / "recipe.toml", tomli_w.dumps(to_table(recipe)))
-
-
-def _take_edits(folder: Path, recipe: Recipe, *, saved: bool) -> None:
-    """Let a recipe.toml that somebody edited count where it can; refuse what model or saved state do not fit."""
-    kept = folder / "state" / "recipe.toml"
-    if not kept.is_file():  # of a version that kept none
-        return
-    before, now = to_table(from_table(Recipe, read_toml(kept), str(kept))), to_table(recipe)
-    if changed := other_state(before, now, saved=saved):
-        raise HeedfulError(
-            f"{folder / 'recipe.toml'}: {', '.join(changed)} changed since the training began, which cannot go on so; "
-            f"put back what is in {kept}, or begin another training in a new folder"
-        )
-    if rank() == 0 and before != now:
-        said = {"search": now["search"], **{name: now["data"][name] for name in ("languages", "capitals")}}
-        bundle.amend(folder, **said)
-        _write_recipe(folder, recipe)
 
 
 def _set_threads(config: TrainingConfig) -> None:

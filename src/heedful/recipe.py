@@ -167,10 +167,12 @@ def other_state(before: Table, now: Table, *, saved: bool = True) -> list[str]:
         **{("vocabulary", name): None for name in now["vocabulary"] if name != "dropout"},
         **{("model", name): None for name in now["model"] if "dropout" not in name},
     }
+    kept |= {("data", "tags"): None}  # which are tokens of the vocabulary
     if saved:
         kept |= dict.fromkeys([("batches", "tokens"), ("batches", "seed"), ("data", "weights")])
         kept |= dict.fromkeys([("training", "optimizer"), ("training", "exponential_average")])
-    return [f"{part}.{name}" for part, name in kept if before[part][name] != now[part][name]]
+    start = [] if before.get("start_from") == now.get("start_from") else ["start_from"]
+    return [*start, *(f"{part}.{name}" for part, name in kept if before[part][name] != now[part][name])]
 
 
 def _begun(folder: Path, table: Table, where: str) -> Table:

@@ -378,14 +378,16 @@ def test_who_leaves_before_an_explanation_begins_takes_it_back(boxed):
         begun.clear(), go_on.clear()
         running, last = (asyncio.create_task(batcher.call(work, number)) for number in (3, 4))
         await asyncio.to_thread(begun.wait, 20)
-        running.cancel()  # which goes on, and the other waits for it
+        running.cancel()  # which goes on, and the other waits for it, outside the thread's own queue
+        await asyncio.sleep(0.05)
+        next_batch = asyncio.create_task(batcher._compute(work, 5))
         await asyncio.sleep(0.05)
         go_on.set()
-        await last
+        await asyncio.gather(last, next_batch)
         await batcher.stop()
 
     asyncio.run(all_of_them())
-    assert done == [0, 2, 3, 4]
+    assert done == [0, 2, 3, 5, 4]
 
 
 def test_a_model_whose_recipe_samples_is_searched(boxed):

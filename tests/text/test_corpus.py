@@ -479,8 +479,10 @@ def test_a_text_in_utf_16_without_its_mark_is_not_taken_for_utf_8(tmp_path):
 def test_line_ends_of_any_kind_within_a_text_become_one_space(tmp_path):
     row = json.dumps({"source": "Hi.\r\nBye.", "target": "Hallo. \r Tschüss.\n"})
     assert list(read_pairs(Corpus(write(tmp_path / "p.jsonl", row), None))) == [("Hi. Bye.", "Hallo. Tschüss.")]
-    row = json.dumps({"source": "a\0", "target": "b"})
-    assert list(read_pairs(Corpus(write(tmp_path / "p.jsonl", row), None))) == [(None, "b")]
+    corpus = Corpus(write(tmp_path / "p.jsonl", json.dumps({"source": "a\0", "target": "b"})), None)
+    assert list(read_pairs(corpus, "drop")) == [(None, None)]
+    with pytest.raises(HeedfulError, match=r":1: has a NUL character \(.u0000\); remove it"):
+        list(read_pairs(corpus))
 
 
 def test_texts_that_differ_in_the_number_of_blanks_are_the_same():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from toy_task import settings, write_pairs
 
-from heedful import Translator, build, resume, run
+from heedful import Translator, build, bundle, resume, run
 from heedful.bundle import read_weights
 from heedful.config import from_table, merge, read_toml, to_table
 from heedful.errors import HeedfulError
@@ -470,8 +470,10 @@ def test_a_recipe_that_was_edited_before_the_first_state_is_the_one_to_go_on_wit
     wishes = iter([False, True])
     list(resume(folder, lambda: next(wishes, False)))
     (folder / "recipe.toml").write_text((folder / "recipe.toml").read_text().replace("beam = 4", "beam = 3"))
+    bundle.amend(folder, languages=["en", "de"])  # as `configure` does
     assert isinstance(list(resume(folder))[-1], Finished)
-    assert Translator.load(folder).search.beam == 3
+    translator = Translator.load(folder)
+    assert (translator.search.beam, translator.languages) == (3, ("en", "de"))
 
 
 def test_sizes_that_were_edited_before_the_first_state_are_refused(tmp_path):

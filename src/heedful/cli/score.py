@@ -24,7 +24,7 @@ def score(
     length_penalty: Annotated[float | None, Parameter(help="Alpha of the penalty (default: the model's own)")] = None,
     jsonl: Annotated[bool, Parameter(help="Write a JSON object a line, with word alignments", negative=())] = False,
     batch: Annotated[
-        int, Parameter(help="Pairs scored together; on a processor this does not change the result", validator=POSITIVE)
+        int, Parameter(help="Pairs scored together; the result stays the same, but for rounding", validator=POSITIVE)
     ] = 64,
     device: Device = "cpu",
     threads: Threads = 0,

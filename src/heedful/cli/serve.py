@@ -50,7 +50,8 @@ def serve(
     translators = [load(bundle, device, threads, weights) for bundle in chosen]
     for translator in translators:
         translator.inference  # noqa: B018 - made now, so that weights it cannot have are refused before the address is said
-    say_if_slow(translators[0])
+    for translator in translators:
+        say_if_slow(translator)
     app = make_app(translators, config)
     pairs = ", ".join(f"{source} to {target}" for source, target in app.state.server.batchers)
     listening = _listen(config)

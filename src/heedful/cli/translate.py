@@ -43,7 +43,7 @@ def translate(
     markup: Annotated[bool, Parameter(help="With --document: the text is HTML; tags are kept", negative=())] = False,
     batch: Annotated[
         int,
-        Parameter(help="Lines translated together; on a processor this does not change the result", validator=POSITIVE),
+        Parameter(help="Lines translated together; the result stays the same, but for rounding", validator=POSITIVE),
     ] = 64,
     window: Annotated[
         int | None,

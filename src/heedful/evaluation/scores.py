@@ -106,7 +106,7 @@ def compare(
     """Compare two systems' outputs by approximate randomization (Riezler and Maxwell 2005), which is two-sided.
 
     `samples` times the outputs of each line are exchanged, or not, by the toss of a coin; what counts is how often the
-    scores then differ by more than they do.
+    scores then differ by as much as they do, or more.
 
     Raises:
         HeedfulError: lengths differ.
@@ -118,7 +118,8 @@ def compare(
     systems = [("first", list(first)), ("second", list(second))]
     test = PairedTest(systems, metrics, _without_fillers(references), test_type="ar", n_samples=samples)
     signatures, results = test()
-    differing = sum(one != other for one, other in zip(first, second, strict=True))
+    seen = [[" ".join(line.lower().split()) for line in outputs] for outputs in (first, second)]  # at most so much
+    differing = sum(one != other for one, other in zip(*seen, strict=True))
     return [
         Comparison(name, float(one.score), float(other.score), _p_value(one, other, differing), str(signatures[key]))
         for name, key in zip(metrics, signatures, strict=True)

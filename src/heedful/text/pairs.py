@@ -28,7 +28,7 @@ class Corpus(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A source and a target; None marks a side that is not UTF-8."""
+    """A source and a target; None marks a side that is not UTF-8, or has a NUL character."""
 
     source: str | None
     target: str | None
@@ -160,7 +160,13 @@ def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> It
             yield Pair("", "")
         elif is_json:
             pair = _json_pair(line, f"{path}:{number}")
-            yield Pair(*(None if text is None or "\0" in text else text for text in pair))
+            if not any("\0" in (text or "") for text in pair):
+                yield pair
+            elif undecodable == "drop":
+                yield Pair(None, None)
+            else:
+                remedy = "remove it, or in training --data.undecodable drop"
+                raise HeedfulError(f"{path}:{number}: has a NUL character (\\u0000); {remedy}")
         else:
             columns = line.split("\t")
             if len(columns) < 2:
