@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.errors import HeedfulError
-from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary, VocabularyConfig, learn
+from heedful.text.vocabulary import BEGIN, END, LEARNING_THREADS, PAD, UNKNOWN, Vocabulary, VocabularyConfig, learn
 
 KINDS = ["bpe", "unigram", "characters", "symbols"]
 SOURCES = [
@@ -216,3 +216,9 @@ def test_an_empty_vocabulary_file_is_an_error_of_the_user(tmp_path):
     (tmp_path / "vocabulary.model").write_bytes(b"")
     with pytest.raises(HeedfulError, match="no usable vocabulary"):
         Vocabulary.load(tmp_path)
+
+
+def test_a_file_tells_nothing_of_the_machine_that_made_it():
+    number_of_threads = b"\x80\x01\x10"  # field 16 of sentencepiece's settings, and its value
+    assert LEARNING_THREADS == 16
+    assert number_of_threads in vocabulary().files()["vocabulary.model"]

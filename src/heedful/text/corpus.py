@@ -287,6 +287,5 @@ def _resolve(path: Path, config: DataConfig) -> Path:
 
 
 def _digest(text: str) -> bytes:
-    return blake2b(
-        " ".join(filter(None, text.split(" "))).encode(), digest_size=8
-    ).digest()  # as tokens tell them apart
+    text = " ".join(filter(None, text.split(" ")))  # tokens do not tell one blank from several
+    return blake2b(text.encode(), digest_size=8).digest()

@@ -112,12 +112,9 @@ def decoded_lines(
 
 def without_nul(text: str) -> str:
     """Return what to do with a text that has NUL characters."""
-    half = 3 * text.count("\0") > len(text)  # beside every Latin letter one, in UTF-16
-    return (
-        how_to_convert(UTF_16)
-        if half
-        else "remove them: `tr -d '\\0' < OLD > NEW` (in training also --data.undecodable drop)"
-    )
+    if 3 * text.count("\0") > len(text):  # beside every Latin letter one, as in UTF-16
+        return how_to_convert(UTF_16)
+    return "remove them: `tr -d '\\0' < OLD > NEW` (in training also --data.undecodable drop)"
 
 
 def how_to_convert(content: bytes) -> str:
