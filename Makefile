@@ -4,8 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # where torch's build for processors is: the one of PyPI brings gigabytes for GPUs on Linux; with a GPU name another
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# one, which is then remembered
+TORCH_INDEX ?= $(or $(shell cat $(VENV)/torch-index 2> /dev/null),https://download.pytorch.org/whl/cpu)
 TORCH := --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch
+extras_demo := demo
+extras_serve := serve
+extras_dev := demo,serve,tensorboard,plots,dev
 
 .PHONY: demo serve test coverage check format docs bench
 
@@ -45,20 +49,14 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/growth.py
 
 # torch comes first, alone, from its own index (which is not asked for anything else); the rest finds it there.
-$(VENV)/demo: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/demo $(VENV)/serve $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/made
 	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	echo $(TORCH_INDEX) > $(VENV)/torch-index
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(extras_$(@F))]'
 	touch $@
 
-$(VENV)/serve: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[serve]'
-	touch $@
-
-$(VENV)/dev: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,serve,tensorboard,plots,dev]'
+# said before torch is downloaded; an environment that is there already, made by hand, say, is taken as it is
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 14) else "heedful wants Python 3.11 to 3.14: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	touch $@

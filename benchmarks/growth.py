@@ -159,7 +159,7 @@ def grow_corpus(data: Path) -> None:
     for count in counts:
         began = time.perf_counter()
         settings = VocabularyConfig(size=8000)
-        words = learn((s for _, s, _ in pairs[:count]), (t for _, _, t in pairs[:count]), settings, threads=2)
+        words = learn((s for _, s, _ in pairs[:count]), (t for _, _, t in pairs[:count]), settings)
         learned = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             encode_corpus(iter(pairs[:count]), words, Path(folder) / "tokens.arrow", 250, 9.0)

@@ -33,8 +33,9 @@ def without_observer(self: MultiHeadAttention, x: Tensor, attended: KeysValues, 
     query = self._split(self.query(x))
     assert self._short(query, attended)
     assert can_compute(query)
-    assert self.rotation is None
-    heads = fused_attention(query, *attended, allowed)
+    length = max(query.size(2), attended.key_BHMK.size(2))
+    turns = None if self.rotation is None else self.rotation.turns(length)
+    heads = fused_attention(query, *attended, allowed, turns)
     return self.output(heads.transpose(1, 2).flatten(2))
 
 

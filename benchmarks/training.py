@@ -112,7 +112,7 @@ def prepare(data: Path, folder: Path) -> None:
     """Learn the vocabulary and encode the corpus, once for all rounds."""
     corpus = Corpus(data / "train.en", data / "train.de")
     pairs = [(0, pair.source or "", pair.target or "") for pair in read_pairs(corpus)]
-    words = learn((s for _, s, _ in pairs), (t for _, _, t in pairs), VocabularyConfig(size=10_000), threads=2)
+    words = learn((s for _, s, _ in pairs), (t for _, _, t in pairs), VocabularyConfig(size=10_000))
     words.save(folder)
     encode_corpus(pairs, words, folder / "tokens.arrow", 250, 9.0)
 

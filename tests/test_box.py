@@ -33,6 +33,7 @@ def test_a_model_is_small_and_says_whose_text_it_learned_from(name):
     manifest = bundle.read_manifest(folder)
     assert sum(file.stat().st_size for file in folder.iterdir()) <= MEGABYTES * 1e6
     assert "CC BY 2.0" in manifest["provenance"]["data"]
+    assert "https://creativecommons.org/licenses/by/2.0/fr/" in (folder / "README.md").read_text()
     assert "-".join(manifest["languages"]) == name
     assert not (folder / "state").exists()
 

@@ -1,6 +1,7 @@
 """`heedful demo`: a whole training in about three minutes, on data that a PyPI package carries."""
 
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -231,8 +232,8 @@ def _next_steps(console: Console, out: Path) -> None:
 def _commands(out: Path) -> Iterator[str]:
     activate = Path(sys.executable).with_name("activate")
     if shutil.which("heedful") is None and activate.exists():  # `make` runs it by its path
-        yield f". {escape(str(activate))}      [dim]# once in each terminal[/]"
+        yield f". {escape(shlex.quote(str(activate)))}      [dim]# once in each terminal[/]"
     yield "heedful train --source my.en --target my.de --preset fast --out my-model"
     yield "heedful translate my-model < new.en"
-    model = escape(str(out / "model"))
+    model = escape(shlex.quote(str(out / "model")))
     yield f"heedful translate {model} --n-best 3      [dim]# type words here, letters apart: h e l l o[/]"

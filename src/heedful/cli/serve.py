@@ -2,6 +2,7 @@
 
 import gc
 import socket
+import threading
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +44,7 @@ def serve(
         import uvicorn
 
         from heedful.serve.app import make_app
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise HeedfulError(f"serve needs {error.name}: pip install 'heedful[serve]'") from None
     config = from_table(ServeConfig, given(settings), "serve")
     chosen = bundles or (locate("en-de"), locate("de-en"))
@@ -59,7 +60,8 @@ def serve(
     said = f"[bold]{escape(address)}[/]  {pairs}  [dim]Ctrl-C ends[/]"
     terminal(stderr=True).print(said, soft_wrap=True)
     if open_:
-        webbrowser.open(address)  # it waits for the answer until the server listens to it
+        # it waits for the answer until the server listens to it; and some wait for the browser's end
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     patience = int(config.seconds) + 1  # on SIGTERM, what is running is finished first
     settled = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience, server_header=False)
     gc.collect()
