@@ -38,7 +38,16 @@ def test_a_model_is_small_and_says_whose_text_it_learned_from(name):
     assert not (folder / "state").exists()
 
 
-@pytest.mark.parametrize("text", ["Where is the station", "where is the station?", "Where is teh station?"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Where is the station", "where is the station?", "Where is teh station?"),
+        pytest.param(
+            "Where is the staton?",
+            marks=pytest.mark.xfail(reason="the model before read over this typo, this one does not", strict=True),
+        ),
+    ],
+)
 def test_a_question_is_understood_as_people_type_it(text):
     (outputs,) = Translator.load("en-de").translate([text])
     assert outputs[0].text == "Wo ist der Bahnhof?"

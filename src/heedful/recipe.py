@@ -163,14 +163,11 @@ def other_state(before: Table, now: Table, *, saved: bool = True) -> list[str]:
 
     They are the sizes, which pairs are a batch, and what is kept beside the weights; the rest may change on the way.
     """
-    kept = {
-        **{("vocabulary", name): None for name in now["vocabulary"] if name != "dropout"},
-        **{("model", name): None for name in now["model"] if "dropout" not in name},
-    }
-    kept |= {("data", "tags"): None}  # which are tokens of the vocabulary
+    kept = [(part, name) for part in ("vocabulary", "model") for name in now[part] if "dropout" not in name]
+    kept += [("data", "tags")]  # which are tokens of the vocabulary
     if saved:
-        kept |= dict.fromkeys([("batches", "tokens"), ("batches", "seed"), ("data", "weights")])
-        kept |= dict.fromkeys([("training", "optimizer"), ("training", "exponential_average")])
+        kept += [("data", "weights"), ("batches", "tokens"), ("batches", "seed")]
+        kept += [("training", "optimizer"), ("training", "exponential_average")]
     start = [] if before.get("start_from") == now.get("start_from") else ["start_from"]
     return [*start, *(f"{part}.{name}" for part, name in kept if before[part][name] != now[part][name])]
 
