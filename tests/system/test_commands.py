@@ -572,12 +572,13 @@ def test_text_comes_from_and_goes_to_pipes_and_a_byte_order_mark_is_no_text(trai
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_reader_that_has_left_ends_it_without_a_word(trained):
+@pytest.mark.parametrize("arguments", [["translate", "-i", "few"], ["info"]])  # print's way out, and rich's
+def test_a_reader_that_has_left_ends_it_without_a_word(trained, arguments):
     reading, writing = os.pipe()
     os.close(reading)
     (trained / "few").write_text("a b c\n")  # written when all is done
-    command = [sys.executable, "-m", "heedful", "translate", trained / "model", "-i", trained / "few"]
-    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    command = [sys.executable, "-m", "heedful", arguments[0], "model", *arguments[1:]]
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, cwd=trained)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (141, b"")
 

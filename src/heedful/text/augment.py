@@ -17,6 +17,7 @@ Triple = tuple[int, str, str]  # corpus number, source, target
 RECENT = 1000  # earlier pairs that one may be joined with: neighbours in a file are often alike
 NAMES = 5000
 SYLLABLE = re.compile("[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")  # or a word: without it the pair is another one
+CLOSING = ",.!?\u060c\u061f\u0964\u3001\u3002\uff01\uff0c\uff1f"  # also in Arabic, Hindi, Chinese and Japanese
 PAIRS = 200_000  # to find words in: their number grows ever more slowly, the memory does not
 
 
@@ -126,14 +127,16 @@ def _marks() -> str:
 
 
 def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, str]]:
-    """Return words with their translations, as the pairs show them: most certain first.
+    """Return words with their translations, as the pairs show them: most certain first, what opens lines last.
 
     Two words belong together if each is the other's best by Dice's coefficient, 2 n(both) / (n(one) + n(other)) over
     pairs, and that is at least `least`. Frequent words, which stand beside everything, and rare ones are left out.
+    Where a word opens lines by itself, as in "No, thank you.", its translation is the one that does so most often.
     """
     letters = rf"(?:[^\W\d_]|[{_marks()}])+"
     word = re.compile(rf"{letters}(?:['\u2019-]{letters})*")
-    sides = [[word.findall(text) for text in pair[1:]] for pair in islice(pairs, PAIRS)]
+    chosen = [pair[1:] for pair in islice(pairs, PAIRS)]
+    sides = [[word.findall(text) for text in pair] for pair in chosen]
     written = [Counter(word for pair in sides for word in pair[side][1:]) for side in (0, 1)]
     found = [[{word.lower() for word in pair[side]} for pair in sides] for side in (0, 1)]
     count = [Counter(word for words in each for word in words) for each in found]
@@ -150,7 +153,20 @@ def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, s
     mutual = sorted(
         (-score, one, other) for one, (score, other) in best[0].items() if score >= least and best[1][other][1] == one
     )
-    return [(_written(one, written[0]), _written(other, written[1])) for _, one, other in mutual]
+    opening = _openings(chosen, re.compile(rf"({word.pattern})\s*[{CLOSING}]"))
+    return [
+        (_written(one, written[0]), _written(other, written[1])) for _, one, other in mutual if one not in opening
+    ] + [(_written(one, written[0]), other) for one, other in opening.items()]
+
+
+def _openings(pairs: Sequence[tuple[str, str]], alone: re.Pattern[str], least: int = 3) -> dict[str, str]:
+    """Return, for each lower-cased word that begins sources `alone`, the word that mostly begins their targets so."""
+    times = defaultdict[str, Counter[str]](Counter)
+    for source, target in pairs:
+        one, other = alone.match(source), alone.match(target)
+        if one and other:
+            times[one[1].lower()][other[1]] += 1
+    return {one: others.most_common(1)[0][0] for one, others in times.items() if max(others.values()) >= least}
 
 
 def _written(word: str, written: Counter[str]) -> str:
