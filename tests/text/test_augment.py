@@ -95,7 +95,11 @@ def test_words_that_stand_together_are_pairs_as_they_are_written_inside_sentence
 def test_a_word_that_opens_lines_by_itself_is_translated_as_it_is_there():
     pairs = [(0, f"No, I have no {n}.", f"Nein, ich habe keinen {n}.") for n in "abcde"]
     pairs += [(0, "No! Never!", "Nie!"), (0, "No. Not I.", "Nö. Ich nicht."), (0, "no one, no", "keiner, nein")]
-    pairs += [(0, "Thanks, Ann.", "Danke, Ann."), (0, "Thanks!", "Danke!"), (0, "你好，世界。", "Hello, world.")]
+    pairs += [
+        (0, "Thanks, Ann.", "Danke, Ann."),
+        (0, "Thanks!", "Danke!"),
+        (0, "你好\uff0c世界\u3002", "Hello, world."),
+    ]
     assert word_pairs(pairs) == [("no", "Nein")]
     assert word_pairs([*pairs, (0, "Thanks.", "Danke.")]) == [("no", "Nein"), ("thanks", "Danke")]
     assert word_pairs(pairs * 3)[-1] == ("你好", "Hello")
