@@ -53,6 +53,16 @@ def test_a_question_is_understood_as_people_type_it(text):
     assert outputs[0].text == "Wo ist der Bahnhof?"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("de-en", {"Ja": "Yes", "nein": "no", "Nein.": "No.", "Danke": "Thanks", "Wasser": "water", "Sieben": "seven"}),
+    ],
+)
+def test_a_word_alone_is_understood(name, words):
+    assert {word: out[0].text for word, out in zip(words, Translator.load(name).translate(words), strict=True)} == words
+
+
 def test_capitals_stay_capitals():
     (outputs,) = Translator.load("en-de").translate(["WHERE IS THE STATION?"])
     assert outputs[0].text == "WO IST DER BAHNHOF?"
