@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import ctranslate2
 from ctranslate2.converters import utils
-from ctranslate2.specs import TransformerSpec, common_spec
+from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
 from torch import nn
 
 from heedful.bundle import Bundle
@@ -24,18 +24,24 @@ def token(number: int) -> str:
 def convert(bundle: Bundle, folder: Path, quantization: str | None = None) -> None:
     """Write the model as one of CTranslate2's, which must not exist yet."""
     model, config = cast(Transformer, bundle.model), bundle.model.config
-    spec = TransformerSpec.from_config(
-        (config.encoder_layers, config.decoder_layers),
-        config.heads,
-        pre_norm=config.normalization == "pre",
-        activation=common_spec.Activation.RELU,
+    settings = {
+        "num_heads": config.heads,
+        "pre_norm": config.normalization == "pre",
+        "activation": common_spec.Activation.RELU,
+        # of all a head's numbers, the first half of them with the second
+        **({"rotary_dim": 0, "rotary_interleave": False} if config.rotary else {}),
+    }
+    spec = TransformerSpec(
+        transformer_spec.TransformerEncoderSpec(config.encoder_layers, **settings),
+        transformer_spec.TransformerDecoderSpec(config.decoder_layers, **settings),
     )
     spec.config.decoder_start_token = SPECIAL[BEGIN]
     spec.config.layer_norm_epsilon = 1e-5
     for stack, embedding in ((spec.encoder, model.source_embedding), (spec.decoder, model.target_embedding)):
         table = stack.embeddings[0] if isinstance(stack.embeddings, list) else stack.embeddings
         table.weight = _numpy(embedding.token.weight)
-        stack.position_encodings.encodings = sinusoids(512, config.d_model, config.first_position).numpy()
+        if not config.rotary:
+            stack.position_encodings.encodings = sinusoids(512, config.d_model, config.first_position).numpy()
     spec.decoder.projection.weight = _numpy(model.output.weight)
     if config.normalization == "pre":
         _norm(spec.encoder.layer_norm, model.encoder_norm)

@@ -6,7 +6,11 @@ import torch
 CHOICES = pytest.mark.parametrize(
     "choices",
     [
-        *({"normalization": norm, "positions": kind} for norm in ("post", "pre") for kind in ("sinusoidal", "learned")),
+        *(
+            {"normalization": norm, "positions": kind}
+            for norm in ("post", "pre")
+            for kind in ("sinusoidal", "learned", "none")
+        ),
         {"rotary": True, "d_k": 6},
     ],
 )

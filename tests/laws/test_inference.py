@@ -15,6 +15,7 @@ CHOICES = pytest.mark.parametrize(
         {"normalization": "pre", "positions": "learned", "first_position": 1},
         {"normalization": "pre", "positions": "sinusoidal", "rotary": True, "d_k": 6},
         {"normalization": "post", "positions": "learned", "rotary": True, "d_k": 22},
+        {"normalization": "pre", "positions": "none", "rotary": True, "d_k": 6},
     ],
 )
 EXACT = {Inference: 1e-10, CompiledInference: 1e-4}  # in float64, and in float32

@@ -126,14 +126,11 @@ def _train_and_test(kind: str, seed: int, settings: Settings) -> list[float]:
         **sizes,  # type: ignore[arg-type]
         dropout=0.0,
         normalization="pre",
-        positions="learned" if kind == "learned" else "sinusoidal",
+        positions="sinusoidal" if kind == "from 1" else kind,  # type: ignore[arg-type]
         first_position=1 if kind == "from 1" else 0,
         max_positions=64,
     )
     model = Transformer(config, FIRST + 16, FIRST + 16)
-    if kind == "none":
-        for embedding in (model.source_embedding, model.target_embedding):
-            embedding.table_LD.zero_()
     for _ in learn(model, copying(16, 2, settings.trained), settings.steps, 2e-3, seed=seed):
         pass
     return [float(right(model, copying(16, n, n)(200, 77)).float().mean()) for n in settings.tested]

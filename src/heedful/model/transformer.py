@@ -158,7 +158,8 @@ class Embedding(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.learned = nn.Embedding(config.max_positions, config.d_model) if config.positions == "learned" else None
         self.table_LD: Tensor
-        self.register_buffer("table_LD", sinusoids(256, config.d_model, self.first), persistent=False)
+        self.sinusoidal = config.positions == "sinusoidal"
+        self.register_buffer("table_LD", self._table(256, config.d_model), persistent=False)
 
     def forward(self, token_BL: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
         """Embed tokens that stand at positions `start` onwards."""
@@ -174,9 +175,12 @@ class Embedding(nn.Module):
             return self.learned.weight[start + self.first : end + self.first]
         table = self.table_LD
         if end > len(table):  # longer than any text so far: extend the table, at least twofold
-            table = sinusoids(max(end, 2 * len(table)), table.size(1), self.first).to(table)
+            table = self._table(max(end, 2 * len(table)), table.size(1)).to(table)
             self.table_LD = table
         return table[start:end]
+
+    def _table(self, length: int, d_model: int) -> Tensor:
+        return sinusoids(length, d_model, self.first) if self.sinusoidal else torch.zeros(length, d_model)
 
 
 # 3.1 Encoder and decoder stacks -----------------------------------------------------------------------------------
