@@ -211,11 +211,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     model = bundle.read_manifest(options.bundle).get("model", {})
-    if model.get("rotary") and model["positions"] != "none":
-        parser.error(
-            'the peers add positions or turn by them, not both: take a model with model.positions = "none" or without '
-            "model.rotary"
-        )
+    if model["positions"] != ("none" if model.get("rotary") else "sinusoidal"):
+        parser.error("the peers add sinusoids or turn by positions: take a model with one of both")
     if options.one:
         who, row = options.one
         run_one(who, ROWS[row], options)
@@ -224,13 +221,11 @@ def main() -> None:
     compiled = library("search")
     native = compiled is not None and compiled.together(KINDS["bfloat16"].number) > 0
     wanted = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
-    if model.get("rotary"):
-        wanted = [who for who in wanted if not who.startswith(ADDING)]
-        print(f"  {' and '.join(ADDING)}: left out, they have no rotary positions")
     absent = [name for name in PEERS if any(who.startswith(name) for who in wanted) and not is_installed(name)]
     contestants = [who for who in wanted if not who.startswith(tuple(absent))]
     for row in options.rows.split(","):
-        compare(row, contestants, options)
+        turning = model.get("rotary") and not ROWS[row].base  # whose model is another
+        compare(row, [who for who in contestants if not (turning and who.startswith(ADDING))], options)
 
 
 if __name__ == "__main__":

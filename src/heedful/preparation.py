@@ -25,7 +25,8 @@ WITHOUT_EFFECT = (
     *("development_source", "development_target", "development_pairs", "held_out"),
 )
 TOKENS_VERSION = 3  # of the way that they are made
-COPIES_VERSION = 4  # of the way that altered copies and single words are found
+COPIES_VERSION = 3  # of the way that altered copies are made
+WORDS_VERSION = 1  # of the way that single words are found
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 
@@ -57,6 +58,7 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
     settings = {
         "version": TOKENS_VERSION,
         **({"copies": COPIES_VERSION} if data.altered or data.words else {}),
+        **({"words": WORDS_VERSION} if data.words else {}),
         **({"alone": alone} if alone else {}),  # two files of pairs are not a source and its target
         "kinds": [[suffix.lower() for suffix in path.suffixes] for path in inputs],
         "held_out": examined.report.held_out,

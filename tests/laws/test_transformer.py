@@ -49,7 +49,7 @@ def test_embeddings_are_scaled_by_the_root_of_d_model_and_positions_added(tiny_m
     torch.testing.assert_close(embedding(token[:, 5:], start=5), expected[:, 5:])
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "none"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
 @torch.no_grad()
 def test_first_position_one_shifts_every_position_by_one(tiny_model, positions):
     zero, one = (tiny_model(positions=positions, first_position=first).source_embedding for first in (0, 1))

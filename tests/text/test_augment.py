@@ -93,16 +93,17 @@ def test_words_that_stand_together_are_pairs_as_they_are_written_inside_sentence
 
 
 def test_a_word_that_opens_lines_by_itself_is_translated_as_it_is_there():
-    pairs = [(0, f"No, I have no {n}.", f"Nein, ich habe keinen {n}.") for n in "abcde"]
-    pairs += [(0, "No! Never!", "Nie!"), (0, "No. Not I.", "Nö. Ich nicht."), (0, "no one, no", "keiner, nein")]
-    pairs += [
-        (0, "Thanks, Ann.", "Danke, Ann."),
-        (0, "Thanks!", "Danke!"),
-        (0, "你好\uff0c世界\u3002", "Hello, world."),
-    ]
-    assert word_pairs(pairs) == [("no", "Nein")]
-    assert word_pairs([*pairs, (0, "Thanks.", "Danke.")]) == [("no", "Nein"), ("thanks", "Danke")]
-    assert word_pairs(pairs * 3)[-1] == ("你好", "Hello")
+    others = [(0, f"nothing {i} here", f"nichts {i} hier") for i in range(600)]
+    inside = [(0, f"{i} sorry", f"{i} leid") for i in range(6)]
+    assert dict(word_pairs([*others, *inside]))["sorry"] == "leid"
+    opening = [(0, f"Sorry, Tom, no {i}.", f"Verzeihung! Tom, kein {i}.") for i in range(3)]
+    opening += [(0, "Sorry.", "Ach so."), (0, "sorry. No.", "Pech. Nein."), (0, "Thanks, Ann.", "Danke, Ann.")]
+    assert dict(word_pairs([*others, *inside, *opening]))["sorry"] == "verzeihung"
+    assert word_pairs(opening) == [("sorry", "verzeihung")]
+    assert word_pairs(opening * 3)[-1] == ("thanks", "danke")
+    assert word_pairs([(0, "\u4f60\u597d\uff0c\u4e16\u754c\u3002", "Hello, world.")] * 3) == [("\u4f60\u597d", "hello")]
+    often = [(0, f"{i} so", f"{i} so") for i in range(601)]  # where it seldom opens lines that says little
+    assert word_pairs([*others, *often, *[(0, "So, no.", "Also, nein.")] * 3]) == []
 
 
 def test_joined_pairs_are_a_paragraph():

@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -386,6 +387,7 @@ def test_words_are_found_apart_for_each_tag_and_belong_to_its_first_corpus(tmp_p
         words = examine(corpora(config), [], config).words
         assert {number for number, *_ in words} == ({0, 1} if tags else {0})
         assert {(0, "cataa", "katzeaa"), (0, "Cataa", "katzeaa"), (1 if tags else 0, "katzeaa", "cataa")} <= set(words)
+        assert set(Counter(words).values()) == {4}
 
 
 @settings(deadline=None, max_examples=41)

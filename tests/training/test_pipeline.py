@@ -235,6 +235,7 @@ def test_single_words_are_trained_on_with_their_corpus_tag_and_counted(tmp_path,
     assert (more.report.added, more.report.kept - plain.report.kept) == (12, 12)
     last = more.store.lines("source", np.arange(len(more.store))[-12:])
     assert {more.words.pieces(line, "source")[0] for line in last} == {"▁<t>"}
+    assert len({tuple(line) for line in last}) == 3
 
 
 def test_training_text_that_is_in_the_development_text_is_told(tmp_path):

@@ -13,7 +13,7 @@ from heedful.translator import Translator
 
 STEPS = {  # name -> what is computed
     "embedding": "the pieces' embeddings, times sqrt(d_model)  (3.4)",
-    "position": "PE(pos, i)  (3.5)",
+    "position": "PE(pos, i)  (3.5), or what was learned, or nothing",
     "sum": "embedding + position",
     "input": "what the head reads: the sum, or what the layer below wrote; normalised where the model is pre-norm",
     "Q": "input W^Q",

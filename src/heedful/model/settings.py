@@ -45,7 +45,9 @@ class ModelConfig:
         "post", "Layer norm after each residual sum (3.1), or before each sublayer", only=_TRANSFORMER
     )
     positions: Literal["sinusoidal", "learned", "none"] = setting(
-        "sinusoidal", "Positional encoding (3.5), learned ones, or none, as with rotary ones alone", only=_TRANSFORMER
+        "sinusoidal",
+        "Positional encoding (3.5), learned ones, or none: then only rotary tells order",
+        only=_TRANSFORMER,
     )
     first_position: Literal[0, 1] = setting(
         0, "Number of the first position", only={"family": ["transformer", "convolution"]}

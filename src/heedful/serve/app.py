@@ -217,7 +217,8 @@ class Server:
             example = steps_of(translator, text, wanted.layer, wanted.head)
             for step in example["steps"].values():
                 step["numbers"] = np.round(step["numbers"], 4).tolist()
-            table |= {"steps": example, "positions": example["steps"]["position"]["numbers"]}
+            known = whole.model.config.positions != "none"
+            table |= {"steps": example, "positions": example["steps"]["position"]["numbers"] if known else None}
         return table
 
 

@@ -16,7 +16,7 @@ from heedful.errors import HeedfulError
 from heedful.text.augment import Triple, word_pairs
 from heedful.text.pairs import Corpus, read_pairs, read_whole_pairs
 
-WORD_TIMES = 4  # once an epoch taught the box's models only 42 to 75 % of them
+WORD_TIMES = 4  # shown once an epoch, only 42 to 75 % of the words were remembered (docs/LOG.md, 2026-11-29)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class DataConfig:
         least=0,
         most=1,
     )
-    words: bool = setting(False, "Also learn single words: those that mostly stand together in the pairs")
+    words: bool = setting(
+        False, "Also learn single words, often: those that mostly stand together in the pairs, or open lines"
+    )
     languages: tuple[str, ...] = setting((), "Code of the source language, and again of the target's, as en, de")
     capitals: bool = setting(
         False, "Translate a line in capitals as one in lower case, and write the output in capitals; not for symbols"
@@ -101,7 +103,7 @@ class Examined:
 
         They are found apart for each tag, which may stand for a direction, and belong to the first corpus that has it.
         A source word is there as it is written inside sentences, in lower case and with a capital, as people type it,
-        `WORD_TIMES` times in all: a word that an epoch shows once beside sentences is not remembered.
+        each of these `WORD_TIMES` times: what an epoch shows once, beside sentences, is not remembered.
         """
         tags = self.tags or ("",) * len(self.corpora)
         found = list[Triple]()
