@@ -44,7 +44,7 @@ def test_a_model_is_small_and_says_whose_text_it_learned_from(name):
         *("Where is the station", "where is the station?", "Where is teh station?"),
         pytest.param(
             "Where is the staton?",
-            marks=pytest.mark.xfail(reason="the model before read over this typo, this one does not", strict=True),
+            marks=pytest.mark.xfail(reason="an earlier model read over this typo, this one does not", strict=True),
         ),
     ],
 )
@@ -56,6 +56,10 @@ def test_a_question_is_understood_as_people_type_it(text):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        (
+            "en-de",
+            {"Yes": "Ja", "No": "Nein", "thanks": "Danke", "Hello!": "Hallo!", "Water": "Wasser", "Seven": "sieben"},
+        ),
         ("de-en", {"Ja": "Yes", "Nein.": "No.", "Danke": "Thanks", "Wasser": "water", "Sieben": "seven"}),
     ],
 )
@@ -92,5 +96,5 @@ def test_development_sentences_are_translated_well(name, translator, data_folder
         return sacrebleu.corpus_bleu(outputs, [references]).score
 
     alone, together = score(translator), score(translator.with_reverse(Translator.load(f"{target}-{source}")))
-    assert alone >= {"en-de": 44.1, "de-en": 49.2}[name]  # 44.52, 49.63
-    assert together >= alone + 0.4  # 0.7, 0.9
+    assert alone >= {"en-de": 44.9, "de-en": 49.3}[name]  # 45.37, 49.79
+    assert together >= alone + {"en-de": 0.3, "de-en": 0.8}[name]  # 0.37, 1.20
