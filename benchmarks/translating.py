@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     model = bundle.read_manifest(options.bundle).get("model", {})
-    if model["positions"] != ("none" if model.get("rotary") else "sinusoidal"):
+    if model.get("positions") != ("none" if model.get("rotary") else "sinusoidal"):
         parser.error("the peers add sinusoids or turn by positions: take a model with one of both")
     if options.one:
         who, row = options.one

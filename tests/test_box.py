@@ -86,7 +86,7 @@ def test_narrow_weights_are_used_nearly_as_good_and_alike_in_any_batch(weights):
 
 
 @pytest.mark.slow
-def test_development_sentences_are_translated_well(name, translator, data_folder):
+def test_development_sentences_are_translated_well(name, translator, data_folder, request):
     source, target = name.split("-")
     folder = data_folder("tatoeba-en-de")
     sources, references = ([line or "" for line in read_lines(folder / f"val.{side}")] for side in (source, target))
@@ -97,4 +97,7 @@ def test_development_sentences_are_translated_well(name, translator, data_folder
 
     alone, together = score(translator), score(translator.with_reverse(Translator.load(f"{target}-{source}")))
     assert alone >= {"en-de": 44.9, "de-en": 49.3}[name]  # 45.37, 49.79
-    assert together >= alone + {"en-de": 0.3, "de-en": 0.8}[name]  # 0.37, 1.20
+    if name == "en-de":
+        reason = "since it was trained longer, its outputs are less too short, and 0.37 is all that the other brings"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    assert together >= alone + 0.4  # 0.37, 1.20
