@@ -106,6 +106,17 @@ def test_a_word_that_opens_lines_by_itself_is_translated_as_it_is_there():
     assert word_pairs([*others, *often, *[(0, "So, no.", "Also, nein.")] * 3]) == []
 
 
+def test_a_word_that_is_a_line_of_its_own_is_translated_as_it_is_there():
+    others = [(0, f"nothing {i} here", f"nichts {i} hier") for i in range(600)]
+    inside = [(0, f"{i} stop", f"{i} aufhören") for i in range(6)]
+    assert dict(word_pairs([*others, *inside]))["stop"] == "aufhören"
+    assert dict(word_pairs([*others, *inside, (0, "Stop! ", "Stopp!\n")]))["stop"] == "stopp"
+    for source, target in (("Stop!", "Stopp! Nein."), ("Stop, no.", "Stopp!"), ("Stop!", "Bleib stehen!")):
+        assert dict(word_pairs([*others, *inside, (0, source, target)]))["stop"] == "aufhören"
+    equal = [(0, "Stop!", word) for word in ("Aber!", "Aufhören!", "Zurück!")]  # a tie: what it stands beside elsewhere
+    assert dict(word_pairs([*others, *inside, *equal]))["stop"] == "aufhören"
+
+
 def test_joined_pairs_are_a_paragraph():
     assert joined([("A.", "B."), ("C.", "D.")]) == ("A. C.", "B. D.")
 

@@ -131,7 +131,7 @@ def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, s
 
     Two words belong together if each is the other's best by Dice's coefficient, 2 n(both) / (n(one) + n(other)) over
     pairs, and that is at least `least`. Frequent words, which stand beside everything, and rare ones are left out.
-    Where a word opens lines by itself, as in "No, thank you.", its translation is the one that mostly does so there.
+    Where a word opens lines by itself, as in "No, thank you.", or is a line, its translation is what mostly does so.
     """
     letters = rf"(?:[^\W\d_]|[{_marks()}])+"
     word = re.compile(rf"{letters}(?:['\u2019-]{letters})*")
@@ -153,23 +153,34 @@ def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, s
     mutual = sorted(
         (-score, one, other) for one, (score, other) in best[0].items() if score >= least and best[1][other][1] == one
     )
-    opening = _openings(chosen, re.compile(rf"({word.pattern})\s*[{CLOSING}]"), count[0])
+    opening = _openings(chosen, re.compile(rf"({word.pattern})\s*[{CLOSING}]"), count[0], together)
     found_words = [(one, other) for _, one, other in mutual if one not in opening] + list(opening.items())
     return [(_written(one, written[0]), _written(other, written[1])) for one, other in found_words]
 
 
-def _openings(pairs: Sequence[tuple[str, str]], alone: re.Pattern[str], count: Counter[str]) -> dict[str, str]:
+def _openings(
+    pairs: Sequence[tuple[str, str]], alone: re.Pattern[str], count: Counter[str], together: Counter[tuple[str, str]]
+) -> dict[str, str]:
     """Return, for each word that begins sources `alone`, the word that mostly begins their targets so, in lower case.
 
-    It does so at least three times, and in at least one of 200 pairs that have the word: "no" does, "gut" does not.
+    It does so at least three times, and in at least one of 200 pairs that have the word: "no" does, "gut" does not. Or
+    it is a line of its own once, and its target is a word too: "Stop!" says what the word means where it stands alone.
+    Of words that do so as often, the one that is oftener `together` with it anywhere is taken.
     """
     times = defaultdict[str, Counter[str]](Counter)
+    whole = set[str]()
     for source, target in pairs:
-        one, other = alone.match(source), alone.match(target)
-        if one and other:
-            times[one[1].lower()][other[1].lower()] += 1
-    found = {one: others.most_common(1)[0] for one, others in times.items()}
-    return {one: other for one, (other, often) in found.items() if often >= max(3, count[one] / 200)}
+        first, second = alone.match(source), alone.match(target)
+        if first and second:
+            times[first[1].lower()][second[1].lower()] += 1
+            if first.end() >= len(source.rstrip()) and second.end() >= len(target.rstrip()):
+                whole.add(first[1].lower())
+    found = dict[str, str]()
+    for one, others in times.items():
+        often, _, other = max((others[other], together[one, other], other) for other in others)
+        if one in whole or often >= max(3, count[one] / 200):
+            found[one] = other
+    return found
 
 
 def _written(word: str, written: Counter[str]) -> str:
