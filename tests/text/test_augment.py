@@ -40,6 +40,13 @@ def test_every_kind_of_copy_is_made():
     assert any(re.fullmatch(r"Tom lives in [A-Z]\w*\.", source) for source in sources - {"Tom lives in Boston."})
 
 
+def test_a_pair_without_a_name_is_altered_too_not_repeated():
+    found = list(augmented(PAIRS, altered=1.0))
+    pairs, copies = found[::2], found[1::2]
+    assert pairs == PAIRS
+    assert sum(pair == copy for pair, copy in zip(pairs, copies, strict=True)) <= 6  # two letters alike swapped, say
+
+
 @pytest.mark.parametrize(
     ("pair", "expected"),
     [

@@ -9,7 +9,7 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 
@@ -55,15 +55,17 @@ class _Alterations:
             self._names.update(dict.fromkeys(names_in(source, target)))
 
     def __call__(self, source: str, target: str, tag: str) -> tuple[str, str]:
-        """Return one altered copy. The shares are a guess at what people type."""
+        """Return one altered copy. The shares are a guess at what people type: names above all, where there is one."""
+        if self._names and self.generator.random() < 0.5:
+            named = renamed(source, target, self._names, self.generator)
+            if named != (source, target):
+                return named
         kind = self.generator.random()
-        if kind < 0.35:
-            bare = without_stop(source, target) if kind < 0.24 else (source, target)
-            return (bare[0].lower(), bare[1]) if kind > 0.12 else bare
-        if kind < 0.60:
+        if kind < 0.45:
+            bare = without_stop(source, target) if kind < 0.30 else (source, target)
+            return (bare[0].lower(), bare[1]) if kind > 0.15 else bare
+        if kind < 0.80:
             return mistyped(source, self.generator), target
-        if kind < 0.85 and self._names:
-            return renamed(source, target, list(self._names), self.generator)
         recent = self._recent[tag]
         others = self.generator.sample(list(recent), min(len(recent), self.generator.randint(1, 3)))
         return joined([(source, target), *others])
@@ -76,13 +78,13 @@ def names_in(source: str, target: str) -> list[str]:
     return [word for word in inner if word in there and word.istitle() and len(word) > 1]
 
 
-def renamed(source: str, target: str, names: Sequence[str], generator: random.Random) -> tuple[str, str]:
+def renamed(source: str, target: str, names: Collection[str], generator: random.Random) -> tuple[str, str]:
     """Put another of `names` in the place of one that both sides have."""
     there = set(re.findall(r"\w+", target))
     found = [word for word in re.findall(r"\w+", source) if word in there and word in names]
     if not found:
         return source, target
-    old, new = generator.choice(found), invented(names, generator)
+    old, new = generator.choice(found), invented(list(names), generator)
     source, target = (re.sub(rf"\b{re.escape(old)}\b", new, side) for side in (source, target))
     return source, target
 
