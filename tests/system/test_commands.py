@@ -572,15 +572,31 @@ def test_text_comes_from_and_goes_to_pipes_and_a_byte_order_mark_is_no_text(trai
     assert Path("/dev/null").is_char_device()
 
 
-@pytest.mark.parametrize("arguments", [["translate", "-i", "few"], ["info"]])  # print's way out, and rich's
+# print's way out, rich's, and that of rich's within cyclopts
+@pytest.mark.parametrize("arguments", [["translate", "model", "-i", "few"], ["info", "model"], ["train", "--help"]])
 def test_a_reader_that_has_left_ends_it_without_a_word(trained, arguments):
     reading, writing = os.pipe()
     os.close(reading)
     (trained / "few").write_text("a b c\n")  # written when all is done
-    command = [sys.executable, "-m", "heedful", arguments[0], "model", *arguments[1:]]
+    command = [sys.executable, "-m", "heedful", *arguments]
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, cwd=trained)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "expected"),
+    [
+        ("0<&-", "translate model", (0, b"", b"")),
+        ("1>&-", "translate model -i few", (0, b"", b"")),
+        ("2>&-", "translate nowhere -i few", (2, b"", b"")),
+    ],
+)
+def test_a_stream_that_is_closed_is_as_good_as_none(trained, closed, arguments, expected):
+    (trained / "few").write_text("a b c\n")
+    command = f"exec {sys.executable} -m heedful {arguments} {closed}"
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, check=False, cwd=trained)
+    assert (ran.returncode, ran.stdout, ran.stderr) == expected
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")

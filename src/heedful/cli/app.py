@@ -4,12 +4,14 @@ import os
 import re
 import sys
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 import heedful
 from heedful import native
+from heedful.cli.terminal import terminal
 from heedful.errors import HeedfulError
 
 # how torch says so, which has no exception of its own for a processor
@@ -45,6 +47,7 @@ def make_app() -> App:
         name="heedful",
         help="The Transformer of [italic]Attention Is All You Need[/], trained on your own pairs of text.",
         help_epilogue="Begin with `heedful translate en-de`, or `heedful train --preset fast --pairs my.tsv`.",
+        console=terminal(),
         help_format="rich",  # the default, markdown, takes a tenth of a second to import
         version=lambda: heedful.__version__,
         result_action="return_value",  # else it ends the process itself, before what is below has its say
@@ -61,6 +64,7 @@ def make_app() -> App:
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
+    _open_streams()
     _prepare(sys.argv)
     # the same everywhere: Windows would write what it can in a code page, and its own line ends
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
@@ -95,6 +99,13 @@ def main() -> NoReturn:
     except Exception:
         status = _show_where()
     _end(status)
+
+
+def _open_streams() -> None:
+    """Open what a daemon may have closed, before a model's file takes its number and is written to as if it were it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # each gets the lowest number that is free, which is its own
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
 
 
 def _prepare(arguments: list[str]) -> None:

@@ -11,7 +11,8 @@ from rich.text import Text
 from heedful import files
 from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import Bundle, Device, Threads, given
-from heedful.cli.streams import standard_input, terminal
+from heedful.cli.standard_input import standard_input
+from heedful.cli.terminal import terminal
 from heedful.decoding.explanation import Explanation, readable
 from heedful.errors import HeedfulError
 from heedful.inspection.attention_map import draw_map

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, flags, given
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.config import read_toml
 from heedful.errors import HeedfulError
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation

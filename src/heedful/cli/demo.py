@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from heedful import files
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.errors import HeedfulError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.pipeline import Event, Finished, Prepared
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step
 from heedful.training.processes import world

@@ -15,7 +15,7 @@ from heedful import bundle as bundles
 from heedful import files
 from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import Device, Reverse, Threads, Weights, flags, given
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from heedful.bundle import WEIGHTS, model_configs, read_manifest, read_weights
 from heedful.cli.settings import POSITIVE, Bundle
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.settings import ModelConfig
 

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from heedful.cli.settings import Threads
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.lab import EXPERIMENTS
 from heedful.lab.experiment import find, read_results, run_and_keep
 from heedful.lab.report import check_free, write_report

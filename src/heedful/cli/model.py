@@ -8,7 +8,7 @@ import torch
 
 from heedful import native
 from heedful.cli.settings import flags
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.config import Table, drop_unread, from_table, merge, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError

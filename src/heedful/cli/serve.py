@@ -14,7 +14,7 @@ from rich.markup import escape
 from heedful.bundle import locate
 from heedful.cli.model import load, say_if_slow
 from heedful.cli.settings import Bundle, Device, Threads, Weights, flags, given
-from heedful.cli.streams import terminal
+from heedful.cli.terminal import terminal
 from heedful.config import from_table
 from heedful.errors import HeedfulError
 from heedful.serve.limits import ServeConfig, new_key

@@ -14,7 +14,8 @@ from cyclopts import Parameter
 from heedful import files
 from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
-from heedful.cli.streams import standard_input, terminal
+from heedful.cli.standard_input import standard_input
+from heedful.cli.terminal import terminal
 from heedful.errors import HeedfulError
 from heedful.text.document import repeats
 from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines, without_nul
