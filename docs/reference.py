@@ -23,6 +23,7 @@ SETTINGS: dict[str, tuple[str, type[Any]]] = {
     "evaluate": ("scoring settings", ScoreConfig),
     "serve": ("where to serve, and what is too much", ServeConfig),
 }
+NOTES = {"translate": "What is not given is as the model says; the defaults are those of a new model."}
 SAME_AS = {  # whose settings are listed there
     **dict.fromkeys(("evaluate", "attend", "configure", "bench translate"), "translate"),
     "bench train": "train",
@@ -55,6 +56,7 @@ def _command(name: str, help: str) -> str:
         title, settings = SETTINGS[name]
         lines += ["", f"And {title}:", "", "| flag | kind | default | |", "|---|---|---|---|"]
         lines += [_row(*row) for row in describe(settings, build() if settings is Recipe else None)]
+        lines += ["", NOTES[name]] if name in NOTES else []
     if name in SAME_AS:
         title, _ = SETTINGS[SAME_AS[name]]
         lines += ["", f"And {title}, as [heedful {SAME_AS[name]}](#heedful-{SAME_AS[name]}) has them."]

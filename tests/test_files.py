@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import subprocess
@@ -179,6 +180,25 @@ def test_what_nobody_has_used_for_long_is_removed(tmp_path):
     remove_unused(tmp_path, 60)
     remove_unused(tmp_path / "not there", 60)
     assert everything_in(tmp_path) == ["new"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such permissions there")
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    file = tmp_path / "keys"
+    write_text(file, "one")
+    file.chmod(0o640)
+    write_text(file, "two")
+    assert (file.stat().st_mode & 0o777, file.read_text()) == (0o640, "two")
+
+
+def test_a_file_that_can_be_written_but_not_replaced_is_written(tmp_path, monkeypatch):
+    def is_mounted(self, to):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(to))
+
+    (tmp_path / "out").write_text("one")
+    monkeypatch.setattr(Path, "replace", is_mounted)
+    write_text(tmp_path / "out", "two")
+    assert (everything_in(tmp_path), (tmp_path / "out").read_text()) == (["out"], "two")
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file is meant")

@@ -65,8 +65,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and takes the place of `path`.
 
     On an exception nothing of the old file is touched and the new one is removed. A folder may be written in
-    place of a file, provided that `path` does not exist yet. A link stays one: what it points to is replaced. A pipe
-    or a device, such as /dev/null, is written to as it is.
+    place of a file, provided that `path` does not exist yet. A link stays one: what it points to is replaced. A file
+    keeps its permissions, and its owner where that may be. A pipe or a device, such as /dev/null, is written to as it
+    is.
 
     Raises:
         IsADirectoryError: `path` is a folder that exists.
@@ -85,7 +86,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield aside
         for file in [aside, *(aside.rglob("*") if aside.is_dir() else ())]:
             _sync(file)
-        aside.replace(path)
+        _put(aside, path)
         _sync(path.parent)
     finally:
         remove(aside)
@@ -148,6 +149,20 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _put(aside: Path, path: Path) -> None:
+    """Let `aside` take the place of `path`, as its owner and with its permissions if it is a file that is there."""
+    if path.is_file():
+        shutil.copymode(path, aside)
+        with suppress(OSError, AttributeError):  # not ours to give away; Windows has no owners so
+            os.chown(aside, path.stat().st_uid, path.stat().st_gid)
+    try:
+        aside.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+        shutil.copyfile(aside, path)  # a file mounted by itself, as containers do, can be written but not replaced
 
 
 def _sync(path: Path) -> None:

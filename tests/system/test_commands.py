@@ -264,6 +264,7 @@ def test_a_program_may_wait_for_each_answer(trained):
         (["--outputs", "pairs.target", "--symbols"], "--symbols needs --source"),
         (["--outputs", "pairs.target", "--beam", "2"], "translated already"),
         (["--outputs", "pairs.target", "--reverse", "model"], "translated already"),
+        (["--outputs", "pairs.target", "--weights", "int8"], "translated already"),
         (["model", "--source", "pairs.source", "--reverse-weight", "1"], "give --reverse"),
         (["--outputs", "short"], "short has 1 lines and pairs.target"),
     ],
@@ -332,6 +333,8 @@ def test_weights_of_another_model_are_not_averaged(trained, tmp_path):
     arguments = ["--out", tmp_path / "mean", *(item for file in files for item in ("--weights", file))]
     ran = heedful("average", trained / "model", *arguments)
     assert (ran.returncode, "weights of another model" in ran.stderr) == (2, True)
+    ran = heedful("average", trained / "model", *arguments, "--last", "2")
+    assert (ran.returncode, "leave one of them out" in ran.stderr) == (2, True)
     assert not (tmp_path / "mean").exists()
 
 
@@ -911,6 +914,21 @@ def test_what_was_translated_before_an_error_is_kept_beside_the_output(trained, 
     assert "in:3: not UTF-8" in ran.stderr
     assert f"what was translated so far is in {out}.partial" in ran.stderr
     assert (out.exists(), len((tmp_path / "out.partial").read_text().splitlines())) == (False, 2)
+    (tmp_path / "in").write_bytes(b"a b\n\xff\n")
+    ran = heedful("translate", trained / "model", "-i", tmp_path / "in", "-o", out, "--window", "1")
+    assert f"what was translated so far is in {out}.partial.2" in ran.stderr
+    kept = [len((tmp_path / name).read_text().splitlines()) for name in ("out.partial", "out.partial.2")]
+    assert kept == [2, 1]
+
+
+def test_standard_output_by_its_name_does_not_replace_the_file_that_it_goes_to(trained, tmp_path):
+    (tmp_path / "in").write_text("a b c\n")
+    (tmp_path / "out").write_text("what was there\n")
+    with (tmp_path / "out").open("a") as file:
+        command = [sys.executable, "-m", "heedful", "translate", trained / "model", "-i", tmp_path / "in"]
+        subprocess.run([*command, "-o", "/dev/stdout"], stdout=file, check=True)
+    assert (tmp_path / "out").read_text().splitlines()[0] == "what was there"
+    assert len((tmp_path / "out").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(("command", "flag"), [("translate", "-o"), ("evaluate", "--save")])

@@ -299,13 +299,30 @@ def test_a_line_in_capitals_has_no_names_put_into_it():
 
 
 def test_names_in_a_list_and_german_nouns_keep_their_capitals():
-    for text, language in (("Barack Obama, Angela Merkel.", "en"), ("Guten Morgen Herr Doktor Müller!", "de")):
+    for text, language in (
+        ("Angela Merkel Met Barack Obama.", "en"),
+        ("Barack Obama, Angela Merkel.", "en"),
+        ("Guten Morgen Herr Doktor Müller!", "de"),
+    ):
         assert next(translating(text, language))[0].text == text
 
 
 def test_sentences_that_touch_are_parted_where_the_target_has_spaces():
     says = {"你好。": "Hello.", "我很好。": "I am well."}
     assert finish("你好。我很好。", lambda sentence: says[sentence.text], language="zh") == ["Hello. I am well."]
+    says = {
+        "\u4f60\u597d\u3002": "Hello.",
+        "\u201c\u518d\u89c1\u201d\u662f\u4ec0\u4e48\u610f\u601d\uff1f": '"Goodbye" means what?',
+    }
+    assert finish("".join(says), lambda sentence: says[sentence.text], language="zh") == [
+        'Hello. "Goodbye" means what?'
+    ]
+
+
+def test_the_region_of_a_language_does_not_change_where_its_sentences_end():
+    text = "Wir feiern am 3. Oktober zusammen."
+    for language in ("de", "de-DE", "de-AT"):
+        assert [part.text for part in split(text, language)] == [text]
 
 
 def test_scripts_without_spaces_end_addresses_and_stand_beside_names():
@@ -330,7 +347,8 @@ def test_a_long_sentence_is_split_not_cut():
 def test_a_headline_is_read_as_a_sentence():
     asked = []
     finish("Where Is The Next Station?", lambda s: asked.append(s.text) or s.text)
-    assert asked == ["Where is the next station?"]
+    finish("How To Buy A Car From NASA", lambda s: asked.append(s.text) or s.text)
+    assert asked == ["Where is the next station?", "How to buy a car from NASA"]
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,17 @@ def average(
     /,
     *,
     out: Annotated[Path, Parameter(help="Model folder to write")],
-    last: Annotated[int, Parameter(help="Average so many last checkpoints", validator=POSITIVE)] = 5,
+    last: Annotated[
+        int | None, Parameter(help="Average so many last checkpoints (default: 5)", validator=POSITIVE)
+    ] = None,
     weights: Annotated[tuple[Path, ...], Parameter(help="Average these weight files instead", negative=())] = (),
 ) -> None:
     """Average checkpoints into a new model folder (section 6.1)."""
     bundle = bundles.locate(bundle)
     bundles.read_manifest(bundle)
-    chosen = list(weights) or last_checkpoints(bundle / "state" / "checkpoints", last)
+    if weights and last:
+        raise HeedfulError("either --weights names what to average or --last counts it: leave one of them out")
+    chosen = list(weights) or last_checkpoints(bundle / "state" / "checkpoints", last or 5)
     if not chosen:
         raise HeedfulError(f"{bundle}: no checkpoints in its state folder; give weight files with --weights")
     if out.exists():

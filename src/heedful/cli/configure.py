@@ -6,13 +6,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from heedful import bundle as bundles
-from heedful.cli.settings import flags, given
+from heedful.cli.model import SearchFlags
+from heedful.cli.settings import given
 from heedful.config import from_table, merge, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.text.corpus import check_languages
-
-SearchFlags: Any = flags(SearchConfig)
 
 
 def configure(

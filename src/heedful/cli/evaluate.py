@@ -55,8 +55,8 @@ def evaluate(
     """
     config = from_table(ScoreConfig, given(scoring), "evaluate")
     from_table(SearchConfig, given(search), "search")
-    if (given(search) or reverse) and outputs and not against:
-        raise HeedfulError(f"{outputs} are translated already: leave --beam and other settings of search out")
+    if outputs and not against and (given(search) or reverse or threads or (device, weights) != ("cpu", "float32")):
+        raise HeedfulError(f"{outputs} are translated already: leave settings of search, --weights and such out")
     if symbols and (against or given(scoring)):
         raise HeedfulError(
             "--symbols gives word and symbol error rates alone: leave --against, --lowercase and such out"

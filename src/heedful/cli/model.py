@@ -17,7 +17,7 @@ from heedful.model.inference import Weights, has_native_bfloat16
 from heedful.model.transformer import Transformer
 from heedful.translator import Translator
 
-SearchFlags: Any = flags(SearchConfig)
+SearchFlags: Any = flags(SearchConfig, shown="the model's own, in a new one {}")
 
 
 def load(

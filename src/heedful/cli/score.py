@@ -31,7 +31,7 @@ def score(
 ) -> None:
     """Score given translations by teacher forcing: score and log-probability, tab-separated, a line for each pair.
 
-    The score is the one that `translate` reports for the same output: log-probability over the length penalty.
+    The score is the one that `translate` reports for the same tokens: log-probability over the length penalty.
     """
     translator = load(bundle, device, threads)
     if length_penalty is not None:

@@ -33,10 +33,11 @@ Weights = Annotated[
 ]
 
 
-def flags(settings: type[Any], defaults: Any = None, prefix: str = "") -> type[Any]:
+def flags(settings: type[Any], defaults: Any = None, prefix: str = "", shown: str = "{}") -> type[Any]:
     """Return a dataclass with the fields of `settings`, all None by default, for cyclopts to make flags of.
 
-    Nested settings become `--group.field`. The help shows each field's own default, taken from `defaults`.
+    Nested settings become `--group.field`. The help shows each field's own default, taken from `defaults`, as `shown`
+    says it.
     """
     defaults = defaults or settings()
     types = get_type_hints(settings)
@@ -44,13 +45,13 @@ def flags(settings: type[Any], defaults: Any = None, prefix: str = "") -> type[A
     for field in dataclasses.fields(settings):
         expected, default = types[field.name], getattr(defaults, field.name)
         if dataclasses.is_dataclass(expected):
-            nested = flags(expected, default, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            nested = flags(expected, default, f"{prefix}{field.name}.", shown)  # type: ignore[arg-type]
             group = Annotated[nested | None, Parameter()]  # type: ignore[valid-type] # a class made just now
             fields.append((field.name, group, None))
             continue
         parameter = Parameter(
             name=_names(field, prefix),
-            help=field.metadata["help"] + _default(default),
+            help=field.metadata["help"] + _default(default, shown),
             show_default=False,
             negative=None if expected is bool else (),
         )
@@ -95,11 +96,11 @@ def _names(field: "dataclasses.Field[Any]", prefix: str) -> list[str] | None:
     return [f"--{short}", f"--{prefix}{field.name}".replace("_", "-")] if short else None
 
 
-def _default(default: Any) -> str:
+def _default(default: Any, shown: str = "{}") -> str:
     if default is None or default == ():
         return ""
-    shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
-    return f" (default: {shown})"
+    value = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
+    return f" (default: {shown.format(value)})"
 
 
 def _kind(expected: Any) -> str:

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from itertools import tee
+from itertools import chain, count, tee
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -166,7 +166,7 @@ def _lines(number: int, outputs: list[Output], again: list[bool], jsonl: bool, n
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[IO[str]]:
-    if path is None:
+    if path is None or path == Path("/dev/stdout"):  # which may be a file that others write to, too
         yield sys.stdout
     else:
         if path.suffix.lower() in COMPRESSION:
@@ -178,6 +178,7 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
         ):
             try:
                 yield file
+                file.close()  # what a full disk says now is said while there is something to keep
             except BaseException:
                 _keep_what_there_is(file, aside, path.resolve().with_name(f"{path.name}.partial"))
                 raise
@@ -202,6 +203,8 @@ def _keep_what_there_is(file: IO[str], aside: Path, place: Path) -> None:
     with suppress(OSError):  # the disk may be full
         file.close()
     if aside != place and aside.is_file() and aside.stat().st_size:
+        others = (place.with_name(f"{place.name}.{number}") for number in count(2))
+        place = next(free for free in chain([place], others) if not free.exists())  # the work of an earlier time stays
         aside.replace(place)
         print(f"heedful: what was translated so far is in {place}", file=sys.stderr)
 

@@ -32,6 +32,8 @@ LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
 FENCE = re.compile(r"^ {0,3}(?:(`{3,})([^`\n]*)|(~{3,})(.*))$", re.MULTILINE)
 LATIN = r"0-9A-Za-z_\u00c0-\u024f"
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"  # scripts without spaces
+OPENING = "\"'\u201c\u2018\u201e\u00ab(\\[\u00bf\u00a1"  # quotation marks and brackets
+CLOSING = "\"'\u201d\u2019\u00bb)\\]"
 LITTLE = re.compile(r"\b(an?|and|are|at|by|do|for|from|how|in|is|of|on|or|the|to|was|what|when|where|who|with)\b", re.I)
 BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
 # Its parts are bounded or begin at a boundary, so that no text takes time in proportion to its square.
@@ -275,13 +277,15 @@ class _Asked:
 
 
 def is_titled(sentence: str) -> bool:
-    """Return whether each of four or more words begins with a capital, as in an English headline, but no list of names.
+    """Return whether each of four or more words begins with a capital, little ones too, as in an English headline.
 
-    >>> is_titled("Where Is The Station?"), is_titled("Tom lives in Boston."), is_titled("Ann Lee, Bob Ray.")
+    Without a little word they may be names.
+
+    >>> is_titled("Where Is The Station?"), is_titled("Tom lives in Boston."), is_titled("Ann Lee Met Bob Ray.")
     (True, False, False)
     """
     words = [word for word in sentence.split() if word[0].isalpha()]
-    if "," in sentence and not LITTLE.search(sentence):
+    if not LITTLE.search(sentence):
         return False
     return len(words) > 3 and not sentence.isupper() and all(word[0].isupper() for word in words)
 
@@ -295,7 +299,8 @@ def _in_lower_case(sentence: str, names: Sequence[str]) -> str:
     first, *rest = re.split(r"(\s+)", sentence)
     same = {"I", *names}
     return first + "".join(
-        word if word.isupper() or set(re.findall(r"\w+", word)) & same else word.lower() for word in rest
+        word if (word.isupper() and word != "A") or set(re.findall(r"\w+", word)) & same else word.lower()
+        for word in rest
     )
 
 
@@ -341,7 +346,7 @@ def _sentences(line: str, language: str, longest: int, inline: re.Pattern[str]) 
 
 def _segments(text: str, language: str) -> Iterator[str]:
     """Cut a text where sentences end, but not within an address, of which the rules of languages know little."""
-    sentences = list(segment(language or "en", text)) if text else []
+    sentences = list(segment(language.partition("-")[0].lower() or "en", text)) if text else []
     if "".join(sentences) != text:
         sentences = [text]
     within = {at for found in PLACEHOLDER.finditer(text) for at in range(found.start() + 1, found.end())}
@@ -426,8 +431,8 @@ def _together(parts: Iterable[tuple[str, str]]) -> str:
     made: list[str] = []
     before = ""
     for text, translated in parts:
-        touch = translated and re.search(f"[{UNSPACED}]$", before)
-        if touch and re.search(r"[.!?…][\"')\]]*$", made[-1]) and text[:1].isalnum():
+        touch = translated and re.search(f"[{UNSPACED}][{CLOSING}]*$", before)
+        if touch and re.search(rf"[.!?…][{CLOSING}]*$", made[-1]) and re.match(rf"[{OPENING}]*\w", text):
             made.append(" ")
         made.append(text)
         before = translated
