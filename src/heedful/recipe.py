@@ -112,12 +112,15 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     usual = merge(PRESETS[preset], begun)
     recipe = from_table(Recipe, merge(usual, table, {"preset": preset}), where)
     recipe.search.check()
-    recipe = _drop_unread(recipe, tables, from_table(Recipe, usual, where), where)
+    preset_says = from_table(Recipe, usual, where)
+    recipe = _drop_unread(recipe, tables, preset_says, where)
     if recipe.data.languages:
         check_languages(recipe.data.languages)
     if recipe.start_from is None:  # else as it was trained
         _check_sharing(recipe, where)
     _check_positions(recipe, where)
+    if "rate" not in table.get("training", {}):
+        _check_rate(recipe.training, preset_says.training, where)
     if recipe.training.optimizer == "muon" and recipe.model.family != "transformer":
         raise HeedfulError(
             f'{where}: training.optimizer = "muon" is for a Transformer\'s matrices, of which model.family = '
@@ -148,8 +151,20 @@ def _check_sharing(recipe: Recipe, where: str) -> None:
         )
 
 
+def _check_rate(training: TrainingConfig, usual: TrainingConfig, where: str) -> None:
+    """Refuse a rate that was meant for another kind of schedule: equation 3 takes a factor, the others a peak."""
+    if (training.schedule == "paper") != (usual.schedule == "paper"):
+        fitting = "a factor, as 1" if training.schedule == "paper" else "the highest, as 0.001"
+        raise HeedfulError(
+            f'{where}: training.rate {training.rate:g} is for training.schedule = "{usual.schedule}"; give '
+            f'training.rate for "{training.schedule}" too, which is {fitting}'
+        )
+
+
 def _check_positions(recipe: Recipe, where: str) -> None:
-    """Refuse sentences longer than the positions that are learned: training would meet one some time."""
+    """Refuse sentences longer than the positions that are learned, as training would meet one; and a first of none."""
+    if recipe.model.family == "transformer" and recipe.model.positions == "none" and recipe.model.first_position:
+        raise HeedfulError(f'{where}: model.positions = "none" has no model.first_position; leave it out')
     longest = recipe.model.longest
     if longest is not None and recipe.data.max_length > longest - 1:  # END has a position too
         raise HeedfulError(
@@ -167,8 +182,10 @@ def other_state(before: Table, now: Table, *, saved: bool = True) -> list[str]:
     kept += [("data", "tags")]  # which are tokens of the vocabulary
     if saved:
         kept += [("data", "weights"), ("batches", "tokens"), ("batches", "seed")]
-        kept += [("training", "optimizer"), ("training", "exponential_average")]
-    start = [] if before.get("start_from") == now.get("start_from") else ["start_from"]
+        # the best score so far is of this metric; minutes were made steps of when it began
+        kept += [("training", name) for name in ("optimizer", "exponential_average", "metric", "minutes")]
+    # nobody reads the first model again once something is saved
+    start = [] if saved or before.get("start_from") == now.get("start_from") else ["start_from"]
     return [*start, *(f"{part}.{name}" for part, name in kept if before[part][name] != now[part][name])]
 
 

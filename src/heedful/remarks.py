@@ -34,6 +34,13 @@ def remarks(
             f"{100 * share:.0f} % of this text is spelt in bytes, lacking in the vocabulary of {start}: lines are long "
             f"and little that it knows helps; leave --start-from out"
         )
+    if recipe.model.family == "transformer" and recipe.model.positions == "none" and not recipe.model.rotary:
+        yield "the encoder is told no positions, so that the order of words is nothing to it: set model.rotary = true"
+    if start and (spelt := words.lacking(recipe.data.tags)):
+        yield (
+            f"the vocabulary of {start} has no tokens for {', '.join(spelt)}, and spells them in pieces: write tags "
+            f"that it was trained with, or leave --start-from out"
+        )
     if start is None and report.kept < FEW_PAIRS and recipe.model == build().model:
         yield (
             f"{report.kept:,} pairs are few for the preset small: --preset fast learns from them in minutes, "

@@ -364,7 +364,7 @@ def test_files_come_first_and_then_pairs(tmp_path):
     assert corpora(config) == [Corpus(source, target), Corpus(pairs, None)]
 
 
-@pytest.mark.parametrize("weights", [(1.0, 2.0), (0.0,), (-1.0,), (1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("weights", [(1.0, 2.0), (0.0,), (-1.0,), (1.0, 1.0, 1.0), (float("nan"),), (float("inf"),)])
 def test_weights_that_do_not_fit_the_corpora_are_refused(tmp_path, weights):
     source, target = write_pair_of_files(tmp_path, PAIRS)
     with pytest.raises(HeedfulError, match=f"{len(weights)} weights for 1 corpora"):

@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from heedful.text.corpus import DataConfig, corpora, examine
 from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice
 from heedful.training.schedule import learning_rate
+from heedful.training.state import newest_state
 
 
 def toy(folder, **training):
@@ -346,6 +348,19 @@ def test_what_training_would_stumble_over_later_is_refused_before_it(tables, exp
         build(tables)
 
 
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"training": {"schedule": "paper"}}, "training.rate 0.001 is for .*stable-decay.* a factor, as 1"),
+        ({"preset": "paper-base", "training": {"schedule": "cosine"}}, "rate 1 is for .*paper.* the highest, as 0.001"),
+        ({"model": {"positions": "none", "rotary": True, "first_position": 1}}, "first_position; leave it out"),
+    ],
+)
+def test_settings_that_together_mean_nothing_are_refused(table, expected):
+    with pytest.raises(HeedfulError, match=expected):
+        build(table)
+
+
 @pytest.mark.parametrize("family", ["convolution", "lstm", "lstm-attention"])
 def test_families_without_matrices_for_muon_are_refused_it(tmp_path, family):
     table = toy(tmp_path, steps=2, optimizer="muon")
@@ -453,6 +468,8 @@ def test_a_recipe_that_was_edited_is_resumed_where_its_state_can_be(tmp_path):
         ("tokens = ", "tokens = 1", "batches.tokens"),
         ('optimizer = "adam"', 'optimizer = "muon"', "training.optimizer"),
         ("exponential_average = 0.0", "exponential_average = 0.9", "training.exponential_average"),
+        ('metric = "bleu"', 'metric = "loss"', "training.metric"),
+        ("minutes = 0.0", "minutes = 5.0", "training.minutes"),
     ):
         assert before in written
         (folder / "recipe.toml").write_text(written.replace(before, after))
@@ -476,6 +493,28 @@ def test_a_recipe_that_was_edited_before_the_first_state_is_the_one_to_go_on_wit
     assert isinstance(list(resume(folder))[-1], Finished)
     translator = Translator.load(folder)
     assert (translator.search.beam, translator.languages) == (3, ("en", "de"))
+
+
+def test_a_copy_that_somebody_made_of_a_state_is_nothing_to_go_on_from_and_stays(tmp_path):
+    folder = tmp_path / "model"
+    wishes = iter([False, True])
+    list(run(build(toy(tmp_path, steps=3)), folder, lambda: next(wishes, False)))
+    place = newest_state(folder / "state")
+    copy = shutil.copytree(place, place.with_name(f"{place.name}.bak"))
+    assert newest_state(folder / "state") == place
+    assert isinstance(list(resume(folder))[-1], Finished)
+    assert copy.is_dir()
+
+
+def test_a_model_that_begun_another_may_move_once_the_other_is_saved(tmp_path):
+    table = toy(tmp_path, steps=2)
+    list(run(build(table), tmp_path / "first"))
+    wishes = iter([True])
+    start = {key: value for key, value in table.items() if key in ("data", "training", "batches")}
+    list(run(build(start, {"start_from": tmp_path / "first"}), tmp_path / "second", lambda: next(wishes, False)))
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    (tmp_path / "first").symlink_to(tmp_path / "elsewhere")
+    assert isinstance(list(resume(tmp_path / "second"))[-1], Finished)
 
 
 def test_sizes_that_were_edited_before_the_first_state_are_refused(tmp_path):

@@ -30,7 +30,7 @@ class SearchConfig:
     temperature: float = setting(1.0, "Divide logits by this", only=_DRAWN)
     top_k: int = setting(0, "Draw from the k most probable tokens; 0 = from all", least=0, only=_DRAWN)
     top_p: float = setting(1.0, "Draw from the most probable tokens that make up this probability", only=_DRAWN)
-    seed: int = setting(1, "Seed of the draws", least=0, only=_DRAWN)
+    seed: int = setting(1, "Seed of the draws", least=0, most=2**63 - 1, only=_DRAWN)
     reverse_weight: float = setting(
         0.2, "What the score of a model of the other direction counts, where there is one", least=0
     )

@@ -18,7 +18,9 @@ RECENT = 1000  # earlier pairs that one may be joined with: neighbours in a file
 NAMES = 5000
 SYLLABLE = re.compile("[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")  # or a word: without it the pair is another one
 CLOSING = ",.!?\u060c\u061f\u0964\u3001\u3002\uff01\uff0c\uff1f"  # also in Arabic, Hindi, Chinese and Japanese
-PAIRS = 200_000  # to find words in: their number grows ever more slowly, the memory does not
+# to find words in: their number grows ever more slowly, the memory does not
+PAIRS = 200_000
+LINKS = 30_000_000  # between words of one side and of the other
 
 
 def augmented(
@@ -137,8 +139,13 @@ def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, s
     """
     letters = rf"(?:[^\W\d_]|[{_marks()}])+"
     word = re.compile(rf"{letters}(?:['\u2019-]{letters})*")
-    chosen = [pair[1:] for pair in islice(pairs, PAIRS)]
-    sides = [[word.findall(text) for text in pair] for pair in chosen]
+    chosen, sides, links = list[tuple[str, str]](), list[list[list[str]]](), 0
+    for _, *pair in islice(pairs, PAIRS):
+        chosen.append((pair[0], pair[1]))
+        sides.append([word.findall(text) for text in pair])
+        links += len(sides[-1][0]) * len(sides[-1][1])
+        if links > LINKS:
+            break
     written = [Counter(word for pair in sides for word in pair[side][1:]) for side in (0, 1)]
     found = [[{word.lower() for word in pair[side]} for pair in sides] for side in (0, 1)]
     count = [Counter(word for words in each for word in words) for each in found]

@@ -146,7 +146,7 @@ def corpora(config: DataConfig) -> list[Corpus]:
     if not files:
         raise HeedfulError("no training text; give --source FILE and --target FILE, or --pairs FILE")
     weights = config.weights or (1.0,) * len(files)
-    if len(weights) != len(files) or min(weights) <= 0:
+    if len(weights) != len(files) or not all(0 < weight < float("inf") for weight in weights):
         raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
     if config.tags and len(config.tags) != len(files):
         raise HeedfulError(f'{len(config.tags)} tags for {len(files)} corpora; give one for each, "" for none')

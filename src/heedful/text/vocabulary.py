@@ -106,6 +106,10 @@ class Vocabulary:
         processor = getattr(self, side)
         return sum(map(int, map(processor.is_byte, ids))) / max(len(ids), 1)
 
+    def lacking(self, tags: Iterable[str]) -> list[str]:
+        """Return those of `tags` that are no token of the source side: they are spelt in pieces."""
+        return [tag for tag in tags if tag and self.source.piece_to_id(tag) == UNKNOWN]
+
     def resample(self, ids: Sequence[Sequence[int]], side: str, dropout: float, seed: int) -> list[list[int]]:
         """Segment encoded lines anew with subword dropout (Provilkov et al. 2020); a function of its arguments.
 

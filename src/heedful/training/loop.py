@@ -26,6 +26,7 @@ from heedful.training.processes import agreed, rank, world
 from heedful.training.schedule import learning_rate
 from heedful.training.settings import TrainingConfig
 from heedful.training.state import (
+    STATES,
     Progress,
     arithmetic,
     check_processes,
@@ -316,7 +317,7 @@ def _keep_checkpoint(folder: Path, step: int, weights: dict[str, Tensor], most: 
 
 def last_checkpoints(folder: Path, most: int) -> list[Path]:
     """Return the newest checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("step-*.safetensors"))[-most:]
+    return sorted(folder.glob(f"{STATES}.safetensors"))[-most:]
 
 
 def final_weights(state_folder: Path, config: TrainingConfig) -> dict[str, Tensor]:
@@ -390,4 +391,4 @@ def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds
             f"the development {config.metric} was best at step {progress.best_step:,}, before the checkpoints that the "
             f"weights are made of; for those of then: heedful average {state_folder.parent} --weights {best} --out NEW"
         )
-    yield Ended(progress.step, "steps" if progress.step == config.steps else "patience", seconds)
+    yield Ended(progress.step, "steps" if progress.step >= config.steps else "patience", seconds)

@@ -23,7 +23,7 @@ class TrainingConfig:
     )
     beta1: float = setting(0.9, "Adam's decay of the mean gradient", least=0, most=0.99999)
     beta2: float = setting(0.98, "Adam's decay of the mean squared gradient", least=0, most=0.99999)
-    epsilon: float = setting(1e-9, "Adam's epsilon", least=0)
+    epsilon: float = setting(1e-9, "Adam's epsilon", least=1e-30)
     weight_decay: float = setting(0.0, "Weight decay", least=0)
     matrix_rate: float = setting(
         1.0, "Learning rate of the matrices, as a multiple of that of the rest", least=0, only={"optimizer": ["muon"]}
@@ -65,5 +65,5 @@ class TrainingConfig:
     )
     metric: Metric = setting("bleu", "Development score that patience goes by, and that tells which step was best")
     patience: int = setting(0, "Stop after so many evaluations without a better score; 0 = never", least=0)
-    seed: int = setting(1, "Seed of initialisation and dropout", least=0)
+    seed: int = setting(1, "Seed of initialisation and dropout", least=0, most=2**63 - 1)
     threads: int = setting(0, "CPU threads; 0 = all cores", least=0)

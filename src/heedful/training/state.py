@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from heedful import files
 from heedful.bundle import put_weights, read_weights, take_weights, write_weights
 from heedful.errors import HeedfulError
+from heedful.model.linear import onednn_is_faster
 from heedful.native import library
 from heedful.training.processes import world
+
+STATES = f"step-{'[0-9]' * 8}"  # and nothing behind it, as somebody's own copy has
 
 
 @dataclass
@@ -55,7 +58,7 @@ def save_state(
             write_weights(aside / "random.safetensors", {"random": random})
             write_weights(aside / "average.safetensors", average)
             files.write_text(aside / "state.json", json.dumps(asdict(progress)))
-    for other in folder.glob("step-*"):
+    for other in folder.glob(STATES):
         if other != place:
             files.remove(other)
     return place
@@ -63,7 +66,7 @@ def save_state(
 
 def newest_state(folder: Path) -> Path | None:
     """Return the newest complete state under `folder`, if there is one."""
-    return max(folder.glob("step-*"), default=None)
+    return max(folder.glob(STATES), default=None)
 
 
 def check_processes(place: Path) -> None:
@@ -104,11 +107,12 @@ def load_state(
 
 
 def arithmetic(device: torch.device) -> str:
-    """Return what the last bits of the weights depend on beside the settings: threads, and who computes."""
+    """Return what the last bits of the weights depend on beside the settings: threads, and who computes with what."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     kernels = "compiled" if library("training") else "without a compiler"
-    return f"{torch.get_num_threads()} threads, {kernels}"
+    products = "oneDNN" if onednn_is_faster() else torch.backends.cpu.get_cpu_capability()
+    return f"{torch.get_num_threads()} threads, {kernels}, torch {torch.__version__} ({products})"
 
 
 def random_state(device: torch.device) -> Tensor:
