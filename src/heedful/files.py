@@ -1,4 +1,7 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of one, whatever is killed when."""
+"""Atomic writes: a reader sees the old file or the new one, never half of one, whatever is killed when.
+
+But for one that is mounted by itself: it cannot be replaced, only written.
+"""
 
 import errno
 import hashlib
@@ -152,17 +155,38 @@ def sha256(path: Path) -> str:
 
 
 def _put(aside: Path, path: Path) -> None:
-    """Let `aside` take the place of `path`, as its owner and with its permissions if it is a file that is there."""
+    """Let `aside` take the place of `path`, with its owner and permissions if it is a file that is there."""
     if path.is_file():
-        shutil.copymode(path, aside)
-        with suppress(OSError, AttributeError):  # not ours to give away; Windows has no owners so
-            os.chown(aside, path.stat().st_uid, path.stat().st_gid)
+        _be_like(path, aside)
     try:
         aside.replace(path)
     except OSError as error:
         if error.errno not in (errno.EBUSY, errno.EXDEV):
             raise
-        shutil.copyfile(aside, path)  # a file mounted by itself, as containers do, can be written but not replaced
+        _write_in_place(aside, path)  # it is mounted by itself, as containers do
+
+
+def _be_like(path: Path, aside: Path) -> None:
+    there = path.stat()
+    if hasattr(os, "chown"):  # Windows has no such owners
+        for owner in ((-1, there.st_gid), (there.st_uid, -1)):
+            with suppress(OSError):  # not ours to give away
+                os.chown(aside, *owner)
+    mode = there.st_mode & 0o7777
+    if aside.stat().st_gid != there.st_gid:  # what one group was allowed is not for another
+        mode &= ~0o070
+    with suppress(OSError):  # some network drives know no permissions
+        aside.chmod(mode)
+
+
+def _write_in_place(aside: Path, path: Path) -> None:
+    try:
+        shutil.copyfile(aside, path)
+        _sync(path)
+    except OSError as error:
+        kept = path.with_name(f"{path.name}.partial")
+        aside.replace(kept)
+        raise HeedfulError(f"{path}: not written whole ({error.strerror}); all of it is in {kept}") from None
 
 
 def _sync(path: Path) -> None:

@@ -356,5 +356,5 @@ def _name_of(device: torch.device) -> str:
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """Let the stored recipe find what it needs from wherever it is resumed."""
-    begun = recipe.start_from and bundle.locate(recipe.start_from).resolve()
+    begun = recipe.start_from and bundle.locate(recipe.start_from).absolute()  # a link may take its place later
     return replace(recipe, start_from=begun, data=replace(recipe.data, folder=(recipe.data.folder or Path()).resolve()))

@@ -112,15 +112,13 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     usual = merge(PRESETS[preset], begun)
     recipe = from_table(Recipe, merge(usual, table, {"preset": preset}), where)
     recipe.search.check()
-    preset_says = from_table(Recipe, usual, where)
-    recipe = _drop_unread(recipe, tables, preset_says, where)
+    recipe = _drop_unread(recipe, tables, from_table(Recipe, usual, where), where)
     if recipe.data.languages:
         check_languages(recipe.data.languages)
     if recipe.start_from is None:  # else as it was trained
         _check_sharing(recipe, where)
     _check_positions(recipe, where)
-    if "rate" not in table.get("training", {}):
-        _check_rate(recipe.training, preset_says.training, where)
+    _check_rate(recipe.training, tables, where)
     if recipe.training.optimizer == "muon" and recipe.model.family != "transformer":
         raise HeedfulError(
             f'{where}: training.optimizer = "muon" is for a Transformer\'s matrices, of which model.family = '
@@ -151,13 +149,17 @@ def _check_sharing(recipe: Recipe, where: str) -> None:
         )
 
 
-def _check_rate(training: TrainingConfig, usual: TrainingConfig, where: str) -> None:
+def _check_rate(training: TrainingConfig, tables: Sequence[Mapping[str, Any]], where: str) -> None:
     """Refuse a rate that was meant for another kind of schedule: equation 3 takes a factor, the others a peak."""
-    if (training.schedule == "paper") != (usual.schedule == "paper"):
+    rated = [number for number, table in enumerate(tables) if "rate" in table.get("training", {})]
+    known = merge(*tables[: rated[-1] + 1]) if rated else {"preset": merge(*tables).get("preset", Recipe.preset)}
+    known = merge(PRESETS[known.get("preset", Recipe.preset)], known)
+    meant = known.get("training", {}).get("schedule", TrainingConfig.schedule)
+    if (training.schedule == "paper") != (meant == "paper"):
         fitting = "a factor, as 1" if training.schedule == "paper" else "the highest, as 0.001"
         raise HeedfulError(
-            f'{where}: training.rate {training.rate:g} is for training.schedule = "{usual.schedule}"; give '
-            f'training.rate for "{training.schedule}" too, which is {fitting}'
+            f'{where}: training.rate {training.rate:g} is for training.schedule = "{meant}"; give training.rate for '
+            f'"{training.schedule}" too, which is {fitting}'
         )
 
 
@@ -184,8 +186,7 @@ def other_state(before: Table, now: Table, *, saved: bool = True) -> list[str]:
         kept += [("data", "weights"), ("batches", "tokens"), ("batches", "seed")]
         # the best score so far is of this metric; minutes were made steps of when it began
         kept += [("training", name) for name in ("optimizer", "exponential_average", "metric", "minutes")]
-    # nobody reads the first model again once something is saved
-    start = [] if saved or before.get("start_from") == now.get("start_from") else ["start_from"]
+    start = [] if before.get("start_from") == now.get("start_from") else ["start_from"]
     return [*start, *(f"{part}.{name}" for part, name in kept if before[part][name] != now[part][name])]
 
 

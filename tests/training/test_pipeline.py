@@ -349,16 +349,21 @@ def test_what_training_would_stumble_over_later_is_refused_before_it(tables, exp
 
 
 @pytest.mark.parametrize(
-    ("table", "expected"),
+    ("tables", "expected"),
     [
         ({"training": {"schedule": "paper"}}, "training.rate 0.001 is for .*stable-decay.* a factor, as 1"),
         ({"preset": "paper-base", "training": {"schedule": "cosine"}}, "rate 1 is for .*paper.* the highest, as 0.001"),
+        (
+            [{"training": {"rate": 1.5e-3}}, {"training": {"schedule": "paper"}}],
+            "rate 0.0015 is for .*stable-decay.* a factor, as 1",
+        ),
+        ([{"training": {"rate": 1.5e-3}}, {"preset": "paper-base"}], "rate 0.0015 is for .*stable-decay"),
         ({"model": {"positions": "none", "rotary": True, "first_position": 1}}, "first_position; leave it out"),
     ],
 )
-def test_settings_that_together_mean_nothing_are_refused(table, expected):
+def test_settings_that_together_mean_nothing_are_refused(tables, expected):
     with pytest.raises(HeedfulError, match=expected):
-        build(table)
+        build(*([tables] if isinstance(tables, dict) else tables))
 
 
 @pytest.mark.parametrize("family", ["convolution", "lstm", "lstm-attention"])
@@ -501,9 +506,13 @@ def test_a_copy_that_somebody_made_of_a_state_is_nothing_to_go_on_from_and_stays
     list(run(build(toy(tmp_path, steps=3)), folder, lambda: next(wishes, False)))
     place = newest_state(folder / "state")
     copy = shutil.copytree(place, place.with_name(f"{place.name}.bak"))
+    weights = folder / "state" / "checkpoints" / "step-00000001.mine.safetensors"
+    weights.parent.mkdir(exist_ok=True)
+    shutil.copyfile(place / "weights.safetensors", weights)
     assert newest_state(folder / "state") == place
     assert isinstance(list(resume(folder))[-1], Finished)
     assert copy.is_dir()
+    assert weights.is_file()
 
 
 def test_a_model_that_begun_another_may_move_once_the_other_is_saved(tmp_path):
@@ -513,6 +522,8 @@ def test_a_model_that_begun_another_may_move_once_the_other_is_saved(tmp_path):
     start = {key: value for key, value in table.items() if key in ("data", "training", "batches")}
     list(run(build(start, {"start_from": tmp_path / "first"}), tmp_path / "second", lambda: next(wishes, False)))
     (tmp_path / "first").rename(tmp_path / "elsewhere")
+    first, *_ = resume(tmp_path / "second", lambda: True)  # the disk is gone
+    assert isinstance(first, Prepared)
     (tmp_path / "first").symlink_to(tmp_path / "elsewhere")
     assert isinstance(list(resume(tmp_path / "second"))[-1], Finished)
 

@@ -105,7 +105,8 @@ def _open_streams() -> None:
     """Open what a daemon may have closed, before a model's file takes its number and is written to as if it were it."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # each gets the lowest number that is free, which is its own
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
+            stream = Path(os.devnull).open(mode, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - it stays
+            setattr(sys, name, stream)
 
 
 def _prepare(arguments: list[str]) -> None:

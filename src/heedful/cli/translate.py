@@ -1,6 +1,7 @@
 """`heedful translate`."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from heedful.text.document import repeats
 from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines, without_nul
 from heedful.translator import WINDOW, Output
 
+STANDARD_OUTPUT = Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/self/fd/1")
 A_LINE_EACH = "give as many lines as the text has, an empty one where an output may begin as it likes"
 
 
@@ -66,6 +68,7 @@ def translate(
     says the same words over and over. With --document a line may have many sentences, though none may go on in the
     next: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
+    output = None if output in STANDARD_OUTPUT else output  # which may be a file that others write to, too
     translator = load(bundle, device, threads, weights, reverse)
     say_if_slow(translator)
     config = search_of(translator, given(search))
@@ -166,7 +169,9 @@ def _lines(number: int, outputs: list[Output], again: list[bool], jsonl: bool, n
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[IO[str]]:
-    if path is None or path == Path("/dev/stdout"):  # which may be a file that others write to, too
+    if path is None:
+        if sys.stdout.name == os.devnull:  # see app.py
+            raise HeedfulError("standard output is closed; give --output FILE")
         yield sys.stdout
     else:
         if path.suffix.lower() in COMPRESSION:

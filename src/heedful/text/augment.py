@@ -20,7 +20,7 @@ SYLLABLE = re.compile("[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")  # or a word:
 CLOSING = ",.!?\u060c\u061f\u0964\u3001\u3002\uff01\uff0c\uff1f"  # also in Arabic, Hindi, Chinese and Japanese
 # to find words in: their number grows ever more slowly, the memory does not
 PAIRS = 200_000
-LINKS = 30_000_000  # between words of one side and of the other
+LINKS, LINKS_OF_ONE = 30_000_000, 10_000  # between words of one side and of the other; of a long pair none
 
 
 def augmented(
@@ -36,8 +36,9 @@ def augmented(
         tag = f"{tags[corpus]} " if tags and tags[corpus] else ""
         yield corpus, tag + source, target
         if altered and alter.generator.random() < altered:
-            copy_source, copy_target = alter(source, target, tag)
-            yield corpus, tag + copy_source, copy_target
+            copy = alter(source, target, tag)
+            if copy != (source, target):  # without a stop, and in lower case, it had neither to lose
+                yield corpus, tag + copy[0], copy[1]
         alter.remember(source, target, tag)
 
 
@@ -141,9 +142,13 @@ def word_pairs(pairs: Iterable[Triple], least: float = 0.3) -> list[tuple[str, s
     word = re.compile(rf"{letters}(?:['\u2019-]{letters})*")
     chosen, sides, links = list[tuple[str, str]](), list[list[list[str]]](), 0
     for _, *pair in islice(pairs, PAIRS):
+        words = [word.findall(text) for text in pair]
+        new = len(words[0]) * len(words[1])
+        if new > LINKS_OF_ONE:
+            continue
         chosen.append((pair[0], pair[1]))
-        sides.append([word.findall(text) for text in pair])
-        links += len(sides[-1][0]) * len(sides[-1][1])
+        sides.append(words)
+        links += new
         if links > LINKS:
             break
     written = [Counter(word for pair in sides for word in pair[side][1:]) for side in (0, 1)]

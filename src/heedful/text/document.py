@@ -32,8 +32,8 @@ LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
 FENCE = re.compile(r"^ {0,3}(?:(`{3,})([^`\n]*)|(~{3,})(.*))$", re.MULTILINE)
 LATIN = r"0-9A-Za-z_\u00c0-\u024f"
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"  # scripts without spaces
-OPENING = "\"'\u201c\u2018\u201e\u00ab(\\[\u00bf\u00a1"  # quotation marks and brackets
-CLOSING = "\"'\u201d\u2019\u00bb)\\]"
+QUOTES = "\"'\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"  # what opens in one language closes in another
+OPENING, CLOSING = rf"{QUOTES}(\[\u00bf\u00a1", rf"{QUOTES})\]"
 LITTLE = re.compile(r"\b(an?|and|are|at|by|do|for|from|how|in|is|of|on|or|the|to|was|what|when|where|who|with)\b", re.I)
 BULLET = re.compile(r"\s*(?:(?:[-*•\u2013>#]+|\d{1,3}[.)])\s+)*")
 # Its parts are bounded or begin at a boundary, so that no text takes time in proportion to its square.

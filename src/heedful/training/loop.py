@@ -311,7 +311,7 @@ def _keep_checkpoint(folder: Path, step: int, weights: dict[str, Tensor], most: 
     if rank() != 0:
         return
     write_weights(folder / f"step-{step:08d}.safetensors", weights)
-    for old in sorted(folder.glob("step-*.safetensors"))[: -max(most, 1)]:
+    for old in sorted(folder.glob(f"{STATES}.safetensors"))[: -max(most, 1)]:
         files.remove(old)
 
 
