@@ -753,6 +753,11 @@ def test_too_little_memory_ends_in_a_line(trained, monkeypatch, error):
     )
 
 
+def test_help_says_that_a_search_is_the_models_own_unless_told_otherwise():
+    said = " ".join(heedful("translate", "--help").stdout.replace("\u2502", "").split())
+    assert "the model's own, in a new one 0.6" in said
+
+
 def test_help_answers_without_torch():
     code = """
 import sys

@@ -321,6 +321,7 @@ def test_other_threads_than_before_are_told_on_resuming(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 61)
     [notice] = [record.message for record in records(4) if isinstance(record, Notice)]
     assert "61 threads" in notice
+    assert f"torch {torch.__version__}" in notice
     assert "not the same to the last bit" in notice
 
 

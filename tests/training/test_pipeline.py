@@ -155,6 +155,25 @@ def test_a_preset_or_precision_that_does_not_fit_is_remarked_on(tmp_path, monkey
     assert not any(words in said["tiny"] for words in ("few", "bfloat16"))
 
 
+def test_an_encoder_without_positions_is_remarked_on(tmp_path):
+    for rotary in (False, True):
+        table = merge(toy(tmp_path, steps=1), {"model": {"positions": "none", "rotary": rotary}})
+        events = run(build(table), tmp_path / f"{rotary}")
+        said = any("told no positions" in event.message for event in events if isinstance(event, Notice))
+        assert said == (not rotary)
+
+
+def test_tags_that_the_first_model_never_saw_are_remarked_on(tmp_path):
+    table = merge(toy(tmp_path, steps=1), {"data": {"tags": ["<a>"]}})
+    list(run(build(table), tmp_path / "first"))
+    for tag in ("<a>", "<b>"):
+        rest = {key: value for key, value in table.items() if key in ("training", "batches")}
+        data = {"data": {**table["data"], "tags": [tag]}}
+        events = run(build(rest, data, {"start_from": tmp_path / "first"}), tmp_path / f"second-{tag[1]}")
+        said = [event.message for event in events if isinstance(event, Notice) and "no tokens for" in event.message]
+        assert [f"no tokens for {tag}, and spells" in message for message in said] == ([True] if tag == "<b>" else [])
+
+
 def test_too_short_limits_are_named_where_they_leave_no_pair(tmp_path):
     (tmp_path / "s").write_text("a b c d e f g h\n" * 3 + "b c d e f g h a\n")
     (tmp_path / "t").write_text("a\nb\nc\nd\n")

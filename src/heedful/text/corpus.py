@@ -38,7 +38,7 @@ class DataConfig:
         most=1,
     )
     words: bool = setting(
-        False, "Also learn single words, often: those that mostly stand together in the pairs, or open lines"
+        False, "Also learn single words, often: those that mostly stand together in the pairs, open lines, or are lines"
     )
     languages: tuple[str, ...] = setting((), "Code of the source language, and again of the target's, as en, de")
     capitals: bool = setting(
