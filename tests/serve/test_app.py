@@ -63,10 +63,19 @@ def test_texts_lists_forms_html_and_alternatives(serving, boxed):
     assert html["translatedText"].startswith("<b>")
     found = client.post("/translate", json={**TEXT, "alternatives": 3}).json()
     assert 1 <= len(found["alternatives"]) <= 3
-    assert client.post("/translate", json={**TEXT, "source": "auto"}).json() == {"translatedText": expected}
+    assert client.post("/translate", files={name: (None, value) for name, value in TEXT.items()}).json() == {
+        "translatedText": expected
+    }
+    assert client.post("/translate", json={**TEXT, "source": "auto"}).json() == {
+        "translatedText": expected,
+        "detectedLanguage": {"language": "en", "confidence": 0.0},  # nobody has looked
+    }
     nothing = dict.fromkeys(("format", "alternatives", "scores", "api_key"))  # as Mastodon sends them
     assert client.post("/translate", json={**TEXT, **nothing}).json() == {"translatedText": expected}
-    assert client.get("/languages").json() == [{"code": "en", "name": "English", "targets": ["de"]}]
+    assert client.get("/languages").json() == [
+        {"code": "en", "name": "English", "targets": ["de"]},
+        {"code": "de", "name": "German", "targets": []},
+    ]
     assert client.get("/health").json() == {"status": "ok"}
     assert 'heedful_requests_total{path="/translate",status="200"}' in client.get("/metrics").text
 
@@ -178,6 +187,34 @@ def test_the_queue_has_room_for_so_many_of_all_clients(boxed):
         return error.value.of_client
 
     assert not asyncio.run(fill())
+
+
+def test_one_clients_texts_that_are_asked_for_again_do_not_shut_others_out(boxed):
+    async def fill():
+        batcher = Batcher(boxed, ServeConfig(share=2, queue=4))
+        many = [Sentence(f"{number}.") for number in range(9)]  # as a text of many placeholders becomes
+        waiting = [asyncio.create_task(batcher.translate("a", many, admitted=True))]
+        await asyncio.sleep(0)
+        waiting.append(asyncio.create_task(batcher.translate("b", [Sentence("One."), Sentence("Two.")])))
+        await asyncio.sleep(0)
+        assert batcher.waiting == 11
+        with pytest.raises(TooManyError):
+            await batcher.translate("c", [Sentence("Three.")])
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(fill())
+
+
+def test_pages_of_other_origins_may_ask_where_they_are_named(serving):
+    asks = {"origin": "https://intranet.example", "access-control-request-method": "POST"}
+    for origins, allowed in (((), None), (("https://intranet.example",), "https://intranet.example")):
+        client = serving(origins=origins)
+        assert client.options("/translate", headers=asks).headers.get("access-control-allow-origin") == allowed
+        answer = client.post("/translate", json=TEXT, headers={"origin": asks["origin"]})
+        assert answer.headers.get("access-control-allow-origin") == allowed
+        assert answer.headers["cross-origin-resource-policy"] == ("cross-origin" if allowed else "same-origin")
 
 
 def test_no_json_and_half_a_character(serving):

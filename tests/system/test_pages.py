@@ -114,6 +114,23 @@ def address(served):
         yield found
 
 
+def test_the_page_of_serve_waits_for_its_turn_where_many_ask(browser, address):
+    page, busy = browser.new_page(), []
+
+    def answer(route):
+        if len(busy) == 2:
+            route.continue_()
+        else:
+            busy.append(route.fulfill(status=503, headers={"retry-after": "1"}, json={"error": "too many"}))
+
+    page.route("**/explain", answer)
+    page.goto(address)
+    page.locator("#words .source", has_text="sofa").wait_for()
+    assert len(busy) == 2
+    assert page.locator("#problem").is_hidden()
+    page.close()
+
+
 @SIZES
 def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, address, width, scheme):
     complaints = []
@@ -124,6 +141,7 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     page.on("request", lambda request: None if request.url.startswith(address) else complaints.append(request.url))
     page.goto(address)
     page.locator("#words .source", has_text="sofa").wait_for()  # the example that a newcomer sees
+    assert page.locator("#sentences").is_hidden(), "there is one to choose from"
     page.wait_for_function("document.activeElement.id === 'text'")  # the browser complains of who is sooner than it
     assert page.locator("#pair").inner_text().strip() == "English to German"
     page.locator("#text").fill("https://example.com")
@@ -132,8 +150,11 @@ def test_the_page_of_serve_translates_and_every_view_of_it_opens(browser, addres
     assert page.locator("#problem").is_hidden(), "there is nothing to look into, and nothing wrong"
     page.locator("#text").fill("Good morning!\n\nThe little dog is sleeping. <script>alert(1)</script>")
     page.locator("#words .source", has_text="Good").wait_for()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(address)))
     page.get_by_role("button", name="The little dog").click()
     page.locator("#words .source", has_text="dog").wait_for()
+    assert asked == ["/explain"], "the text is translated already"
     assert "\n\n" in page.locator("#translation").text_content()
     page.locator("#words .source .word", has_text="dog").hover()
     assert page.locator("#words .target .word.linked").count() >= 1

@@ -63,7 +63,13 @@ def serve(
         # it waits for the answer until the server listens to it; and some wait for the browser's end
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     patience = int(config.seconds) + 1  # on SIGTERM, what is running is finished first
-    settled = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience, server_header=False)
+    settled = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=patience,
+        server_header=False,
+        forwarded_allow_ips=["127.0.0.1", "::1", *config.proxies] if config.proxies else None,
+    )
     gc.collect()
     gc.freeze()  # torch and the models stay: looked through again and again, they took a tenth of the throughput
     with suppress(KeyboardInterrupt):  # Ctrl-C is how it is to end

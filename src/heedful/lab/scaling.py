@@ -65,6 +65,8 @@ def verdict(data: Table) -> Verdict:
         ending = "."
     elif min(steps["unscaled"]) > max(steps["scaled"]):
         ending = ": training is slower without it."
+    elif None in needed["unscaled"]:
+        ending = ": not every training learns without it."
     else:
         ending = ": training does not need it here."
     return Verdict(

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 
 from heedful.decoding.settings import SearchConfig
@@ -25,6 +26,7 @@ from heedful.serve.limits import Keys, ServeConfig
 from heedful.serve.messages import (
     ERRORS,
     Body,
+    Detected,
     ExplainRequest,
     Language,
     Refused,
@@ -163,9 +165,11 @@ class Server:
         first = [outputs[0] for outputs, _ in found]
         rest = [list(dict.fromkeys(outputs))[1:] for outputs, _ in found] if wanted.alternatives else None
         scores = [score for _, score in found] if wanted.scores else None
+        taken = Detected(language=pair[0]) if wanted.source == "auto" else None
         if isinstance(wanted.q, str):
-            return Translated(translatedText=first[0], alternatives=rest and rest[0], scores=scores and scores[0])
-        return Translated(translatedText=first, alternatives=rest, scores=scores)
+            one = {"alternatives": rest and rest[0], "scores": scores and scores[0]}
+            return Translated(translatedText=first[0], detectedLanguage=taken, **one)
+        return Translated(translatedText=first, alternatives=rest, scores=scores, detectedLanguage=taken)
 
     async def _text(
         self, client: str, pair: tuple[str, str], count: int, steps: Translating, lot: list[Sentence], done: list[str]
@@ -267,10 +271,10 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
     @app.get("/languages")
     async def languages() -> list[Language]:
         """Return the languages, and which can be translated into which."""
-        sources = dict.fromkeys(source for source, _ in server.batchers)
+        codes = dict.fromkeys([source for source, _ in server.batchers] + [target for _, target in server.batchers])
         return [
             Language(code=code, name=NAMES.get(code, code), targets=[b for a, b in server.batchers if a == code])
-            for code in sources
+            for code in codes
         ]
 
     @app.get("/health", responses={503: {"description": "Starting or ending"}})
@@ -286,16 +290,21 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
 
     for path, file in FILES.items():
         app.get(path, include_in_schema=False)(_serving(file))
-    app.add_middleware(_Headers)
+    origins = list(server.config.origins)
+    # for pages of other origins to use what /translate answers, browsers want it said twice
+    headers = {**HEADERS, "cross-origin-resource-policy": "cross-origin"} if origins else HEADERS
+    app.add_middleware(_Headers, headers)
+    if origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     return app
 
 
 class _Headers:
     """Security headers on every answer."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, headers: dict[str, str]) -> None:
         self.app = app
-        self.headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        self.headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def with_headers(message: Any) -> None:

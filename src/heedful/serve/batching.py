@@ -84,7 +84,9 @@ class Batcher:
         own = len(self._waiting.get(client, ()))
         if not admitted and own + len(sentences) > self.config.share:
             raise TooManyError(f"{own} of your sentences wait already; send fewer at a time", of_client=True)
-        if not admitted and self.waiting + len(sentences) > self.config.queue:
+        # what one client has beyond its share, as texts with many placeholders are asked for again, is its own affair
+        waiting = sum(min(len(own), self.config.share) for own in self._waiting.values())
+        if not admitted and waiting + len(sentences) > self.config.queue:
             raise TooManyError("too many sentences wait; try again soon", of_client=False)
         loop = asyncio.get_running_loop()
         jobs = [Job(one.text, self._search(one, n_best), one.align, loop.create_future()) for one in sentences]

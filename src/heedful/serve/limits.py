@@ -28,6 +28,13 @@ class ServeConfig:
     seconds: float = setting(60.0, "Longest that a request may take", least=0.001, most=86_400)
     queue: int = setting(4096, "Sentences that may wait, of all clients", least=1)
     share: int = setting(1024, "Sentences of one client that may wait", least=1)
+    origins: tuple[str, ...] = setting(
+        (), 'Origins whose pages may ask from a browser, as https://intranet.example; "*" = any'
+    )
+    proxies: tuple[str, ...] = setting(
+        (),
+        "Addresses of reverse proxies on other machines, which are believed when they say for whom they ask",
+    )
     keys: Path | None = setting(
         None, "File of API keys, hashed, one a line; read again when it changes; without it none is asked for"
     )

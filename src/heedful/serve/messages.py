@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Awaitable
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
@@ -16,6 +18,7 @@ from heedful.serve.batching import TooManyError
 from heedful.serve.limits import ServeConfig
 from heedful.text.document import clean
 
+FORMS = "application/x-www-form-urlencoded", "multipart/form-data"  # as curl -d and -F send them, and browsers
 ARRIVAL = 30.0  # seconds in which a request must be here
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
@@ -57,6 +60,13 @@ class ExplainRequest(BaseModel):
     api_key: str = Field("", description="Needed where the server was started with --keys")
 
 
+class Detected(BaseModel):
+    """What `auto` was taken for, without looking: only one model writes the target."""
+
+    language: str
+    confidence: float = 0.0
+
+
 class Translated(BaseModel):
     """Translations: a text for a text, a list for a list.
 
@@ -67,10 +77,11 @@ class Translated(BaseModel):
     translatedText: str | list[str]
     alternatives: list[str] | list[list[str]] | None = None
     scores: float | list[float | None] | None = None
+    detectedLanguage: Detected | None = None
 
 
 class Language(BaseModel):
-    """A language that can be read, and those that it can be translated into."""
+    """A language, and those that it can be translated into: none, if it can only be written."""
 
     code: str
     name: str
@@ -118,7 +129,7 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     schema = kind.model_json_schema()
     content = {"application/json": {"schema": schema, "example": schema["examples"][0]}}
     if kind is TranslateRequest:
-        content["application/x-www-form-urlencoded"] = {"schema": schema}
+        content |= {form: {"schema": schema} for form in FORMS}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -138,8 +149,9 @@ async def read(request: Request, kind: type[Body], limits: ServeConfig) -> Body:
     except ClientDisconnect:
         raise Refused(499, "the client went away") from None
     try:
-        if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+        kind_of_body = request.headers.get("content-type", "")
+        if kind_of_body.startswith(FORMS):
+            form = _form(kind_of_body, bytes(body))
             table: Any = {key: values if key == "q" and len(values) > 1 else values[0] for key, values in form.items()}
         else:
             table = json.loads(body)
@@ -152,6 +164,18 @@ async def read(request: Request, kind: type[Body], limits: ServeConfig) -> Body:
         raise Refused(422, f"{where}: {first['msg']}") from None
     except (ValueError, RecursionError):
         raise Refused(422, 'the body is not JSON; send {"q": "text", "source": "en", "target": "de"}') from None
+
+
+def _form(kind_of_body: str, body: bytes) -> dict[str, list[str]]:
+    """Return the values of a form, of either kind, by their names."""
+    if kind_of_body.startswith(FORMS[0]):
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+    form: dict[str, list[str]] = {}
+    message = BytesParser(policy=HTTP).parsebytes(f"content-type: {kind_of_body}\r\n\r\n".encode() + body)
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        form.setdefault(str(name), []).append((part.get_payload(decode=True) or b"").decode("utf-8", "replace"))
+    return form
 
 
 async def unless_gone(request: Request, work: Awaitable[T], seconds: float) -> T:

@@ -30,9 +30,10 @@ let without = new Set();
 let view = "Attention";
 let found;
 let running; // what is being asked for; a newer question ends it
+let translated; // the text and languages whose translation stands there
 let timer;
 
-async function ask(path, body, signal) {
+async function ask(path, body, signal, tries = 6) {
   const key = at("key").value;
   const response = await fetch(path, {
     method: "POST",
@@ -41,31 +42,50 @@ async function ask(path, body, signal) {
     signal,
   });
   const answer = await response.json();
-  if (!response.ok) {
-    if (response.status === 403) at("key-field").hidden = false;
-    throw Object.assign(new Error(answer.error), { status: response.status });
+  if (response.ok) return answer;
+  const again = Number(response.headers.get("retry-after")); // seconds; long ones are for the user to decide
+  if (again === 1 && tries > 1) { // many ask at once, as a class does that loads the page
+    await pause(1000 * (1 + 2 * Math.random()), signal);
+    return ask(path, body, signal, tries - 1);
   }
-  return answer;
+  if (response.status === 403) at("key-field").hidden = false;
+  throw Object.assign(new Error(answer.error), { status: response.status });
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const waiting = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => { clearTimeout(waiting); reject(signal.reason); }, { once: true });
+  });
+}
+
+// A newer question ends the one that is being asked.
+async function attempt(question) {
+  running?.abort();
+  running = new AbortController();
+  complain("");
+  try {
+    await question(running.signal);
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error.message);
+  }
 }
 
 // Translate all of the text, then explain the chosen sentence of it.
 async function translate() {
   if (!pairs.length) return; // not known yet: it is called again when they are
-  running?.abort();
-  running = new AbortController();
-  const { signal } = running;
   const q = at("text").value;
   const [source, target] = pairs[at("pair").selectedIndex];
   at("text").lang = source;
   at("translation").lang = target;
-  complain("");
-  if (!q.trim()) {
-    at("translation").textContent = "";
-    at("inside").hidden = true;
-    return;
-  }
-  at("translation").classList.add("waiting");
-  try {
+  translated = undefined;
+  await attempt(async (signal) => {
+    if (!q.trim()) {
+      at("translation").textContent = "";
+      at("inside").hidden = true;
+      return;
+    }
+    at("translation").classList.add("waiting");
     const { translatedText } = await ask("/translate", { q, source, target }, signal).catch((error) => {
       if (error.name !== "AbortError") { // what stands there is of another text
         at("translation").textContent = "";
@@ -75,13 +95,21 @@ async function translate() {
     });
     at("translation").textContent = translatedText;
     at("translation").classList.remove("waiting");
-    await explain({ q, source, target }, signal).catch((error) => {
-      if (error.name !== "AbortError") at("inside").hidden = true; // what stands there is another sentence's
-      throw error;
-    });
-  } catch (error) {
-    if (error.name !== "AbortError") complain(error.message);
-  }
+    translated = { q, source, target };
+    await inside(signal);
+  });
+}
+
+// Look elsewhere inside the text that is translated already.
+function look() {
+  return translated?.q === at("text").value ? attempt(inside) : translate();
+}
+
+async function inside(signal) {
+  await explain(translated, signal).catch((error) => {
+    if (error.name !== "AbortError") at("inside").hidden = true; // what stands there is another sentence's
+    throw error;
+  });
 }
 
 async function explain(wanted, signal) {
@@ -109,7 +137,7 @@ function fill() {
   const off = found.without.length;
   at("without").hidden = !off;
   const all = make("button", { type: "button" }, "Switch all on");
-  all.addEventListener("click", () => { without.clear(); translate(); });
+  all.addEventListener("click", () => { without.clear(); look(); });
   at("without").replaceChildren(`Switched off: ${found.without.join(", ")} `, all);
   show();
 }
@@ -127,18 +155,18 @@ function keepingFocus(fill) {
 
 function sentenceButton(text, number) {
   const button = make("button", { type: "button", "aria-pressed": String(number === found.sentence) }, text);
-  button.addEventListener("click", () => { sentence = number; rank = 1; translate(); });
+  button.addEventListener("click", () => { sentence = number; rank = 1; look(); });
   return button;
 }
 
 function choose(number) {
   rank = number;
-  translate();
+  look();
 }
 
 function toggle(name) {
   if (!without.delete(name)) without.add(name);
-  translate();
+  look();
 }
 
 function show() {
