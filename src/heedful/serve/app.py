@@ -167,8 +167,8 @@ class Server:
         scores = [score for _, score in found] if wanted.scores else None
         taken = Detected(language=pair[0]) if wanted.source == "auto" else None
         if isinstance(wanted.q, str):
-            one = {"alternatives": rest and rest[0], "scores": scores and scores[0]}
-            return Translated(translatedText=first[0], detectedLanguage=taken, **one)
+            rest_of_one, score = rest and rest[0], scores and scores[0]
+            return Translated(translatedText=first[0], alternatives=rest_of_one, scores=score, detectedLanguage=taken)
         return Translated(translatedText=first, alternatives=rest, scores=scores, detectedLanguage=taken)
 
     async def _text(

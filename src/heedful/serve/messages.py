@@ -173,8 +173,9 @@ def _form(kind_of_body: str, body: bytes) -> dict[str, list[str]]:
     form: dict[str, list[str]] = {}
     message = BytesParser(policy=HTTP).parsebytes(f"content-type: {kind_of_body}\r\n\r\n".encode() + body)
     for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        form.setdefault(str(name), []).append((part.get_payload(decode=True) or b"").decode("utf-8", "replace"))
+        name, value = part.get_param("name", header="content-disposition"), part.get_payload(decode=True)
+        if isinstance(value, bytes):  # not a form within the form
+            form.setdefault(str(name), []).append(value.decode("utf-8", "replace"))
     return form
 
 
