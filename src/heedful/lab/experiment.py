@@ -66,6 +66,11 @@ def mean_and_range(values: Sequence[float], form: str = ".1f") -> str:
     return f"{fmean(values):{form}}{between}"
 
 
+def ahead(ours: Sequence[float], theirs: Sequence[float], margin: float) -> bool:
+    """Whether all of our repeats are above all of theirs; by more than `margin` where one is alone: seeds differ."""
+    return min(ours) - max(theirs) > (margin if 1 in (len(ours), len(theirs)) else 0.0)
+
+
 def find(name: str) -> Experiment:
     """Return the experiment's module.
 

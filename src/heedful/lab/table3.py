@@ -179,6 +179,7 @@ def _recipe(change: Table, seed: int, settings: Settings) -> Table:
         "d_ff": 2 * settings.d_model,
         "heads": 4,
         "dropout": 0.1,
+        "normalization": "pre",  # post-norm, as the paper has it, begins too late for so short a training
     }
     run = corpora.short_run(
         model, vocabulary=settings.vocabulary, tokens=settings.tokens, steps=settings.steps, seed=seed

@@ -94,7 +94,10 @@ def run(settings: Settings) -> Running:
 
 
 def verdict(data: Table) -> Verdict:
-    """The claim: it parses well without tuning; the bound here is a guess that needs no model, every word a branch."""
+    """The claims: it parses well without tuning, and better than recurrent sequence models.
+
+    The bound of "well" is a guess that needs no model: every word a branch.
+    """
     trained = [place for place, tested in enumerate(data["tested"]) if tested["to"] <= data["longest"]]
     beyond = [place for place in range(len(data["tested"])) if place not in trained]
     bound = fmean([data["right_branching"][place]["f1"] for place in trained])
@@ -107,7 +110,7 @@ def verdict(data: Table) -> Verdict:
 
     best = max(data["families"], key=lambda family: _over(data, family, trained, "f1"))
     return Verdict(
-        lowest > bound,
+        lowest > bound and best == "transformer",
         f"on lengths trained on (to {data['longest']} words; means of the tested lengths), "
         f"{' and '.join(map(told, data['families']))}. The bound "
         f"is F1 {bound:.1f}: every sentence a right-branching tree with the commonest labels. "
