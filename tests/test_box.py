@@ -58,7 +58,10 @@ def test_a_question_is_understood_as_people_type_it(text):
     [
         (
             "en-de",
-            {"Yes": "Ja", "No": "Nein", "thanks": "Danke", "Hello!": "Hallo!", "Water": "Wasser", "Seven": "sieben"},
+            {
+                **{"Yes": "ja", "No": "nein", "thanks": "danke", "Goodbye": "tsch\u00fcss", "Help": "Hilfe"},
+                **{"Hello!": "Hallo!", "Water": "Wasser", "Seven": "sieben"},
+            },
         ),
         ("de-en", {"Ja": "Yes", "Nein.": "No.", "Danke": "Thanks", "Wasser": "water", "Sieben": "seven"}),
     ],
@@ -96,7 +99,7 @@ def test_development_sentences_are_translated_well(name, translator, data_folder
         return sacrebleu.corpus_bleu(outputs, [references]).score
 
     alone, together = score(translator), score(translator.with_reverse(Translator.load(f"{target}-{source}")))
-    assert alone >= {"en-de": 44.9, "de-en": 49.3}[name]  # 45.37, 49.79
+    assert alone >= {"en-de": 45.0, "de-en": 49.3}[name]  # 45.47, 49.79
     if name == "en-de":
         reason = "since it was trained longer, its outputs are less too short, and 0.37 is all that the other brings"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
