@@ -5,22 +5,26 @@
 The peer is Hugging Face's M2M100, the pre-norm sibling of Marian, in the recipe's own sizes, on the recipe's own
 batches, with label smoothing and Adam as its users have them: the learning rate rises for 4 % of the time, then falls
 linearly to zero at the end of it. The time is that of training alone, by the clock; bfloat16 is autocast's; it keeps
-the heap and compiled products as heedful does. The development set is translated at the end with the recipe's search,
-and with --test FOLDER/test.en FOLDER/test.de another text too. `heedful train RECIPE` beside it, with as many threads,
-is what to compare with.
+the heap and compiled products as heedful does, and attends by eager or by torch's fused attention, whichever is faster
+here. The development set is translated at the end with the recipe's beam and the best of several length penalties,
+whose formula is another one than ours (a power of the length); with that, and with --test FOLDER/test.en
+FOLDER/test.de, another text too. `heedful train RECIPE` beside it, with as many threads, is what to compare with.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import nn
 
 from heedful.config import read_toml
+from heedful.data.batches import Batch
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.pipeline import Run, begin
 from heedful.recipe import build
@@ -30,11 +34,33 @@ from peers import m2m100
 
 WARMUP = 0.04  # of the time
 SMOOTHING = 0.1  # of peers/marian.py
+PENALTIES = (0.0, 0.5, 1.0, 1.5)
+TIMED = 8  # batches of each attention, after as many that compile what is compiled
+
+
+def make(run: Run, precision: str) -> m2m100.Peer:
+    """Return the peer with the attention that is faster in training here."""
+    seconds = {}
+    for attention in ("eager", "sdpa"):
+        peer, seconds[attention] = m2m100.Peer(run.recipe.model, run.words.sizes[1], attention), list[float]()
+        for batch in islice(run.stream(), 2 * TIMED):
+            began = time.monotonic()
+            loss_of(peer, batch, precision).backward()
+            seconds[attention].append(time.monotonic() - began)
+    best = min(seconds, key=lambda attention: sum(seconds[attention][TIMED:]))
+    print({attention: f"{sum(found[TIMED:]) / TIMED:.3f} s" for attention, found in seconds.items()}, "by attention")
+    return m2m100.Peer(run.recipe.model, run.words.sizes[1], best)
+
+
+def loss_of(peer: m2m100.Peer, batch: Batch, precision: str) -> Any:
+    """Return the loss, computed in float32 or under autocast."""
+    with torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else nullcontext():
+        return peer(batch)
 
 
 def train(run: Run, minutes: float, rate: float, precision: str) -> m2m100.Peer:
     """Return the peer, trained for so many minutes."""
-    peer = m2m100.Peer(run.recipe.model, run.words.sizes[1])
+    peer = make(run, precision)
     optimizer = torch.optim.Adam(peer.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
     began, tokens = time.monotonic(), 0
     for step, batch in enumerate(run.stream()):
@@ -44,8 +70,7 @@ def train(run: Run, minutes: float, rate: float, precision: str) -> m2m100.Peer:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(passed / WARMUP, (1 - passed) / (1 - WARMUP))
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else nullcontext():
-            loss = peer(batch)
+        loss = loss_of(peer, batch, precision)
         loss.backward()
         nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
         optimizer.step()
@@ -57,20 +82,19 @@ def train(run: Run, minutes: float, rate: float, precision: str) -> m2m100.Peer:
     return peer.eval()
 
 
-def score(peer: m2m100.Peer, run: Run, sources: Sequence[str], references: Sequence[str]) -> str:
+def score(peer: m2m100.Peer, run: Run, pairs: Sequence[tuple[str, str]], penalty: float) -> dict[str, float]:
     """Return BLEU and chrF of the peer's translations."""
-    search = run.recipe.search
+    sources, references = [list(side) for side in zip(*pairs, strict=True)]
     ids = m2m100.translate(
         peer.model,
         run.words.encode_source(sources),
-        beam=search.width,
+        beam=run.recipe.search.width,
         batch=64,
-        length_penalty=search.length_penalty,
+        length_penalty=penalty,
         length=0,
     )
     outputs = [run.words.decode_target([number for number in line if number != END]) for line in ids]
-    scores = bleu_and_chrf(outputs, list(references))
-    return f"{scores}  first: {outputs[0]}"
+    return bleu_and_chrf(outputs, references)
 
 
 def main() -> None:
@@ -93,10 +117,13 @@ def main() -> None:
         threads = torch.get_num_threads()
         print(f"{m2m100.NAME}, torch {torch.__version__}, {threads} threads, rate {options.rate:g}", flush=True)
         peer = train(run, options.minutes, options.rate, options.precision)
-        print("development:", score(peer, run, [pair[0] for pair in run.dev], [pair[1] for pair in run.dev]))
+        found = {penalty: score(peer, run, run.dev, penalty) for penalty in PENALTIES}
+        best = max(PENALTIES, key=lambda penalty: found[penalty]["bleu"])
+        print("development, BLEU by length penalty:", {penalty: f"{one['bleu']:.2f}" for penalty, one in found.items()})
+        print("development:", found[best], "with length penalty", best)
         if options.test:
             sides = [[line or "" for line in read_lines(path)] for path in options.test]
-            print("test:", score(peer, run, *sides))
+            print("test:", score(peer, run, list(zip(*sides, strict=True)), best))
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def take(theirs: nn.Module, weights: dict[str, Tensor]) -> None:
         raise SystemExit(f"{type(theirs).__name__} has other weights than expected: {missing} {unexpected}")
 
 
-def make(config: ModelConfig, vocabulary: int) -> Any:
-    """Return a new model of the same sizes."""
-    sizes = marian.settings(config, vocabulary)
+def make(config: ModelConfig, vocabulary: int, attention: str | None = None) -> Any:
+    """Return a new model of the same sizes, with Hugging Face's own choice of attention unless told otherwise."""
+    sizes = marian.settings(config, vocabulary) | ({"attn_implementation": attention} if attention else {})
     return transformers.M2M100ForConditionalGeneration(
         transformers.M2M100Config(**sizes, attention_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
     )
@@ -68,9 +68,9 @@ def make(config: ModelConfig, vocabulary: int) -> Any:
 class Peer(marian.Peer):
     """M2M100 with label smoothing, which its users add."""
 
-    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int, attention: str | None = None) -> None:
         nn.Module.__init__(self)
-        self.model = make(config, vocabulary)
+        self.model = make(config, vocabulary, attention)
 
 
 def convert(bundle: Bundle) -> Any:
