@@ -55,7 +55,7 @@ class Size(NamedTuple):
 
 
 SIZES = {"tiny": Size("tiny", 8), "small": Size("small", 4), "base": Size("paper-base", 2)}
-PEERS = ("torch_transformer", "marian", "xtransformers")
+PEERS = ("torch_transformer", "marian", "marian_eager", "xtransformers")
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de"
 
 

@@ -38,9 +38,9 @@ def settings(config: ModelConfig, vocabulary: int) -> dict[str, Any]:
 class Peer(nn.Module):
     """Marian with label smoothing, which its users add."""
 
-    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int, attention: str | None = None) -> None:
         super().__init__()
-        sizes = settings(config, vocabulary)
+        sizes = settings(config, vocabulary) | ({"attn_implementation": attention} if attention else {})
         self.model = transformers.MarianMTModel(
             transformers.MarianConfig(**sizes, share_encoder_decoder_embeddings=True, forced_eos_token_id=None)
         )
