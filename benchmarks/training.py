@@ -190,6 +190,8 @@ def main() -> None:
         who, precision, heap, size, steps, folder = options.one
         run_one(Contestant(who, precision, heap), size, int(steps), Path(folder))
         return
+    if not (options.data / "train.de").is_file():
+        parser.error(f"{options.data}: no train.en and train.de there; give --data FOLDER (docs/data.md tells whose)")
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
     peers = [peer for peer in options.peers.split(",") if is_installed(peer)]
     with tempfile.TemporaryDirectory() as folder:

@@ -206,13 +206,19 @@ def main() -> None:
     parser.add_argument("--input", type=Path, default=TEXT)
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--contestants", default=",".join(CONTESTANTS))
+    parser.add_argument("--rows", default=",".join(ROWS), help="of these, with commas between")
+    parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="of these, with commas between")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    unknown = {*options.rows.split(","), *options.contestants.split(",")} - {*ROWS, *CONTESTANTS}
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; rows are {', '.join(ROWS)}")
     model = bundle.read_manifest(options.bundle).get("model", {})
     if model.get("positions") != ("none" if model.get("rotary") else "sinusoidal"):
         parser.error("the peers add sinusoids or turn by positions: take a model with one of both")
+    for path in filter(None, (options.input, options.reference)):
+        if not path.is_file():
+            parser.error(f"{path}: not there; give --input FILE (docs/data.md tells where its text comes from)")
     if options.one:
         who, row = options.one
         run_one(who, ROWS[row], options)
@@ -223,6 +229,8 @@ def main() -> None:
     wanted = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
     absent = [name for name in PEERS if any(who.startswith(name) for who in wanted) and not is_installed(name)]
     contestants = [who for who in wanted if not who.startswith(tuple(absent))]
+    if model.get("rotary") and any(who.startswith(ADDING) for who in contestants):
+        print(f"  {' and '.join(ADDING)}: left out but for the base size: this model turns by positions, they add them")
     for row in options.rows.split(","):
         turning = model.get("rotary") and not ROWS[row].base  # whose model is another
         compare(row, [who for who in contestants if not (turning and who.startswith(ADDING))], options)
