@@ -27,6 +27,17 @@ def translator(tiny_model, toy_vocabulary):
     return Translator(model, toy_vocabulary, SearchConfig(beam=3, max_extra=5))
 
 
+def test_a_model_of_no_numbers_is_told_of(tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    model = tiny_model(encoder_layers=1, decoder_layers=1, source_size=size, target_size=size)
+    with torch.no_grad():
+        model.output.weight.fill_(float("nan"))
+    translator = Translator(model, toy_vocabulary)
+    with pytest.raises(HeedfulError, match="its weights are damaged"):
+        list(translator.translate(["a"]))
+    assert list(translator.translate([""])) == [EMPTY]
+
+
 def test_each_line_gives_one_entry_and_empty_lines_stay_empty(translator):
     found = list(translator.translate(LINES))
     assert len(found) == len(LINES)

@@ -333,6 +333,8 @@ class Translator:
             batches = [order[first::workers] for first in range(min(workers, len(order)))]
         for chosen, found in zip(batches, self._each(search, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
+                if not hypotheses:  # an end always has its price, unless that is no number
+                    raise HeedfulError("the model computes no numbers: its weights are damaged; train or copy it anew")
                 results[i] = [self._output(hypothesis) for hypothesis in hypotheses]
             progress(len(chosen))
         progress(len(lines) - len(full))

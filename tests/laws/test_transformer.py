@@ -261,6 +261,15 @@ def test_the_expectation_is_exact_for_the_rate_that_is_used():
 
 
 @pytest.mark.usefixtures("compiled_or_not")
+def test_what_survives_dropout_in_bfloat16_is_scaled_by_the_whole_scale():
+    torch.manual_seed(1)
+    x = (torch.rand(200_000) + 0.5).bfloat16()
+    y = Dropout(0.1)(x)
+    kept = y != 0
+    assert y[kept].double().sum() / x[kept].double().sum() == pytest.approx(256 / 230, rel=5e-4)
+
+
+@pytest.mark.usefixtures("compiled_or_not")
 def test_dropout_drops_each_element_independently():
     torch.manual_seed(3)
     kept = (Dropout(0.5)(torch.ones(20_011, 8)) > 0).double()

@@ -36,6 +36,13 @@ def test_the_learning_model_stays_in_float32_and_is_the_computing_one_there(tiny
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_positions_are_turned_by_the_same_angles_in_either_precision(tiny_model):
+    model = tiny_model(rotary=True, d_k=6)
+    computing = Mixed(model, "bfloat16").computing
+    whole, narrow = (each.encoder[0].self_attention.rotation.turns(300) for each in (model, computing))
+    assert torch.equal(whole, narrow)
+
+
 def test_gradients_of_several_batches_are_summed_in_float32(tiny_model):
     model = tiny_model()
     mixed, alone = Mixed(model, "bfloat16"), Mixed(copy.deepcopy(model), "bfloat16")

@@ -63,13 +63,14 @@ class _ByteDropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
         random = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         bytes_ = random.view(torch.uint8)[: x.numel()].view(x.shape)
-        # 0 or the scale, of the type of `x`: making a tensor of booleans and multiplying by it take five times as long.
-        factors = torch.ge(bytes_, threshold, out=torch.empty_like(x, memory_format=torch.contiguous_format))
-        factors.mul_(256 / (256 - threshold))
-        ctx.save_for_backward(factors)
-        return x * factors
+        # 0 or 1, of the type of `x`: making a tensor of booleans and multiplying by it take five times as long. The
+        # scale stays a number of Python's: bfloat16 would round it.
+        kept = torch.ge(bytes_, threshold, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+        ctx.save_for_backward(kept)
+        ctx.scale = 256 / (256 - threshold)
+        return (x * kept).mul_(ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (factors,) = ctx.saved_tensors
-        return gradient * factors, None
+        (kept,) = ctx.saved_tensors
+        return (gradient * kept).mul_(ctx.scale), None

@@ -15,6 +15,7 @@ import torch
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.inference import has_native_bfloat16
 from heedful.model.linear import multiply
+from heedful.model.rotation import Rotation
 from heedful.training.settings import Precision
 
 
@@ -24,7 +25,7 @@ class Mixed:
     def __init__(self, model: EncoderDecoder, precision: Precision) -> None:
         dtype = dtype_of(precision, next(model.parameters()).device)
         self.learning = model
-        self.computing = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        self.computing = model if dtype == torch.float32 else _narrow(model, dtype)
         self._weights: list[list[torch.Tensor]] = [list(each.parameters()) for each in (model, self.computing)]
 
     @torch.no_grad()
@@ -45,6 +46,15 @@ class Mixed:
         self.learning.zero_grad()
         if self.computing is not self.learning:
             torch._foreach_copy_(self._weights[1], self._weights[0])
+
+
+def _narrow(model: EncoderDecoder, dtype: torch.dtype) -> EncoderDecoder:
+    """Return a copy in `dtype`, but for the angles of rotary positions, which are those of the model in use."""
+    narrow = copy.deepcopy(model).to(dtype)
+    for whole, rounded in zip(model.modules(), narrow.modules(), strict=True):
+        if isinstance(rounded, Rotation):
+            rounded.turns_L2K = cast(Rotation, whole).turns_L2K
+    return narrow
 
 
 def dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
