@@ -338,6 +338,13 @@ def test_a_cross_head_is_told_to_look_at_the_aligned_word():
     assert _describe([straight], "cross.0", 0)["looks"]["aligned"] == 0.0
 
 
+def test_a_decoders_first_position_which_has_no_choice_is_no_look():
+    uniform = np.tril(np.ones((1, 3, 3)))
+    maps = {"decoder.0": uniform / uniform.sum(-1, keepdims=True)}
+    found = _describe([SimpleNamespace(attention=maps, source_words=[], target_words=[], alignment=[])], "decoder.0", 0)
+    assert found["looks"]["same"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
 def test_families_that_are_compared_differ_in_parameters_as_the_verdict_says():
     counts = [
         sum(parameters(ModelConfig(family=family, max_positions=128, **sizes), 20, 20).values())

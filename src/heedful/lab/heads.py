@@ -204,8 +204,12 @@ def _aligned(one: Explanation, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _describe(found: list[Explanation], name: str, head: int) -> Table:
-    """Return where a head looks: means over all rows of weights. Only a cross head can look at an aligned word."""
+    """Return where a head looks: means over rows of weights. Only a cross head can look at an aligned word.
+
+    The decoder's first row is left out: it can look nowhere but at itself.
+    """
     cross = name.startswith("cross")
+    first = 1 if name.startswith("decoder") else 0
     looks: dict[str, list[float]] = {look: [] for look in LOOKS}
     entropies, distances = [], []
     for one in found:
@@ -216,7 +220,7 @@ def _describe(found: list[Explanation], name: str, head: int) -> Table:
         offset_LM = columns - (rows * (weights_LM.shape[1] - 1) / max(len(weights_LM) - 1, 1) if cross else rows)
         offset_LM = np.rint(offset_LM)
         for look, offset in (("previous", -1), ("same", 0), ("next", 1)):
-            looks[look] += (weights_LM * (offset_LM == offset)).sum(1).tolist()
+            looks[look] += (weights_LM * (offset_LM == offset)).sum(1)[first:].tolist()
         if not name.startswith("decoder"):  # which begins with the begin symbol, and never reads the end
             looks["end"] += weights_LM[:, -1].tolist()
         if cross:
