@@ -46,7 +46,7 @@ def test_a_pair_without_a_name_is_altered_too_not_repeated():
     assert len(found) > 2 * len(PAIRS) - 8  # two letters alike may be swapped
     assert not any(one == other for one, other in pairwise(found))
     plain = [(0, "und nun", "and now")] * 50
-    assert 60 < len(list(augmented(plain, altered=1.0))) < 100  # no stop and no capital that it could lose
+    assert len(list(augmented(plain, altered=1.0))) > 95  # no stop and no capital that it could lose: joined
 
 
 @pytest.mark.parametrize(

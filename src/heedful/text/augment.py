@@ -37,7 +37,7 @@ def augmented(
         yield corpus, tag + source, target
         if altered and alter.generator.random() < altered:
             copy = alter(source, target, tag)
-            if copy != (source, target):  # without a stop, and in lower case, it had neither to lose
+            if copy != (source, target):  # the first pair has no other to be joined with
                 yield corpus, tag + copy[0], copy[1]
         alter.remember(source, target, tag)
 
@@ -64,12 +64,15 @@ class _Alterations:
             if named != (source, target):
                 return named
         kind = self.generator.random()
+        copy = source, target
         if kind < 0.45:
-            bare = without_stop(source, target) if kind < 0.30 else (source, target)
-            return (bare[0].lower(), bare[1]) if kind > 0.15 else bare
-        if kind < 0.80:
-            return mistyped(source, self.generator), target
-        recent = self._recent[tag]
+            bare = without_stop(source, target) if kind < 0.30 else copy
+            copy = (bare[0].lower(), bare[1]) if kind > 0.15 else bare
+        elif kind < 0.80:
+            copy = mistyped(source, self.generator), target
+        if copy != (source, target):
+            return copy
+        recent = self._recent[tag]  # also where there was no stop and no capital to lose
         others = self.generator.sample(list(recent), min(len(recent), self.generator.randint(1, 3)))
         return joined([(source, target), *others])
 
