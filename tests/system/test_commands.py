@@ -591,7 +591,8 @@ def test_a_reader_that_has_left_ends_it_without_a_word(trained, arguments):
     ("closed", "arguments", "expected"),
     [
         ("0<&-", "translate model", (0, b"", b"")),
-        ("1>&-", "translate model -i few", (0, b"", b"")),
+        ("1>&-", "translate model -i few", (2, b"", b"heedful: standard output is closed; give --output FILE\n")),
+        ("1>&-", "translate model -i few -o out", (0, b"", b"")),
         ("2>&-", "translate nowhere -i few", (2, b"", b"")),
     ],
 )

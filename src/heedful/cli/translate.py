@@ -170,7 +170,7 @@ def _lines(number: int, outputs: list[Output], again: list[bool], jsonl: bool, n
 @contextmanager
 def _output(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
-        if sys.stdout.name == os.devnull:  # see app.py
+        if getattr(sys.stdout, "name", "") == os.devnull:  # it was none: see app.py
             raise HeedfulError("standard output is closed; give --output FILE")
         yield sys.stdout
     else:
