@@ -725,9 +725,11 @@ def test_sizes_come_from_the_model_to_start_from_and_may_not_contradict_it(tmp_p
 
 @pytest.mark.parametrize("preset", ["fast", "best"])
 def test_a_preset_adds_nothing_to_a_model_to_start_from(preset):
-    begun = {"start_from": "de-en", "preset": preset}  # a model without rotary positions
+    assert build({"start_from": "de-en", "preset": preset}).model.positions == "none"  # which has rotary ones alone
+    old = Path(__file__).parents[1] / "golden" / "format-1"  # a model without rotary positions
+    begun = {"start_from": str(old), "preset": preset}
     assert not build(begun).model.rotary
-    with pytest.raises(HeedfulError, match=r"model\.rotary is True, but .*de-en was trained with False"):
+    with pytest.raises(HeedfulError, match=r"model\.rotary is True, but .*format-1 was trained with False"):
         build(begun, {"model": {"rotary": True}})
 
 
