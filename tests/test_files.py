@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -199,6 +200,25 @@ def test_a_file_that_can_be_written_but_not_replaced_is_written(tmp_path, monkey
     monkeypatch.setattr(Path, "replace", is_mounted)
     write_text(tmp_path / "out", "two")
     assert (everything_in(tmp_path), (tmp_path / "out").read_text()) == (["out"], "two")
+
+
+def test_what_cannot_be_written_whole_in_place_is_kept_beside(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def is_mounted(self, to):
+        if to.name == "out":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(to))
+        return replace(self, to)
+
+    def is_full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "out").write_text("one")
+    monkeypatch.setattr(Path, "replace", is_mounted)
+    monkeypatch.setattr(shutil, "copyfile", is_full)
+    with pytest.raises(HeedfulError, match=r"out: not written whole .*all of it is in .*out\.partial"):
+        write_text(tmp_path / "out", "two")
+    assert (everything_in(tmp_path), (tmp_path / "out.partial").read_text()) == (["out", "out.partial"], "two")
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file is meant")
