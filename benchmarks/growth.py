@@ -38,7 +38,7 @@ from heedful.model.family import engine_of
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.pairs import Corpus, read_pairs
-from heedful.text.vocabulary import BEGIN, END, VocabularyConfig, learn
+from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, VocabularyConfig, learn
 from heedful.training.loop import make_optimizer
 from heedful.training.settings import TrainingConfig
 
@@ -101,7 +101,10 @@ def translate(work: Work) -> tuple[float, float]:
     def once() -> None:
         with torch.inference_mode():
             state = engine.start(engine.encode(source, lengths))
-            search(step, state, (lengths - 1).tolist(), config, begin=BEGIN, end=END, forbidden=(0, 1, 2))
+            limits = (lengths - 1).tolist()
+            search(
+                step, state, limits, config, begin=BEGIN, end=END, forbidden=(PAD, UNKNOWN, BEGIN), whole=engine.search
+            )
 
     flops = sum(search_flops(model.config, work.vocabulary, work.length, work.length, 1).values())
     return least(once), len(lines) * flops

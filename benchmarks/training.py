@@ -151,7 +151,9 @@ def compare(size: str, peers: list[str], options: argparse.Namespace, folder: st
             kept = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "67108864"}
             environment = os.environ | (kept if contestant.heap else {})
             ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-            found[contestant].append(json.loads(ran.stdout.splitlines()[-1]))
+            one = json.loads(ran.stdout.splitlines()[-1])
+            found[contestant].append(one)
+            print(f"  {contestant}  {one['speed']:7,.0f}", file=sys.stderr, flush=True)  # the larger sizes take long
     medians = {contestant: statistics.median(one["speed"] for one in each) for contestant, each in found.items()}
     for contestant, each in found.items():
         rounds = "  ".join(f"{one['speed']:7,.0f}" for one in each)

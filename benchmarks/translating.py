@@ -4,11 +4,12 @@
 
 The peers get the bundle's weights, converted, and its subwords; everybody is timed from text to text; one that is not
 installed is left out (fairseq is hard to: peers/fairseq_engine.py). Rows: beam 4 and greedy at 64 sentences a batch on
-two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face and fairseq with two threads);
-one sentence at a time on one thread; and a model of the base size (pre-norm, which all have) with random weights, of
-which every output is 30 pieces long, 32 sentences a batch. Each contestant of a row is a process of its own, which
-translates some sentences first, untimed, and then waits for its turn in each round. Sentences a second; with a
-reference, BLEU of each is shown, so that nobody is fast by being wrong. Without a bundle, the model de-en in the box.
+two cores (CTranslate2 with two workers of one thread, its fastest way; Hugging Face and fairseq as one process of two
+threads, as a script of their users has, and as two of one thread, which share the sentences); one sentence at a time
+on one thread; and a model of the base size (pre-norm, which all have) with random weights, of which every output is 30
+pieces long, 32 sentences a batch. Each contestant of a row is a process of its own, which translates some sentences
+first, untimed, and then waits for its turn in each round. Sentences a second; with a reference, BLEU of each is shown,
+so that nobody is fast by being wrong. Without a bundle, the model de-en in the box.
 No peer has sinusoids and rotary positions at once, as en-de has, and rotary positions alone only CTranslate2.
 """
 
@@ -23,6 +24,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -69,8 +72,11 @@ CONTESTANTS = {
     "ctranslate2-float32": "float32",
     "ctranslate2-int8": "int8",
     "huggingface": "float32",
+    "huggingface-apart": "float32",
     "fairseq": "float32",
+    "fairseq-apart": "float32",
 }
+APART = "-apart"  # two processes of one thread each, where there are two cores
 PEERS = {"ctranslate2": "ctranslate2_engine", "huggingface": "m2m100", "fairseq": "fairseq_engine"}
 ADDING = ("huggingface", "fairseq")  # positions to embeddings, and know no other way
 TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k-en-de" / "test_2016_flickr.de"
@@ -80,6 +86,8 @@ SOURCE_PIECES = 13  # of every input to it
 
 def make(who: str, folder: Path, row: Row) -> Translate:
     """Return a function from lines to their translations."""
+    if who.endswith(APART):
+        return share(who.removesuffix(APART), folder, row)
     torch.set_num_threads(row.threads)
     loaded = bundle.load(folder, "cpu")
     words, alpha = loaded.vocabulary, 0.0 if row.beam == 1 else 1.0
@@ -120,6 +128,35 @@ def make(who: str, folder: Path, row: Row) -> Translate:
     return translate
 
 
+def share(who: str, folder: Path, row: Row) -> Translate:
+    """Return a function that gives each of as many processes as there are threads an equal part of the lines."""
+    context, ends = get_context("spawn"), list[Connection]()
+    for _ in range(row.threads):
+        here, there = context.Pipe()
+        arguments = there, who, folder, row._replace(threads=1)
+        context.Process(target=answer, args=arguments, daemon=True).start()
+        ends.append(here)
+
+    def translate(lines: list[str]) -> list[str]:
+        order = sorted(range(len(lines)), key=lambda number: len(lines[number]))
+        parts = [order[first :: len(ends)] for first in range(len(ends))]
+        for end, part in zip(ends, parts, strict=True):
+            end.send([lines[number] for number in part])
+        found = dict[int, str]()
+        for end, part in zip(ends, parts, strict=True):
+            found.update(zip(part, end.recv(), strict=True))
+        return [found[number] for number in range(len(lines))]
+
+    return translate
+
+
+def answer(there: Connection, who: str, folder: Path, row: Row) -> None:
+    """Translate what comes from the process that shares its lines, as long as it is there."""
+    translate = make(who, folder, row)
+    while True:
+        there.send(translate(there.recv()))
+
+
 def read(row: Row, options: argparse.Namespace) -> list[str]:
     """Return the lines to translate: for the base size, as often as need be, those of one length."""
     lines: list[str] = options.input.read_text(encoding="utf-8").splitlines()
@@ -151,7 +188,8 @@ def start(who: str, row: str, options: argparse.Namespace) -> subprocess.Popen[s
     """Return a contestant's process, when it is ready."""
     command = [sys.executable, __file__, str(options.bundle), "--input", str(options.input), "--one", who, row]
     command += ["--reference", str(options.reference)] if options.reference else []
-    threads = {"OMP_NUM_THREADS": str(ROWS[row].threads if "ctranslate2" not in who else 1)}
+    alone = "ctranslate2" in who or who.endswith(APART)
+    threads = {"OMP_NUM_THREADS": str(1 if alone else ROWS[row].threads)}
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | threads)
     hear(process, "ready")
@@ -233,7 +271,8 @@ def main() -> None:
         print(f"  {' and '.join(ADDING)}: left out but for the base size: this model turns by positions, they add them")
     for row in options.rows.split(","):
         turning = model.get("rotary") and not ROWS[row].base  # whose model is another
-        compare(row, [who for who in contestants if not (turning and who.startswith(ADDING))], options)
+        able = [who for who in contestants if not (turning and who.startswith(ADDING))]
+        compare(row, [who for who in able if ROWS[row].threads > 1 or not who.endswith(APART)], options)
 
 
 if __name__ == "__main__":

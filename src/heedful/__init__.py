@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from heedful.decoding.settings import SearchConfig
     from heedful.errors import HeedfulError
     from heedful.pipeline import resume, run
     from heedful.recipe import Recipe, build
     from heedful.translator import Output, Translator
 
-__all__ = ["HeedfulError", "Output", "Recipe", "Translator", "__version__", "build", "resume", "run"]
+__all__ = ["HeedfulError", "Output", "Recipe", "SearchConfig", "Translator", "__version__", "build", "resume", "run"]
 
 __version__: str
 
@@ -16,6 +17,7 @@ _HOMES = {
     "HeedfulError": "errors",
     "Output": "translator",
     "Recipe": "recipe",
+    "SearchConfig": "decoding.settings",
     "Translator": "translator",
     "build": "recipe",
     "resume": "pipeline",

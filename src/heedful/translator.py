@@ -295,7 +295,7 @@ class Translator:
         )
 
     def without(self, *heads: str) -> "Translator":
-        """Return a translator of the same model with some heads switched off: "cross.3.1" is one, "cross.3" a layer's.
+        """Return a translator of the same model with some heads switched off: "cross.1.0" is one, "cross.1" a layer's.
 
         Raises:
             HeedfulError: there is no such head.

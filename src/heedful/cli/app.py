@@ -28,7 +28,7 @@ COMMANDS = {
     "configure": "Change a finished model's languages and search settings.",
     "ensemble": "Put models together into one: the mean of their probabilities.",
     "info": "Describe a model: parameters, cost, provenance.",
-    "demo": "Learn to pronounce English in three minutes.",
+    "demo": "Translate, then learn to pronounce English in three minutes.",
     "lab list": "List the experiments on the paper's claims.",
     "lab run": "Run an experiment, or all of them.",
     "lab report": "Write the page of the experiments that were run.",

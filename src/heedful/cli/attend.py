@@ -34,7 +34,7 @@ def attend(
         ),
     ] = "",
     without: Annotated[
-        tuple[str, ...], Parameter(help="Switch off a head, cross.3.1, or all of a layer, cross.3; repeatable")
+        tuple[str, ...], Parameter(help="Switch off a head, cross.1.0, or all of a layer, cross.1; repeatable")
     ] = (),
     rank: Annotated[int, Parameter(help="Which of the beam's outputs to look into; 1 = the best")] = 1,
     html: Annotated[Path | None, Parameter(help="Write a web page: one file, all layers and heads")] = None,

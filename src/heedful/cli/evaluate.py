@@ -28,14 +28,14 @@ Row = dict[str, Any]  # metric, score, details, signature
 
 
 def evaluate(
-    bundle: Annotated[Path | None, Parameter(help="Model folder; or give --outputs")] = None,
+    bundle: Annotated[Path | None, Parameter(help="Model folder, en-de or de-en; or give --outputs")] = None,
     /,
     *,
     source: Annotated[Path | None, Parameter(help="Text to translate; without --reference a file of pairs")] = None,
     reference: Annotated[tuple[Path, ...], Parameter(help="Reference translations; repeatable", negative=())] = (),
     outputs: Annotated[Path | None, Parameter(help="Score this text instead of translating")] = None,
     against: Annotated[
-        Path | None, Parameter(help="A second model folder: how likely equal ones differ as much (two-sided)")
+        Path | None, Parameter(help="A second model to compare with; p: how likely two equally good ones would differ as much")
     ] = None,
     symbols: Annotated[
         bool, Parameter(help="Word and symbol error rates, any of several references", negative=())

@@ -33,7 +33,7 @@ class ServeConfig:
     )
     proxies: tuple[str, ...] = setting(
         (),
-        "Addresses of reverse proxies on other machines, which are believed when they say for whom they ask",
+        "Addresses of reverse proxies whose X-Forwarded-For is believed; one on this machine always is",
     )
     keys: Path | None = setting(
         None, "File of API keys, hashed, one a line; read again when it changes; without it none is asked for"
