@@ -42,14 +42,14 @@ def make(run: Run, precision: str) -> m2m100.Peer:
     """Return the peer with the attention that is faster in training here."""
     seconds = {}
     for attention in ("eager", "sdpa"):
-        peer, seconds[attention] = m2m100.Peer(run.recipe.model, run.words.sizes[1], attention), list[float]()
+        peer, seconds[attention] = m2m100.Peer(run.recipe.model, run.vocabulary.sizes[1], attention), list[float]()
         for batch in islice(run.stream(), 2 * TIMED):
             began = time.monotonic()
             loss_of(peer, batch, precision).backward()
             seconds[attention].append(time.monotonic() - began)
     best = min(seconds, key=lambda attention: sum(seconds[attention][TIMED:]))
     print({attention: f"{sum(found[TIMED:]) / TIMED:.3f} s" for attention, found in seconds.items()}, "by attention")
-    return m2m100.Peer(run.recipe.model, run.words.sizes[1], best)
+    return m2m100.Peer(run.recipe.model, run.vocabulary.sizes[1], best)
 
 
 def loss_of(peer: m2m100.Peer, batch: Batch, precision: str) -> Any:
@@ -87,13 +87,13 @@ def score(peer: m2m100.Peer, run: Run, pairs: Sequence[tuple[str, str]], penalty
     sources, references = [list(side) for side in zip(*pairs, strict=True)]
     ids = m2m100.translate(
         peer.model,
-        run.words.encode_source(sources),
+        run.vocabulary.encode_source(sources),
         beam=run.recipe.search.width,
         batch=64,
         length_penalty=penalty,
         length=0,
     )
-    outputs = [run.words.decode_target([number for number in line if number != END]) for line in ids]
+    outputs = [run.vocabulary.decode_target([number for number in line if number != END]) for line in ids]
     return bleu_and_chrf(outputs, references)
 
 

@@ -36,7 +36,7 @@ from heedful.data.batches import Batch, BatchConfig, BatchStream
 from heedful.data.tokens import TokenStore, encode_corpus
 from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import matrix_peak, time_training
-from heedful.model.inference import has_native_bfloat16
+from heedful.model.linear import has_native_bfloat16
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.recipe import PRESETS

@@ -25,7 +25,7 @@ LINES = ["the cat sees a house", "", "Haus und Baum"]
 
 def write(folder, model, vocabulary):
     bundle.describe(folder, to_table(model.config), vocabulary, to_table(SEARCH), {"pairs": 211, "task": "prüfen"})
-    bundle.write_weights(folder / bundle.WEIGHTS, bundle.take_weights(model))
+    bundle.write_weights(folder / bundle.WEIGHTS, bundle.weights_of(model))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_bytes_all_over_the_weights_header_altered_are_refused(copy):
 
 
 def test_weights_of_another_model_are_refused_by_name(copy, tiny_model):
-    bundle.write_weights(copy / bundle.WEIGHTS, bundle.take_weights(tiny_model()))
+    bundle.write_weights(copy / bundle.WEIGHTS, bundle.weights_of(tiny_model()))
     with pytest.raises(HeedfulError, match=bundle.WEIGHTS):
         bundle.load(copy)
 

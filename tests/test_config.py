@@ -1,5 +1,5 @@
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heedful.config import drop_unread, from_table, merge, read_toml, setting, to_table
+from heedful.config import from_table, merge, read_toml, refuse_unread, setting, to_table, without_unread
 from heedful.errors import HeedfulError
 
 
@@ -83,11 +83,16 @@ def test_help_says_what_a_setting_is_for():
 def test_a_given_setting_that_nothing_reads_is_refused(layers, refused):
     oven = from_table(Oven, merge(*layers), "here")
     if not refused:
-        assert drop_unread(oven, layers, Oven(), "here") == (oven if oven.fan else replace(oven, speed=2))
+        refuse_unread(oven, layers, Oven(), "here")
         return
     with pytest.raises(HeedfulError, match=r"here: nothing reads speed 3 \(it is for fan yes\); leave it out"):
-        drop_unread(oven, layers, Oven(), "here")
-    assert drop_unread(oven, layers, Oven(), "here", since=len(layers)) == replace(oven, speed=2)
+        refuse_unread(oven, layers, Oven(), "here")
+    refuse_unread(oven, layers, Oven(), "here", since=len(layers))
+
+
+def test_a_setting_that_nothing_reads_becomes_the_usual_one():
+    assert without_unread(Oven(speed=3), Oven()) == Oven()
+    assert without_unread(Oven(fan=True, speed=3), Oven()) == Oven(fan=True, speed=3)
 
 
 def test_none_is_left_out_of_the_table():

@@ -195,7 +195,7 @@ def test_a_line_in_capitals_is_translated_as_in_lower_case_and_put_back(translat
 def test_the_tag_of_a_line_in_capitals_stays_as_it_is(translator):
     loud = replace(translator, capitals=True)
     for tag in ("<2DE>", "<2de>"):
-        ids, shouted = loud.encode([f"{tag} THE CAT SEES"])
+        ids, shouted = loud.reader.encode([f"{tag} THE CAT SEES"])
         assert shouted == [True]
         assert ids == translator.vocabulary.encode_source([f"{tag} the cat sees"])
 
@@ -237,7 +237,7 @@ def test_a_line_or_prefix_that_the_model_has_no_positions_for_is_named(tiny_mode
 def test_the_mean_loss_is_what_scoring_gives_a_token(tiny_model, toy_vocabulary):
     size = toy_vocabulary.sizes[0]
     translator = Translator(tiny_model(source_size=size, target_size=size), toy_vocabulary)
-    sources, targets, _ = translator.encode_pairs(["the cat", "a dog sees a house"], ["a dog sees", "the"])
+    sources, targets, _ = translator.reader.encode_pairs(["the cat", "a dog sees a house"], ["a dog sees", "the"])
     scored = translator.score_ids(sources, targets)
     expected = -sum(one.log_probability for one in scored) / sum(map(len, targets))
     assert mean_loss(translator.model, sources, targets) == pytest.approx(expected, rel=1e-5)

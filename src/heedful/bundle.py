@@ -216,8 +216,8 @@ def _place(name: str) -> tuple[int, str]:
     return int(number), own
 
 
-def take_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's parameters by name; a tied one stands once, under its first name."""
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's parameters themselves, not copies, by name; a tied one stands once, under its first name."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 

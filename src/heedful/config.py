@@ -72,10 +72,13 @@ def check_ranges(settings: Any, where: str) -> None:
             raise HeedfulError(f"{where}: {name} {value} must be {wanted}")
 
 
-def drop_unread(
-    settings: Settings, layers: Sequence[Mapping[str, Any]], usual: Settings, where: str, since: int = 0
-) -> Settings:
-    """Return settings in which what the others leave unread is as in `usual`; refuse it where it was asked for.
+def without_unread(settings: Settings, usual: Settings) -> Settings:
+    """Return settings in which what the others leave unread is as in `usual`."""
+    return dataclasses.replace(settings, **{field.name: getattr(usual, field.name) for field in _unread(settings)})  # type: ignore[type-var]
+
+
+def refuse_unread(settings: Any, layers: Sequence[Mapping[str, Any]], usual: Any, where: str, since: int = 0) -> None:
+    """Refuse what was asked for, differs from `usual`, and is left unread by the other settings.
 
     What is asked for stands in one of the `layers`, the tables that were laid over each other: from number `since` on,
     and from the last one on that chooses what reads it. Below, it was meant for another choice.
@@ -83,9 +86,8 @@ def drop_unread(
     Raises:
         HeedfulError: with all such settings, and what each is for; `where` names the place.
     """
-    unread = [field for field in dataclasses.fields(settings) if not _is_read(field, settings)]  # type: ignore[arg-type]
     refused = []
-    for field in unread:
+    for field in _unread(settings):
         only, value = field.metadata["only"], getattr(settings, field.name)
         chosen = max((number for number, layer in enumerate(layers) if layer.keys() & only.keys()), default=0)
         given = any(field.name in layer for layer in layers[max(chosen, since) :])
@@ -93,12 +95,16 @@ def drop_unread(
             refused.append(f"{field.name} {value} (it is for {_conditions(only)})")
     if refused:
         raise HeedfulError(f"{where}: nothing reads {', '.join(refused)}; leave it out, or set what it is for")
-    return dataclasses.replace(settings, **{field.name: getattr(usual, field.name) for field in unread})  # type: ignore[type-var]
 
 
-def _is_read(field: "dataclasses.Field[Any]", settings: Any) -> bool:
-    only = field.metadata.get("only")
-    return not only or any(getattr(settings, key) in values for key, values in only.items())
+def _unread(settings: Any) -> "list[dataclasses.Field[Any]]":
+    """Return the fields that are for other values of some other field."""
+    return [
+        field
+        for field in dataclasses.fields(settings)
+        if (only := field.metadata.get("only"))
+        and not any(getattr(settings, key) in values for key, values in only.items())
+    ]
 
 
 def _conditions(only: Mapping[str, Sequence[Any]]) -> str:

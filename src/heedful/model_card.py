@@ -22,6 +22,11 @@ def model_card(
     _, language = data.languages or ("", "")
     files = ", ".join(str(path) for path in (*data.source, *data.target, *data.pairs))
     rows = "\n".join(f"| {metric} | {value:.2f} |" for metric, value in scores.items())
+    judged = f"""| development score | value |
+|---|---|
+{rows}
+
+BLEU and chrF are sacreBLEU's (`{signature_of(language)}`), beam {recipe.search.beam}."""
     return f"""# A heedful model
 
 Made by `heedful train` from {files}.
@@ -31,11 +36,7 @@ Made by `heedful train` from {files}.
 - training: preset {recipe.preset}, {steps:,} steps, seed {recipe.training.seed}, {seconds / 60:.1f} minutes
 - on: {device}, {recipe.training.precision}
 
-| development score | value |
-|---|---|
-{rows}
-
-BLEU and chrF are sacreBLEU's (`{signature_of(language)}`), beam {recipe.search.beam}.
+{judged if scores else "There was no development text: it was not scored."}
 
 Translate with it: `heedful translate {name} -i input.txt`
 """

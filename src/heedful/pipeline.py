@@ -25,12 +25,13 @@ from heedful.preparation import development_pairs, encode, examine, learn_lexico
 from heedful.recipe import Recipe
 from heedful.remarks import collapse, remarks
 from heedful.text.corpus import Examined, Report
+from heedful.text.reading import Reader
 from heedful.text.vocabulary import Vocabulary
 from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
 from heedful.training.loop import Ended, Notice, Record, Saved, Step
 from heedful.training.precision import settled
-from heedful.training.processes import agreed, join, rank, wait_for_all, world
+from heedful.training.processes import broadcast, join, rank, wait_for_all, world_size
 from heedful.training.settings import TrainingConfig
 from heedful.training.state import check_processes, newest_state
 from heedful.translator import Translator
@@ -94,8 +95,9 @@ def begin(recipe: Recipe, folder: Path) -> "Run":
     check_sizes(recipe.model)  # before what may take hours
     examined = examine(recipe.data)
     if rank() == 0:
-        words = Vocabulary.load(recipe.start_from) if recipe.start_from else learn_vocabulary(recipe, examined)
-        run_folder.start(folder, recipe, words)
+        begun = recipe.start_from
+        vocabulary = Vocabulary.load(begun) if begun else learn_vocabulary(recipe, examined)
+        run_folder.start(folder, recipe, vocabulary)
     wait_for_all()
     if not (folder / "model.toml").is_file():
         raise HeedfulError(f"{folder}: not what the first process wrote; --out must be one folder for all machines")
@@ -131,7 +133,7 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         if rank() == 0:
             run_folder.take_edits(folder, recipe, before)
             run_folder.remove_leftovers(folder)
-            forget_unsaved(folder / "log.jsonl", newest_state(folder / "state"))
+            forget_unsaved(folder / "log.jsonl", place)
         wait_for_all()
         yield from Run(recipe, folder, examined, started).logged_events(stop)
 
@@ -141,15 +143,16 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: Path, examined: Examined, started: float) -> None:
         self.recipe, self.folder, self.started = recipe, folder, started
-        self.words = Vocabulary.load(folder)
+        self.vocabulary = Vocabulary.load(folder)
+        self.reader = Reader(self.vocabulary, recipe.data.capitals)
         self.report = examined.report
-        self.store = encode(recipe.data, examined, self.words)
+        self.store = encode(recipe.data, examined, self.vocabulary)
         self.device = _device()
         if self.device.type == "cuda":
             # cuDNN's attention, which torch prefers on recent GPUs, makes a plan for each new shape: nearly each batch
             torch.backends.cuda.enable_cudnn_sdp(False)
         torch.manual_seed(recipe.training.seed)
-        self.model = build_model(recipe.model, *self.words.sizes).to(self.device)
+        self.model = build_model(recipe.model, *self.vocabulary.sizes).to(self.device)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         if recipe.start_from and not newest_state(folder / "state"):
             weights = recipe.start_from / bundle.WEIGHTS
@@ -171,23 +174,23 @@ class Run:
         torch.manual_seed(self.recipe.training.seed + 1000 * rank())
         stream = self.stream()
         self._fix_precision()
-        seconds_a_step = agreed(self._time_a_step(stream))
+        seconds_a_step = broadcast(self._time_a_step(stream))
         self._fix_steps(seconds_a_step)
         training, batches = self.recipe.training, len(stream.plan())
         yield Prepared(
             preset=self.recipe.preset,
             report=self.report,
-            sizes=self.words.sizes,
+            sizes=self.vocabulary.sizes,
             parameters=self.parameters,
             device=_name_of(self.device),
             precision=training.precision,
             padding=stream.padding(),
             steps=training.steps,
             batches_in_epoch=batches,
-            epochs=training.steps * self.recipe.batches.accumulate * world() / batches,
+            epochs=training.steps * self.recipe.batches.accumulate * world_size() / batches,
             seconds=training.steps * seconds_a_step,
         )
-        said = remarks(self.recipe, self.report, self.words, self.store, self.device, self.too_long)
+        said = remarks(self.recipe, self.report, self.vocabulary, self.store, self.device, self.too_long)
         yield from map(Notice, said)
         torch.manual_seed(training.seed + 1000 * rank())
         records = loop.train(
@@ -210,7 +213,8 @@ class Run:
                 self.started -= max(0.0, record.seconds - (time.monotonic() - began))  # training before a resume
                 finished = self._finish(record.step) if rank() == 0 else None
                 wait_for_all()  # a machine whose torchrun has ended may be the one that the others meet at
-                yield from filter(None, [finished])
+                if finished:
+                    yield finished
 
     def _is_to_be_looked_at(self, step: int) -> bool:
         """Return whether this is a third of the way of a training that is not evaluated before."""
@@ -221,7 +225,7 @@ class Run:
     def _look(self) -> Iterator[str]:
         """Warn of a model that says the same whatever it is given, in the seconds that a few lines take."""
         search = replace(self.recipe.search, beam=1, n_best=1, sample=False)
-        translator = Translator(self.model.eval(), self.words, search, capitals=self.recipe.data.capitals)
+        translator = Translator(self.model.eval(), self.vocabulary, search, capitals=self.recipe.data.capitals)
         with torch.inference_mode():
             outputs = [found[0].text for found in translator.translate([source for source, _ in self.dev[:LOOK]])]
         yield from collapse(outputs)
@@ -244,21 +248,14 @@ class Run:
 
         One line of a whole page would take more memory than all of training, and minutes of each evaluation.
         """
-        if not pairs:
-            return pairs, 0
-        reader = Translator(self.model, self.words, capitals=self.recipe.data.capitals)
-        sources, targets, _ = reader.encode_pairs(*zip(*pairs, strict=True))
-        lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        most = self.recipe.data.max_length + 1  # END is not counted there
-        kept = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= most]
+        kept = self.reader.fitting(pairs, self.recipe.data.max_length + 1)  # END is not counted there
         self.report.development -= len(pairs) - len(kept)
-        return kept, len(pairs) - len(kept)
+        return [pairs[number] for number in kept], len(pairs) - len(kept)
 
     def _find_aligner(self) -> None:
         """Find the attention that agrees most with a lexicon of the training pairs, on the development data."""
         learned = learn_lexicon(self.store, self.recipe.data.seed)
-        reader = Translator(self.model, self.words, capitals=self.recipe.data.capitals)
-        sources, targets, _ = reader.encode_pairs(*zip(*self.dev[:500], strict=True))
+        sources, targets, _ = self.reader.encode_pairs(*zip(*self.dev[:500], strict=True))
         if found := agreements(self.model, sources, targets, learned):
             bundle.keep_alignment(self.folder, *found[0])
 
@@ -266,7 +263,7 @@ class Run:
         """Return the weights to translate with: an average, or, before the first checkpoint, the present ones."""
         averaged = loop.final_weights(self.folder / "state", self.recipe.training)
         stored = torch.bfloat16 if self.recipe.training.stored == "bfloat16" else torch.float32
-        weights = averaged or bundle.take_weights(self.model)
+        weights = averaged or bundle.weights_of(self.model)
         return {name: tensor.to(stored) for name, tensor in weights.items()}
 
     def stream(self) -> BatchStream:
@@ -274,12 +271,12 @@ class Run:
         return BatchStream(
             self.store,
             self.recipe.batches,
-            vocabulary=self.words,
+            vocabulary=self.vocabulary,
             subword_dropout=self.recipe.vocabulary.dropout,
             weights=self.recipe.data.weights,
             longest=self.recipe.model.longest,
             rank=rank(),
-            world=world(),
+            world=world_size(),
         )
 
     def _time_a_step(self, stream: BatchStream) -> float:
@@ -293,7 +290,7 @@ class Run:
     def _fix_precision(self) -> None:
         """Turn "auto" into a precision, once, for all processes and for resuming."""
         if self.recipe.training.precision == "auto":
-            self._settle(precision=agreed(settled("auto", self.device)))
+            self._settle(precision=broadcast(settled("auto", self.device)))
 
     def _fix_steps(self, seconds_a_step: float) -> None:
         """Turn `minutes` into steps, once: the stored recipe has the steps, so that resuming is exact."""
@@ -324,9 +321,9 @@ class Run:
     def _evaluate(self, model: EncoderDecoder, beam: int = 1) -> tuple[dict[str, float], list[str]]:
         """Score the development data: loss and perplexity by teacher forcing, BLEU and chrF by search."""
         search = replace(self.recipe.search, beam=beam, n_best=1, sample=False)
-        translator = Translator(model, self.words, search, capitals=self.recipe.data.capitals)
+        translator = Translator(model, self.vocabulary, search, capitals=self.recipe.data.capitals)
         sources, references = [pair[0] for pair in self.dev], [pair[1] for pair in self.dev]
-        loss = loop.mean_loss(model, *translator.encode_pairs(sources, references)[:2])
+        loss = loop.mean_loss(model, *self.reader.encode_pairs(sources, references)[:2])
         outputs = [found[0].text for found in translator.translate(sources)]
         _, language = self.recipe.data.languages or ("", "")
         scores = {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}

@@ -7,14 +7,15 @@ import numpy as np
 
 from heedful import files
 from heedful.config import to_table
-from heedful.data.tokens import Encoded, TokenStore, content_key, encode_corpus
+from heedful.data.tokens import EncodingCounts, TokenStore, content_key, encode_corpus
 from heedful.decoding import lexicon
 from heedful.decoding.lexicon import Lexicon
 from heedful.errors import HeedfulError
 from heedful.recipe import Recipe
-from heedful.text import augment, corpus, vocabulary
+from heedful.text import augment, corpus
 from heedful.text.corpus import DataConfig, Examined, Report
-from heedful.text.vocabulary import Vocabulary
+from heedful.text.pairs import Triple
+from heedful.text.vocabulary import Vocabulary, learn
 from heedful.training.processes import local_rank, rank, wait_for_all
 
 DAYS_KEPT = 60  # of a corpus, encoded, that no training has read
@@ -44,10 +45,10 @@ def learn_vocabulary(recipe: Recipe, examined: Examined) -> Vocabulary:
     sources = (source for _, source, _ in _training_pairs(recipe.data, examined))
     targets = (target for _, _, target in _training_pairs(recipe.data, examined))
     tags = sorted({tag for tag in recipe.data.tags if tag})
-    return vocabulary.learn(sources, targets, recipe.vocabulary, tags=tags)
+    return learn(sources, targets, recipe.vocabulary, tags=tags)
 
 
-def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStore:
+def encode(data: DataConfig, examined: Examined, vocabulary: Vocabulary) -> TokenStore:
     """Return the training pairs as ids, from the cache where they are there, and complete the report.
 
     Raises:
@@ -64,7 +65,7 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
         "held_out": examined.report.held_out,
         **{name: value for name, value in to_table(data).items() if name not in WITHOUT_EFFECT},
     }
-    path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), words)}.arrow"
+    path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), vocabulary)}.arrow"
     notes = path.with_suffix(".json")
     if rank() == 0:
         files.mark_used(path, notes)
@@ -72,7 +73,7 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
     for here in (rank() == 0, local_rank() == 0):  # and then where another machine has its own cache
         if here and not (path.is_file() and notes.is_file()):
             try:
-                made = encode_corpus(_training_pairs(data, examined), words, path, data.max_length, data.max_ratio)
+                made = encode_corpus(_training_pairs(data, examined), vocabulary, path, data.max_length, data.max_ratio)
                 files.write_text(notes, json.dumps(made._asdict()))
             except OSError as error:  # the texts were read once already: it is the cache that is meant
                 raise HeedfulError(
@@ -80,7 +81,7 @@ def encode(data: DataConfig, examined: Examined, words: Vocabulary) -> TokenStor
                 ) from None
         wait_for_all()
     store = TokenStore(path)
-    encoded = Encoded(**json.loads(notes.read_text(encoding="utf-8")))
+    encoded = EncodingCounts(**json.loads(notes.read_text(encoding="utf-8")))
     _complete(examined.report, encoded, store)
     if not len(store):
         report = examined.report
@@ -107,13 +108,13 @@ def learn_lexicon(store: TokenStore, seed: int) -> Lexicon:
     return lexicon.learn(zip(store.lines("source", chosen), store.lines("target", chosen), strict=True))
 
 
-def _training_pairs(data: DataConfig, examined: Examined) -> Iterator[augment.Triple]:
+def _training_pairs(data: DataConfig, examined: Examined) -> Iterator[Triple]:
     yield from augment.augmented(examined.training(), tags=data.tags, altered=data.altered, seed=data.seed)
     if data.words:
         yield from augment.augmented(examined.words, tags=data.tags)
 
 
-def _complete(report: Report, encoded: Encoded, store: TokenStore) -> None:
+def _complete(report: Report, encoded: EncodingCounts, store: TokenStore) -> None:
     """Count what encoding found."""
     report.added = encoded.kept + encoded.too_long + encoded.ratio - report.kept
     report.drop("too long", encoded.too_long)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful import bundle
-from heedful.config import Table, drop_unread, from_table, merge, read_toml, setting, to_table
+from heedful.config import Table, from_table, merge, read_toml, refuse_unread, setting, to_table, without_unread
 from heedful.data.batches import BatchConfig
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -119,14 +119,24 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     begun = _begun(bundle.locate(table["start_from"]), table, where) if table.get("start_from") else {}
     usual = merge(PRESETS[preset], begun)
     recipe = from_table(Recipe, merge(usual, table, {"preset": preset}), where)
-    recipe.search.check()
     recipe = _drop_unread(recipe, tables, from_table(Recipe, usual, where), where)
+    _check_rate(recipe.training, tables, where)
+    check(recipe, where)
+    return recipe
+
+
+def check(recipe: Recipe, where: str) -> None:
+    """Refuse settings that cannot be together, in a new recipe and in one that was edited before a resume.
+
+    Raises:
+        HeedfulError: with the settings and what to change; `where` names the place.
+    """
+    recipe.search.check()
     if recipe.data.languages:
         check_languages(recipe.data.languages)
     if recipe.start_from is None:  # else as it was trained
         _check_sharing(recipe, where)
     _check_positions(recipe, where)
-    _check_rate(recipe.training, tables, where)
     if recipe.training.optimizer == "muon" and recipe.model.family != "transformer":
         raise HeedfulError(
             f'{where}: training.optimizer = "muon" is for a Transformer\'s matrices, of which model.family = '
@@ -134,7 +144,6 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
         )
     if recipe.training.patience and not recipe.training.evaluate_every:
         raise HeedfulError(f"{where}: training.patience counts evaluations: set training.evaluate_every above 0")
-    return recipe
 
 
 def _drop_unread(recipe: Recipe, tables: Sequence[Mapping[str, Any]], usual: Recipe, where: str) -> Recipe:
@@ -143,7 +152,9 @@ def _drop_unread(recipe: Recipe, tables: Sequence[Mapping[str, Any]], usual: Rec
 
     def read(part: str) -> Any:
         layers = [merge(table).get(part, {}) for table in tables]
-        return drop_unread(getattr(recipe, part), layers, getattr(usual, part), f"{where}: {part}", since)
+        settings, ordinary = getattr(recipe, part), getattr(usual, part)
+        refuse_unread(settings, layers, ordinary, f"{where}: {part}", since)
+        return without_unread(settings, ordinary)
 
     return replace(recipe, vocabulary=read("vocabulary"), model=read("model"), training=read("training"))
 

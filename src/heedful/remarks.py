@@ -9,7 +9,7 @@ import torch
 
 from heedful import native
 from heedful.data.tokens import TokenStore
-from heedful.model.inference import has_native_bfloat16
+from heedful.model.linear import has_native_bfloat16
 from heedful.recipe import Recipe, build
 from heedful.text.corpus import Report
 from heedful.text.vocabulary import Vocabulary
@@ -19,24 +19,24 @@ BYTES_BEARABLE = 0.1  # of the tokens of a text that a model begins to learn; a 
 
 
 def remarks(
-    recipe: Recipe, report: Report, words: Vocabulary, store: TokenStore, device: torch.device, too_long: int
+    recipe: Recipe, report: Report, vocabulary: Vocabulary, store: TokenStore, device: torch.device, too_long: int
 ) -> Iterator[str]:
     """Yield what the user should know before training begins; `too_long` development pairs were left out."""
     training, start = recipe.training, recipe.start_from
-    tokens, size = int(store.target_lengths_N.sum()), words.sizes[1]
+    tokens, size = int(store.target_lengths_N.sum()), vocabulary.sizes[1]
     if start is None and recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * size:
         yield (
             f"a vocabulary of {size:,}, but the target text is only {tokens:,} tokens long: most is too rare "
             f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
         )
-    if start and (share := _share_in_bytes(words, store)) > BYTES_BEARABLE:
+    if start and (share := _share_in_bytes(vocabulary, store)) > BYTES_BEARABLE:
         yield (
             f"{100 * share:.0f} % of this text is spelt in bytes, lacking in the vocabulary of {start}: lines are long "
             f"and little that it knows helps; leave --start-from out"
         )
     if recipe.model.family == "transformer" and recipe.model.positions == "none" and not recipe.model.rotary:
         yield "the encoder is told no positions, so that the order of words is nothing to it: set model.rotary = true"
-    if start and (spelt := words.lacking(recipe.data.tags)):
+    if start and (spelt := vocabulary.lacking(recipe.data.tags)):
         yield (
             f"the vocabulary of {start} has no tokens for {', '.join(spelt)}, and spells them in pieces: write tags "
             f"that it was trained with, or leave --start-from out"
@@ -73,8 +73,8 @@ def collapse(outputs: list[str]) -> Iterator[str]:
         )
 
 
-def _share_in_bytes(words: Vocabulary, store: TokenStore) -> float:
+def _share_in_bytes(vocabulary: Vocabulary, store: TokenStore) -> float:
     """Return the larger share of tokens that spell bytes, of both sides, in a sample of the training pairs."""
     rows = np.linspace(0, len(store) - 1, min(len(store), 1000)).astype(np.int64)
     source, target = (store.take(side, rows)[0].tolist() for side in ("source", "target"))
-    return max(words.share_in_bytes(source, "source"), words.share_in_bytes(target, "target"))
+    return max(vocabulary.share_in_bytes(source, "source"), vocabulary.share_in_bytes(target, "target"))

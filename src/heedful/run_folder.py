@@ -13,8 +13,7 @@ import torch
 from heedful import bundle, files
 from heedful.config import Table, from_table, read_toml, to_table
 from heedful.errors import HeedfulError
-from heedful.recipe import Recipe, other_state
-from heedful.text.corpus import check_languages
+from heedful.recipe import Recipe, check, other_state
 from heedful.text.vocabulary import JOINT, SIDES, Vocabulary
 from heedful.training.processes import rank
 from heedful.training.state import newest_state
@@ -57,7 +56,7 @@ def check_names(folder: Path, recipe: Recipe) -> None:
             raise HeedfulError(f"{said}: a name that is not UTF-8; rename it")
 
 
-def start(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
+def start(folder: Path, recipe: Recipe, vocabulary: Vocabulary) -> None:
     """Write all that stands in the folder before the first step."""
     folder.mkdir(parents=True, exist_ok=True)
     files.remove(folder / "state")  # checkpoints of a run that was killed before it could be resumed
@@ -76,7 +75,7 @@ def start(folder: Path, recipe: Recipe, words: Vocabulary) -> None:
     bundle.describe(
         folder,
         to_table(recipe.model),
-        words,
+        vocabulary,
         to_table(recipe.search),
         provenance,
         languages=recipe.data.languages,
@@ -102,9 +101,7 @@ def refuse_edits(folder: Path, recipe: Recipe, *, saved: bool) -> Table:
             f"{folder / 'recipe.toml'}: {', '.join(changed)} changed since the training began, which cannot go on so; "
             f"put back what is in {kept}, or begin another training in a new folder"
         )
-    recipe.search.check()
-    if recipe.data.languages:
-        check_languages(recipe.data.languages)
+    check(recipe, str(folder / "recipe.toml"))
     return before
 
 

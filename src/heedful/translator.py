@@ -29,8 +29,9 @@ from heedful.model.ensemble import members_of
 from heedful.model.family import engine_of
 from heedful.model.inference import Weights
 from heedful.model.recorder import recording
-from heedful.text.capitals import in_capitals, is_shouted, split_tag
+from heedful.text.capitals import in_capitals
 from heedful.text.document import careful, clean, translating
+from heedful.text.reading import Reader
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 
 T = TypeVar("T")
@@ -91,6 +92,11 @@ class Translator:
             ours, theirs = ("-".join(languages) for languages in (self.languages, reverse.languages))
             raise HeedfulError(f"a model for {theirs} cannot check {ours}; give one of the other direction")
         return replace(self, reverse=reverse)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """How the model reads text."""
+        return Reader(self.vocabulary, self.capitals)
 
     @cached_property
     def _pools(self) -> dict[int, ThreadPoolExecutor]:
@@ -178,30 +184,6 @@ class Translator:
             found.update(zip(rows, outputs, strict=True))
         return [found[i] for i in range(len(wanted))]
 
-    def encode(self, lines: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
-        """Return the tokens that the model reads for each line, END last, and which lines are in capitals.
-
-        Those are read as in lower case, where the model is one with `capitals`.
-        """
-        tagged = [split_tag(line) for line in lines]
-        shouted = [self.capitals and is_shouted(rest) for _, rest in tagged]
-        texts = [
-            clean(tag + (rest.lower() if loud else rest)) for (tag, rest), loud in zip(tagged, shouted, strict=True)
-        ]
-        return self.vocabulary.encode_source(texts), shouted
-
-    def encode_pairs(
-        self, sources: Sequence[str], targets: Sequence[str]
-    ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
-        """Return the tokens of both sides, and which pairs have a source in capitals, which is read in lower case.
-
-        So is its target if it is in capitals too: which of its letters were capital before, nobody can tell.
-        """
-        source_ids, shouted = self.encode(sources)
-        pairs = zip(targets, shouted, strict=True)
-        texts = [clean(text.lower() if loud and in_capitals(text) else text) for text, loud in pairs]
-        return source_ids, self.vocabulary.encode_target(texts), shouted
-
     def score(
         self, sources: Sequence[str], targets: Sequence[str], *, batch: int = 64, align: bool = False, start: int = 0
     ) -> list[Output]:
@@ -215,7 +197,7 @@ class Translator:
         """
         if len(sources) != len(targets):
             raise HeedfulError(f"{len(sources)} sources and {len(targets)} targets; each source needs its target")
-        source_ids, target_ids, shouted = self.encode_pairs(sources, targets)
+        source_ids, target_ids, shouted = self.reader.encode_pairs(sources, targets)
         if self.longest is not None:
             self._check_lengths("source", source_ids, self.longest, start)
             self._check_lengths("target", target_ids, self.longest, start)
@@ -259,7 +241,7 @@ class Translator:
         config = replace(config, n_best=max(config.n_best, rank))
         if not 1 <= rank <= config.width:
             raise HeedfulError(f"no output of rank {rank}: the beam is {config.width} wide; choose from 1, or widen it")
-        [source], [shouted] = self.encode([text])
+        [source], [shouted] = self.reader.encode([text])
         if len(source) < 2:
             raise HeedfulError("nothing to explain: the text is empty; give a sentence")
         tree = Tree()
@@ -314,8 +296,8 @@ class Translator:
         progress: Callable[[int], None],
     ) -> list[list[Output]]:
         wanted, config = config.n_best, replace(config, n_best=config.width) if self.reverse else config
-        sources, shouted = self.encode(lines)
-        forced = self._prefixes(prefixes, shouted) if prefixes else None
+        sources, shouted = self.reader.encode(lines)
+        forced = self.reader.encode_prefixes(prefixes, shouted) if prefixes else None
         if self.longest is not None:
             self._check_lengths("line", sources, self.longest, start)
             self._check_lengths("prefix", forced or [], self.longest - 1, start)
@@ -346,12 +328,6 @@ class Translator:
             results[i] = [replace(output, text=output.text.upper()) for output in results[i]]
         outputs = [results.get(i) or [Output("", 0.0, 0.0, [])] for i in range(len(lines))]
         return self._aligned(sources, outputs, batch) if align else outputs
-
-    def _prefixes(self, prefixes: list[str], shouted: list[bool]) -> list[list[int]]:
-        """Return the tokens of each prefix; of a line in capitals, one in capitals is read in lower case as well."""
-        pairs = zip(prefixes, shouted, strict=True)
-        texts = [clean(prefix.lower() if loud and in_capitals(prefix) else prefix) for prefix, loud in pairs]
-        return [line[:-1] for line in self.vocabulary.encode_target(texts)]
 
     def _check_lengths(self, what: str, texts: list[list[int]], most: int, start: int) -> None:
         """Refuse a line that the model has no positions for, by its number."""
@@ -433,7 +409,7 @@ def _ordered_with(
     other model has no positions for stay as they are.
     """
     pairs = [(output.text, line) for line, found in zip(lines, outputs, strict=True) for output in found]
-    sources, targets, _ = reverse.encode_pairs(*map(list, zip(*pairs, strict=True)))
+    sources, targets, _ = reverse.reader.encode_pairs(*map(list, zip(*pairs, strict=True)))
     lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
     fitting = [row for row, length in enumerate(lengths) if length <= (reverse.longest or length)]
     scored = reverse.score_ids([sources[row] for row in fitting], [targets[row] for row in fitting], batch=batch)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from heedful.bundle import read_weights, take_weights
+from heedful.bundle import read_weights, weights_of
 from heedful.data.batches import batch_of
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
@@ -123,11 +123,11 @@ def test_with_consistency_each_batch_passes_twice(tmp_path):
 
 def test_the_exponential_average_follows_the_weights(tmp_path):
     model, config = fresh_model(), settings(steps=3, checkpoint_every=3, exponential_average=0.9)
-    expected = {name: tensor.clone() for name, tensor in take_weights(model).items()}
+    expected = {name: tensor.clone() for name, tensor in weights_of(model).items()}
     for record in train(model, OneBatch(random_batch()), config, tmp_path):
         if isinstance(record, Step):
             kept = min(0.9, (1 + record.step) / (10 + record.step))
-            for name, tensor in take_weights(model).items():
+            for name, tensor in weights_of(model).items():
                 expected[name].lerp_(tensor, 1 - kept)
     found = loop.final_weights(tmp_path, config)
     for name, tensor in expected.items():
@@ -139,7 +139,7 @@ def test_the_exponential_average_is_judged_and_training_goes_on_from_its_own_wei
     alone, judged, seen = fresh_model(), fresh_model(), []
 
     def evaluate(model):
-        seen.append({name: tensor.clone() for name, tensor in take_weights(model).items()})
+        seen.append({name: tensor.clone() for name, tensor in weights_of(model).items()})
         return {"loss": 1.0}, []
 
     list(train(alone, OneBatch(random_batch()), config, tmp_path / "alone"))
@@ -148,7 +148,7 @@ def test_the_exponential_average_is_judged_and_training_goes_on_from_its_own_wei
     averaged = loop.final_weights(tmp_path / "alone", config)
     assert all(torch.equal(averaged[name], tensor) for name, tensor in seen[-1].items())
     name = next(iter(averaged))
-    assert not torch.equal(seen[-1][name], take_weights(judged)[name])
+    assert not torch.equal(seen[-1][name], weights_of(judged)[name])
 
 
 def test_adamw_decays_weights_that_have_no_gradient():
@@ -184,7 +184,7 @@ def test_matrix_rate_multiplies_the_step_of_the_matrices_alone():
 
 def test_machines_whose_folders_hold_other_steps_do_not_go_on(tmp_path, monkeypatch):
     list(train(fresh_model(), OneBatch(random_batch()), settings(steps=2), tmp_path))
-    monkeypatch.setattr(loop, "agreed", lambda value: value + 2)  # what the first process has
+    monkeypatch.setattr(loop, "broadcast", lambda value: value + 2)  # what the first process has
     with pytest.raises(HeedfulError, match="one folder for all machines"):
         list(train(fresh_model(), OneBatch(random_batch()), settings(steps=9), tmp_path))
 
@@ -229,7 +229,7 @@ def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):
     scores, judged = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2]), []
 
     def evaluate(model):
-        judged.append({name: tensor.clone() for name, tensor in take_weights(model).items()})
+        judged.append({name: tensor.clone() for name, tensor in weights_of(model).items()})
         return {"loss": 1.0, "bleu": next(scores)}, []
 
     records = list(

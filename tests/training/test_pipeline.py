@@ -255,7 +255,7 @@ def test_single_words_are_trained_on_with_their_corpus_tag_and_counted(tmp_path,
     # four times as it is, in lower case, and with a capital
     assert (more.report.added, more.report.kept - plain.report.kept) == (12, 12)
     last = more.store.lines("source", np.arange(len(more.store))[-12:])
-    assert {more.words.pieces(line, "source")[0] for line in last} == {"▁<t>"}
+    assert {more.vocabulary.pieces(line, "source")[0] for line in last} == {"▁<t>"}
     assert len({tuple(line) for line in last}) == 3
 
 
@@ -449,7 +449,7 @@ def test_development_lines_in_capitals_fit_where_their_lower_case_does(tmp_path)
         "model": {"positions": "learned", "max_positions": 6},
     }
     begun = begin(recipe := build(merge(table, changes)), tmp_path / "measured")
-    assert len(begun.words.encode_source(["AA BB CC DD 7"])[0]) > 6, "or the rest shows nothing"
+    assert len(begun.vocabulary.encode_source(["AA BB CC DD 7"])[0]) > 6, "or the rest shows nothing"
     assert (len(begun.dev), begun.too_long) == (3, 0)
     assert isinstance(list(run(recipe, tmp_path / "model"))[-1], Finished)
 

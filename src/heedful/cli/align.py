@@ -38,7 +38,7 @@ def align(
     read = list(islice(read_whole_pairs(Corpus(source, target)), pairs))
     if not read:
         raise HeedfulError(f"{source}: no pairs in it; give sentences and their translations")
-    sources, targets, _ = translator.encode_pairs(*zip(*read, strict=True))
+    sources, targets, _ = translator.reader.encode_pairs(*zip(*read, strict=True))
     learned = lexicon.learn(zip(sources, targets, strict=True))
     longest = translator.longest or max(map(len, (*sources, *targets)))
     fitting = [pair for pair in zip(sources, targets, strict=True) if max(map(len, pair)) <= longest][:tested]

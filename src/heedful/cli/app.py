@@ -47,7 +47,7 @@ def make_app() -> App:
         name="heedful",
         help="The Transformer of [italic]Attention Is All You Need[/], trained on your own pairs of text.",
         help_epilogue="Begin with `heedful translate en-de`, or `heedful train --preset fast --pairs my.tsv`.",
-        console=terminal(),
+        console=terminal(paged=True),
         help_format="rich",  # the default, markdown, takes a tenth of a second to import
         version=lambda: heedful.__version__,
         result_action="return_value",  # else it ends the process itself, before what is below has its say

@@ -18,7 +18,6 @@ from heedful.errors import HeedfulError
 from heedful.inspection.attention_map import draw_map
 from heedful.inspection.attention_page import attention_page
 from heedful.inspection.attention_plot import plot_attention
-from heedful.model.recorder import parse_head
 
 
 def attend(
@@ -99,9 +98,8 @@ def _print(found: Explanation, label: str, weights: np.ndarray | None, rows: lis
 def _chosen(found: Explanation, show: str) -> tuple[str, np.ndarray | None, list[str], list[str]]:
     if not found.attention:
         return "this model attends to nothing: its decoder sees one state of the encoder", None, [], []
-    counts = {name: len(weights) for name, weights in found.attention.items()}
-    place, head = parse_head(show or found.aligner, counts)
-    heads, (kind, layer) = found.attention[place], place.split(".")
-    what = f"head {head}" if head is not None else f"mean of {len(heads)} heads" if len(heads) > 1 else "its one head"
+    place, head = found.part(show or found.aligner)
+    count, (kind, layer) = len(found.attention[place]), place.split(".")
+    what = f"head {head}" if head is not None else f"mean of {count} heads" if count > 1 else "its one head"
     label = f"{kind} attention, layer {layer}, {what}: each row looks at the columns"
-    return label, heads.mean(0) if head is None else heads[head], *found.axes(kind)
+    return label, found.weights_of(place, head), *found.axes(kind)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
-from heedful.cli.settings import POSITIVE, Bundle, Device, Threads, Weights, flags, given
+from heedful.cli.settings import POSITIVE, Bundle, Device, Json, Threads, Weights, flags, given
 from heedful.cli.terminal import terminal
 from heedful.config import read_toml
 from heedful.errors import HeedfulError
@@ -23,7 +23,6 @@ from heedful.training.loop import make_optimizer
 from heedful.training.precision import dtype_of
 
 RecipeFlags: Any = flags(Recipe, build())
-Json = Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())]
 
 
 def train(

@@ -13,7 +13,7 @@ from rich.table import Table
 from heedful.cli.terminal import terminal
 from heedful.pipeline import Event, Finished, Prepared
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step
-from heedful.training.processes import world
+from heedful.training.processes import world_size
 
 PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 
@@ -21,8 +21,6 @@ PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 def show(events: Iterable[Event], folder: Path, console: Console | None = None) -> bool:
     """Show the events of a run as they come, on standard error; return whether it came to its end."""
     console = console or terminal(stderr=True)
-    if not console.is_terminal:
-        console.width = 160  # a log has no edge to wrap at
     display = _Live(console, folder) if console.is_terminal else _Plain(console, folder)
     event: Event | None = None
     with display:
@@ -67,7 +65,7 @@ class _Plain:
                 pass
             case Ended() if event.reason == "interrupted":
                 folder = escape(str(self.folder))
-                how = f"under torchrun, with {world()} processes as now" if world() > 1 else "with"
+                how = f"under torchrun, with {world_size()} processes as now" if world_size() > 1 else "with"
                 self.say(f"stopped at step {event.step:,}; saved. Go on {how}: heedful train --resume {folder}")
             case Ended():
                 why = "no better score for a while" if event.reason == "patience" else "all steps done"

@@ -14,7 +14,7 @@ from rich.table import Table
 from heedful import bundle as bundles
 from heedful import files
 from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
-from heedful.cli.settings import Device, Reverse, Threads, Weights, flags, given
+from heedful.cli.settings import Device, Json, Reverse, Threads, Weights, flags, given
 from heedful.cli.terminal import terminal
 from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
@@ -35,13 +35,14 @@ def evaluate(
     reference: Annotated[tuple[Path, ...], Parameter(help="Reference translations; repeatable", negative=())] = (),
     outputs: Annotated[Path | None, Parameter(help="Score this text instead of translating")] = None,
     against: Annotated[
-        Path | None, Parameter(help="A second model to compare with; p: how likely two equally good ones would differ as much")
+        Path | None,
+        Parameter(help="A second model to compare with; p: how likely two equally good ones would differ as much"),
     ] = None,
     symbols: Annotated[
         bool, Parameter(help="Word and symbol error rates, any of several references", negative=())
     ] = False,
     save: Annotated[Path | None, Parameter(help="Write the translations here")] = None,
-    json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
+    json_: Json = False,
     reverse: Reverse = None,
     device: Device = "cpu",
     threads: Threads = 0,
@@ -77,17 +78,15 @@ def evaluate(
     translate = _translating(bundle, given(search), options) if bundle else None
     translate_too = _translating(against, given(search), options) if against else None
     lines = sources or []
-    if symbols:
+    if translate and symbols:  # equal lines are one input
         inputs = list(dict.fromkeys(lines))
-        of_input = dict(zip(inputs, translate(inputs), strict=True)) if translate else _alike(lines, made or [])
+        of_input = dict(zip(inputs, translate(inputs), strict=True))
         found = [of_input[line] for line in lines]
-        rows = _error_rates(lines, references, of_input)
     else:
         found = translate(lines) if translate else made or []
     if save:  # before anything is counted, which may fail
         files.write_text(save, "".join(line + "\n" for line in found))
-    if not symbols:
-        rows = _scores(found, references, config)
+    rows = _error_rates(lines, references, found) if symbols else _scores(found, references, config)
     if translate_too:
         compared = compare(found, translate_too(lines), references, config)
         rows += _comparisons(f"{bundle or outputs} against {against}", compared)
@@ -148,8 +147,12 @@ def _comparisons(who: str, compared: Iterable[Comparison]) -> list[Row]:
     ]
 
 
-def _error_rates(lines: list[str], references: list[list[str]], outputs: dict[str, str]) -> list[Row]:
-    """Count equal lines once, with all of their references; `outputs` has one for each."""
+def _error_rates(lines: list[str], references: list[list[str]], found: list[str]) -> list[Row]:
+    """Count equal lines once, with all of their references; they must have equal outputs."""
+    outputs: dict[str, str] = {}
+    for line, output in zip(lines, found, strict=True):
+        if outputs.setdefault(line, output) != output:
+            raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
     possible: dict[str, list[str]] = {}
     for reference in references:
         for line, ways in gather_references(lines, reference).items():
@@ -160,15 +163,6 @@ def _error_rates(lines: list[str], references: list[list[str]], outputs: dict[st
     details = f"{rates.inputs:,} inputs, any of several references"
     named = {"word error rate": rates.word, "symbol error rate": rates.symbol}
     return [{"metric": name, "score": rate, "details": details, "signature": ""} for name, rate in named.items()]
-
-
-def _alike(lines: list[str], outputs: list[str]) -> dict[str, str]:
-    """Return the output of each line; equal lines must have equal ones."""
-    found: dict[str, str] = {}
-    for line, output in zip(lines, outputs, strict=True):
-        if found.setdefault(line, output) != output:
-            raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
-    return found
 
 
 def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:
@@ -201,8 +195,6 @@ def _print(rows: list[Row], as_json: bool) -> None:
         shown = f"{score:.2f}" if isinstance(score, float) else score
         table.add_row(escape(row["metric"]), shown, row["details"].removeprefix(f"{row['metric']} = {shown} "))
     console = terminal()
-    if not console.is_terminal:
-        console.width = 160
     console.print(table)
     for row in rows:
         if row["signature"]:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from heedful.bundle import WEIGHTS, model_configs, read_manifest, read_weights
-from heedful.cli.settings import POSITIVE, Bundle
+from heedful.cli.settings import POSITIVE, Bundle, Json
 from heedful.cli.terminal import terminal
 from heedful.inspection.cost import forward_flops, parameters
 from heedful.model.settings import ModelConfig
@@ -22,7 +22,7 @@ def info(
     length: Annotated[
         int, Parameter(help="Sentence length that the cost is given for, in tokens", validator=POSITIVE)
     ] = 25,
-    json_: Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())] = False,
+    json_: Json = False,
 ) -> None:
     """Describe a model: parameters, FLOPs per token, sizes, search defaults, provenance; verifies its files."""
     manifest = read_manifest(bundle)

@@ -9,11 +9,12 @@ import torch
 from heedful import native
 from heedful.cli.settings import flags
 from heedful.cli.terminal import terminal
-from heedful.config import Table, drop_unread, from_table, merge, to_table
+from heedful.config import Table, from_table, merge, refuse_unread, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.ensemble import members_of
-from heedful.model.inference import Weights, has_native_bfloat16
+from heedful.model.inference import Weights
+from heedful.model.linear import has_native_bfloat16
 from heedful.model.transformer import Transformer
 from heedful.translator import Translator
 
@@ -72,7 +73,7 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
     if config.sample and "beam" in changes:
         remedy = "leave one of them out" if "sample" in changes else "add --no-sample, as this model is set to draw"
         raise HeedfulError(f"--sample draws at random and --beam looks for the best: {remedy}")
-    drop_unread(config, [changes], SearchConfig(), "search")
+    refuse_unread(config, [changes], SearchConfig(), "search")
     if "reverse_weight" in changes and not translator.reverse:
         raise HeedfulError(
             "--reverse-weight is for a model of the other direction: give --reverse to translate or evaluate"

@@ -23,6 +23,7 @@ Reverse = Annotated[
     Path | None,
     Parameter(help="Model of the other direction, which helps to choose among what the beam found", converter=_locate),
 ]
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON", negative=())]
 Device = Annotated[str, Parameter(help="Where to compute: cpu, cuda, cuda:1, mps")]
 Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores", validator=validators.Number(gte=0))]
 Weights = Annotated[

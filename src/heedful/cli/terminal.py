@@ -2,12 +2,20 @@
 
 from rich.console import Console
 
+WIDE = 160  # columns of what is not a terminal
+
 
 class _Terminal(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # as `print` does: rich's own would end the process with 1, as if something had failed
 
 
-def terminal(*, stderr: bool = False) -> Console:
-    """Return a console on standard output or standard error, which takes ":100:" for text and not for a picture."""
-    return _Terminal(stderr=stderr, highlight=False, emoji=False)
+def terminal(*, stderr: bool = False, paged: bool = False) -> Console:
+    """Return a console on standard output or standard error, which takes ":100:" for text and not for a picture.
+
+    A file or a pipe has no edge to wrap at, unless it is `paged`: read by somebody through a pager.
+    """
+    console = _Terminal(stderr=stderr, highlight=False, emoji=False)
+    if not (console.is_terminal or paged):
+        console.width = WIDE
+    return console

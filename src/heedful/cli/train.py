@@ -18,7 +18,7 @@ from heedful.errors import HeedfulError
 from heedful.pipeline import Event, resume, run
 from heedful.recipe import Recipe, build
 from heedful.training.loop import Evaluation, Step
-from heedful.training.processes import join, rank, world
+from heedful.training.processes import join, rank, world_size
 
 SAME_WISH = 1.0  # seconds
 STOPPING = b"\nheedful: stopping after this step, and saving; once more ends at once\n"
@@ -66,7 +66,7 @@ def train(
                 pass
             return
         finished = show(_recorded(events, tensorboard) if tensorboard else events, folder)
-    if not finished and world() == 1:  # so that a script does not go on with half a model; torchrun would complain
+    if not finished and world_size() == 1:  # so that a script does not go on with half a model; torchrun would complain
         sys.exit(130)
 
 

@@ -18,7 +18,7 @@ SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.ui
 WIDE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint16())])
 
 
-class Encoded(NamedTuple):
+class EncodingCounts(NamedTuple):
     """What encoding a corpus found: pairs kept, pairs dropped by reason, unknown tokens."""
 
     kept: int
@@ -79,7 +79,7 @@ def encode_corpus(
     path: Path,
     max_length: int,
     max_ratio: float,
-) -> Encoded:
+) -> EncodingCounts:
     """Encode (corpus number, source, target) triples on all cores and write the store to `path`, atomically."""
     counts = np.zeros(4, dtype=np.int64)
     schema = SCHEMA if max(vocabulary.sizes) <= 1 << 16 else WIDE_SCHEMA
@@ -104,7 +104,7 @@ def encode_corpus(
             ]
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-    return Encoded(*(int(count) for count in counts))
+    return EncodingCounts(*(int(count) for count in counts))
 
 
 def pad(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:

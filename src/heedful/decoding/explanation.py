@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from heedful.decoding.search import NEVER, Beams
+from heedful.model.recorder import parse_head
 from heedful.text.vocabulary import SPACE
 
 Maps = dict[str, np.ndarray]
@@ -88,11 +89,20 @@ class Explanation:
         """What each target piece attends to in the attention that aligns words  [T, S]; None where there is none."""
         if not self.aligner:
             return None
-        name, head = self.aligner, ""
-        if name not in self.attention:
-            name, _, head = name.rpartition(".")
-        weights_HTS = self.attention[name]
-        return np.asarray(weights_HTS[int(head)] if head else weights_HTS.mean(0))
+        return self.weights_of(*self.part(self.aligner))
+
+    def part(self, name: str) -> tuple[str, int | None]:
+        """Return which attention, and which of its heads, is called `name`: "cross.1.0" is one, "cross.1" their mean.
+
+        Raises:
+            HeedfulError: there is no such attention or head; says which there are.
+        """
+        return parse_head(name, {place: len(weights_HTS) for place, weights_HTS in self.attention.items()})
+
+    def weights_of(self, place: str, head: int | None) -> np.ndarray:
+        """Return the weights of a head  [T, S], or of None the mean of all heads."""
+        weights_HTS = self.attention[place]
+        return np.asarray(weights_HTS.mean(0) if head is None else weights_HTS[head])
 
     def axes(self, kind: str) -> tuple[list[str], list[str]]:
         """Return what stands along the rows and the columns of "encoder", "decoder" or "cross", as people read it."""

@@ -109,7 +109,7 @@ def agreements(
             continue
         links += len(known)
         made = batch_of(*zip(*pairs, strict=True)).to(device)
-        with recording(model, "cross.") as maps:
+        with recording(model, "cross") as maps:
             model.decode(made.target_in_BT, model.encode(made.source_BS, made.source_lengths_B))
         row_L, t_L, s_L = (torch.tensor(column, device=device) for column in zip(*known, strict=True))
         words_BS = (made.source_BS != PAD) & (made.source_BS != END)

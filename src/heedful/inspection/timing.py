@@ -18,7 +18,7 @@ from heedful.model.engine import Engine
 from heedful.model.ensemble import members_of
 from heedful.model.linear import multiply
 from heedful.text.vocabulary import PAD
-from heedful.training.loop import batch_loss, scale_and_clip, sum_over_processes
+from heedful.training.loop import SUMS, batch_loss, scale_and_clip, sum_over_processes
 from heedful.training.precision import Mixed
 from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
@@ -89,7 +89,7 @@ def time_training(
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
             mixed.collect_gradients()
             backward += watch.lap()
-        sum_over_processes(model, torch.zeros(4, dtype=torch.float64))  # as many numbers as a step of training adds up
+        sum_over_processes(model, torch.zeros(len(SUMS), dtype=torch.float64))
         scale_and_clip(model, 1.0 / tokens, config.clip)
         optimizer.step()
         mixed.renew()
@@ -135,7 +135,7 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     timed.inference = _TimedEngine(translator.inference, found, watch)
     outputs = list(timed.translate(lines, config, batch=batch, workers=1))
     found.text += watch.lap()
-    sources, _ = translator.encode(lines)
+    sources, _ = translator.reader.encode(lines)
     size = translator.vocabulary.sizes[1]
     for source, best in zip(sources, outputs, strict=True):
         found.tokens += len(best[0].ids)

@@ -44,7 +44,7 @@ def steps_of(translator: Translator, text: str, layer: int, head: int) -> Table:
         raise HeedfulError(
             f"head {head}: a layer has {cast(EncoderLayer, model.encoder[0]).self_attention.heads}, from 0"
         )
-    [ids], _ = translator.encode([text])
+    [ids], _ = translator.reader.encode([text])
     source_1S, lengths_1 = (torch.tensor(each, device=translator.device) for each in ([ids], [len(ids)]))
     began: list[Tensor] = []
     entered: list[Tensor] = []

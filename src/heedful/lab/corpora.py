@@ -172,7 +172,7 @@ def learn_text(
             seconds=seconds,
             flops=flops * tokens / length,
             curve=curve,
-            training_loss=mean_loss(translator.model, *translator.encode_pairs(*sample)[:2]),
+            training_loss=mean_loss(translator.model, *translator.reader.encode_pairs(*sample)[:2]),
             development=final,
             test=bleu_and_chrf(outputs, [target for _, target in test]),
             outputs=outputs,
@@ -197,12 +197,12 @@ def _write(folder: Path, splits: dict[str, Pairs]) -> Table:
     }
 
 
-def _cost_of_a_pair(model: ModelConfig, words: Vocabulary, pairs: Pairs) -> tuple[float, float]:
+def _cost_of_a_pair(model: ModelConfig, vocabulary: Vocabulary, pairs: Pairs) -> tuple[float, float]:
     """Return the FLOPs that training on a pair takes, and its target symbols: means over some of the pairs."""
-    sources = words.encode_source([source for source, _ in pairs[:SAMPLE]])
-    targets = words.encode_target([target for _, target in pairs[:SAMPLE]])
+    sources = vocabulary.encode_source([source for source, _ in pairs[:SAMPLE]])
+    targets = vocabulary.encode_target([target for _, target in pairs[:SAMPLE]])
     forward = [
-        sum(forward_flops(model, words.sizes[1], len(source), len(target)).values())
+        sum(forward_flops(model, vocabulary.sizes[1], len(source), len(target)).values())
         for source, target in zip(sources, targets, strict=True)
     ]
     return 3 * sum(forward) / len(forward), sum(map(len, targets)) / len(targets)

@@ -2,8 +2,8 @@
 
 On a CPU, torch draws a Bernoulli variable for each element, which costs more than the sublayer it follows in a
 small model. Here an element is dropped where a random byte is below a threshold: the probability is a multiple of
-1/256, and survivors are scaled by exactly that probability, so that the expectation is exact. Compiled, the bytes are
-drawn again on the way back, and no mask is kept (native/training.cpp). docs/LOG.md has the measurements.
+1/256, and survivors are divided by exactly the share that stays, so that the expectation is exact. Compiled, the bytes
+are drawn again on the way back, and no mask is kept (native/training.cpp). docs/LOG.md has the measurements.
 """
 
 from typing import Any

@@ -17,7 +17,6 @@ side by side; `V` vocabulary; `I` -> `O` any product.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -338,15 +337,3 @@ def _keep_sentences(x_GMC: Tensor, sentences_B: Tensor, moved_B: Tensor, before:
     if len(moved_B):
         kept_BHMC[moved_B] = x_BHMC[sentences_B[moved_B]]
     return kept_BHMC.flatten(0, 1)
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Return whether `device` multiplies bfloat16 matrices in hardware: elsewhere float32 is far faster."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    flags = Path("/proc/cpuinfo")
-    listed = flags.read_text().split() if flags.exists() else []
-    return capabilities != "DEFAULT" and any(flag in listed for flag in ("avx512_bf16", "amx_bf16", "bf16"))

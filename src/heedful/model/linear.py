@@ -44,6 +44,18 @@ def onednn_is_faster() -> bool:
     return "AuthenticAMD" in maker and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Return whether `device` multiplies bfloat16 matrices in hardware: elsewhere float32 is far faster."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo")
+    listed = flags.read_text().split() if flags.exists() else []
+    return capabilities != "DEFAULT" and any(flag in listed for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def multiply(left_NI: Tensor, right_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return left @ right + bias; no gradients flow."""
     if by_onednn(left_NI):

@@ -5,7 +5,7 @@
 - `lstm-attention`: Luong et al. 2015 (global attention, "general" score), its encoder as in Wu et al. 2016 (GNMT): the
   first layer reads both ways, and residual connections join the layers, from the second on (there from the third).
 
-Shapes as in transformer.py; `N` = sentences x hypotheses of each, in steps; `E` layers of a stack.
+Shapes as in transformer.py; `N` = sentences x hypotheses of each, in steps; `E` ways in which a layer reads, 1 or 2.
 """
 
 from dataclasses import dataclass

@@ -28,14 +28,14 @@ def recording(model: EncoderDecoder, only: str = "") -> Iterator[Maps]:
     """Collect attention weights while the context lasts: name -> one [B, H, L, M] tensor for each use.
 
     Names are "encoder.0", "decoder.0", "cross.0" and so on, by layer. An LSTM with attention has "cross.0", a
-    convolution "cross.0" to its last layer, each of one head. With `only`, those whose names begin with it: a long
-    text's weights of every head take much memory.
+    convolution "cross.0" to its last layer, each of one head. With `only`, a kind ("cross") or one of them ("cross.1"):
+    a long text's weights of every head take much memory.
     """
     maps: Maps = defaultdict(list)
     names: dict[Attention, list[str]] = defaultdict(list)  # several, where layers share their weights
     for name, attention in attentions(model):
         names[attention].append(name)
-    observed = {attention: own for attention, own in names.items() if any(name.startswith(only) for name in own)}
+    observed = {attention: own for attention, own in names.items() if any(_is_of(name, only) for name in own)}
     for attention, own in observed.items():
         attention.observer = partial(_keep, maps, cycle(own), only)
     try:
@@ -90,5 +90,9 @@ def parse_head(name: str, heads: Mapping[str, int]) -> tuple[str, int | None]:
 
 def _keep(maps: Maps, names: Iterator[str], only: str, weights: Tensor) -> None:
     name = next(names)
-    if name.startswith(only):
+    if _is_of(name, only):
         maps[name].append(weights)
+
+
+def _is_of(name: str, only: str) -> bool:
+    return not only or f"{name}.".startswith(f"{only}.")

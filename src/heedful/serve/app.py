@@ -196,7 +196,7 @@ class Server:
         if wanted.sentence >= len(sentences):
             raise Refused(400, f"sentence {wanted.sentence}: the text has {len(sentences)}, from 0")
         text = as_read(sentences[wanted.sentence], pair[0])
-        [tokens], _ = self.batchers[pair].translator.encode([text])
+        [tokens], _ = self.batchers[pair].translator.reader.encode([text])
         if len(tokens) > TOKENS:
             raise Refused(413, f"{len(tokens)} tokens in this sentence; one to explain may have {TOKENS}")
         if self.explaining[client] >= OWN_EXPLANATIONS:

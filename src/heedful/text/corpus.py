@@ -13,9 +13,10 @@ import numpy as np
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
-from heedful.text.augment import Triple, word_pairs
-from heedful.text.pairs import Corpus, read_pairs, read_whole_pairs
+from heedful.text.pairs import Corpus, Triple, read_pairs, read_whole_pairs
+from heedful.text.single_words import word_pairs
 
+LEFT_OUT, TRAINING, HELD_OUT = 0, 1, 2  # verdicts on a pair
 WORD_TIMES = 4  # shown once an epoch, only 42 to 75 % of the words were remembered (docs/LOG.md, 2026-11-29)
 
 
@@ -88,14 +89,14 @@ class Examined:
 
     corpora: list[Corpus]
     undecodable: Literal["refuse", "drop"]
-    use: np.ndarray  # uint8: 0 left out, 1 training, 2 held out for development
+    use: np.ndarray  # uint8: LEFT_OUT, TRAINING or HELD_OUT
     report: Report
     given: list[tuple[str, str]]  # the development pairs that have files of their own
     tags: Sequence[str]  # one for each corpus, or none at all
 
     def training(self) -> Iterator[Triple]:
         """Yield (corpus number, source, target) of each training pair."""
-        return self._chosen(1)
+        return self._chosen(TRAINING)
 
     @cached_property
     def words(self) -> list[Triple]:
@@ -115,7 +116,7 @@ class Examined:
 
     def held_out(self) -> Iterator[Triple]:
         """Yield (corpus number, source, target) of each pair held out for development."""
-        return self._chosen(2)
+        return self._chosen(HELD_OUT)
 
     def _chosen(self, use: int) -> Iterator[Triple]:
         position = 0
@@ -218,8 +219,8 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
         texts = [text for source, target in dev for text in (source, _untagged(source, config.tags), target)]
         dev_keys = np.frombuffer(b"".join(map(_digest, texts)), dtype=np.uint64)
         shared = np.isin(keys, dev_keys).any(axis=1)
-        report.leaked = int((shared & (use == 1)).sum())
-    if not (use == 1).any():
+        report.leaked = int((shared & (use == TRAINING)).sum())
+    if not (use == TRAINING).any():
         names = ", ".join(str(corpus.source) for corpus in training)
         lost = {**report.dropped, "sharing a sentence with a held-out pair": report.shared_with_held_out}
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in lost.items() if count)
@@ -239,7 +240,7 @@ def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -
             reason = _reason_to_drop(source, target, config)
             if reason:
                 report.drop(reason)
-            use.append(not reason)
+            use.append(LEFT_OUT if reason else TRAINING)
             keys += _digest(source or "") + _digest(target or "")
         if len(use) == before:
             raise HeedfulError(f"{corpus.source}: the file is empty; give a file with at least one pair")
@@ -250,8 +251,8 @@ def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -
         both = keys_N2[:, 0] * np.uint64(0x9E3779B97F4A7C15) + keys_N2[:, 1]  # order matters: (a, b) is not (b, a)
         first = np.zeros(len(use_N), dtype=bool)
         first[np.unique(both, return_index=True)[1]] = True
-        report.drop("duplicate", int((~first & (use_N == 1)).sum()))
-        use_N = use_N * first
+        report.drop("duplicate", int((~first & (use_N == TRAINING)).sum()))
+        use_N = np.where(first, use_N, LEFT_OUT)
     return use_N.astype(np.uint8), keys_N2
 
 
@@ -264,8 +265,8 @@ def _reason_to_drop(source: str | None, target: str | None, config: DataConfig) 
 
 
 def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Report) -> None:
-    """Mark pairs as held out (2), and drop every other training pair that shares a sentence with one of them."""
-    candidates = np.flatnonzero(use == 1)
+    """Mark pairs as held out, and drop every other training pair that shares a sentence with one of them."""
+    candidates = np.flatnonzero(use == TRAINING)
     count = min(config.held_out, len(candidates) // 10)
     if not count:
         return
@@ -274,9 +275,9 @@ def _hold_out(use: np.ndarray, keys: np.ndarray, config: DataConfig, report: Rep
     shared = np.asarray(np.isin(keys, keys[chosen]).any(axis=1))
     shared[chosen] = False
     report.held_out = report.development = count
-    report.shared_with_held_out = int((shared & (use == 1)).sum())
-    use[shared] = 0
-    use[chosen] = 2
+    report.shared_with_held_out = int((shared & (use == TRAINING)).sum())
+    use[shared] = LEFT_OUT
+    use[chosen] = HELD_OUT
 
 
 def _untagged(source: str, tags: Sequence[str]) -> str:

@@ -27,6 +27,9 @@ class Corpus(NamedTuple):
     target: Path | None
 
 
+Triple = tuple[int, str, str]  # number of the corpus, source, target
+
+
 class Pair(NamedTuple):
     """A source and a target; None marks a side that is not UTF-8, or has a NUL character."""
 

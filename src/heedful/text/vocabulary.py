@@ -5,7 +5,7 @@ A token is one position of a text, a number in the vocabulary; its piece is how 
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -20,6 +20,7 @@ from heedful.files import remove, write_bytes
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 LEARNING_THREADS = 16  # stands in the file, which shall be the same wherever it is made
+SAMPLE_LINES, SAMPLE_CHARACTERS = 1_000_000, 64 << 20  # that subwords are learned from, at most
 SPACE = "\u2581"  # how sentencepiece marks the beginning of a word
 JOINT, SIDES = "vocabulary.model", {"source": "vocabulary.source.model", "target": "vocabulary.target.model"}  # files
 
@@ -180,7 +181,7 @@ def learn(
 
 
 def _learn_one(lines: Iterable[str], config: VocabularyConfig, tags: Sequence[str]) -> bytes:
-    sentences = list(_sample(lines))
+    sentences = _sample(lines)
     size = config.size
     try:
         return _train(sentences, config, size, tags)
@@ -221,7 +222,7 @@ def _train(sentences: list[str], config: VocabularyConfig, size: int, tags: Sequ
     return model.getvalue()
 
 
-def _sample(lines: Iterable[str], most: int = 1_000_000, bytes_in_all: int = 64 << 20) -> Iterator[str]:
+def _sample(lines: Iterable[str]) -> list[str]:
     """Thin a long text out evenly: whenever the sample is full, every second line of it goes, and the stride doubles.
 
     Subword statistics settle long before a million lines; without a bound the learner's memory grows with the text.
@@ -233,10 +234,10 @@ def _sample(lines: Iterable[str], most: int = 1_000_000, bytes_in_all: int = 64 
             continue
         kept.append(line)
         size += len(line)
-        if len(kept) >= most or size >= bytes_in_all:
+        if len(kept) >= SAMPLE_LINES or size >= SAMPLE_CHARACTERS:
             kept = kept[::2]
             stride, size = stride * 2, sum(map(len, kept))
-    yield from kept
+    return kept
 
 
 def _has_words_alone(processor: sentencepiece.SentencePieceProcessor) -> bool:

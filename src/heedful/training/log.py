@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from heedful import files
 from heedful.training.loop import Step
+from heedful.training.state import step_of
 
 
 def write_event(log: IO[str], event: Any) -> None:
@@ -21,7 +22,7 @@ def write_event(log: IO[str], event: Any) -> None:
 
 def forget_unsaved(path: Path, state: Path | None) -> None:
     """Drop all records after those of the saved `state`, if there is one, one cut off too: they will be made again."""
-    saved = int(state.name.removeprefix("step-")) if state else 0
+    saved = step_of(state) if state else 0
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = max((number for number, line in enumerate(lines, start=1) if 0 < _step_of(line) <= saved), default=0)
     files.write_text(path, "".join(line + "\n" for line in lines[:kept]))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from heedful import files
-from heedful.bundle import take_weights, write_weights
+from heedful.bundle import weights_of, write_weights
 from heedful.data.batches import Batch, BatchStream, batch_of, pairs_by_length
 from heedful.errors import HeedfulError
 from heedful.model.encoder_decoder import EncoderDecoder
@@ -22,7 +22,7 @@ from heedful.training.divergence import LossWatch, not_a_number
 from heedful.training.loss import Loss, consistent_cross_entropy, smoothed_cross_entropy
 from heedful.training.muon import Muon, matrices_of
 from heedful.training.precision import Mixed, dtype_of
-from heedful.training.processes import agreed, rank, world
+from heedful.training.processes import broadcast, rank, world_size
 from heedful.training.schedule import learning_rate
 from heedful.training.settings import TrainingConfig
 from heedful.training.state import (
@@ -31,10 +31,12 @@ from heedful.training.state import (
     arithmetic,
     check_processes,
     load_state,
+    name_of,
     newest_state,
     random_state,
     restore_random_state,
     save_state,
+    step_of,
 )
 
 
@@ -121,7 +123,7 @@ def train(
         stream.restore(progress.data)
         restore_random_state(random[rank()], device)
         yield from _other_arithmetic(progress, arithmetic(device))
-    if agreed(progress.step) != progress.step:
+    if broadcast(progress.step) != progress.step:
         raise HeedfulError(
             f"{state_folder}: holds step {progress.step:,}, but the first process's holds another; --out must be one "
             f"folder for all machines"
@@ -160,7 +162,7 @@ def train(
         optimizer.step()
         mixed.renew()
         if average:
-            update_exponential(average, take_weights(model), config.exponential_average, step)
+            update_exponential(average, weights_of(model), config.exponential_average, step)
         progress.step, progress.tokens, progress.data = step, progress.tokens + int(counted), stream.state()
         speed = counted / (time.monotonic() - began)
         yield Step(
@@ -180,7 +182,7 @@ def train(
             yield from _evaluate(model, evaluate, config, progress, average, state_folder)
         over, interrupted = last or _patience_is_over(config, progress), stops > 0
         if over or step % config.checkpoint_every == 0:
-            _keep_checkpoint(state_folder / "checkpoints", step, average or take_weights(model), config.average)
+            _keep_checkpoint(state_folder / "checkpoints", step, average or weights_of(model), config.average)
         if over or interrupted or step % config.checkpoint_every == 0:
             yield save()
         if interrupted and not over:
@@ -189,12 +191,15 @@ def train(
     yield from _end(config, progress, state_folder, time.monotonic() - started)
 
 
+SUMS = ("smoothed loss", "negative log-likelihood", "target tokens", "wishes to stop")  # of a step, over processes
+
+
 def _forward_backward(
     mixed: Mixed, batches: Iterable[Batch], config: TrainingConfig, stop: Callable[[], bool]
 ) -> Tensor:
     """Add up the gradients of some batches.
 
-    Returns the sums  [4] of smoothed loss, negative log-likelihood, target tokens, and wishes to stop.
+    Returns their SUMS  [4], in float64.
     """
     device = next(mixed.computing.parameters()).device
     losses, tokens, stops = [], 0, 0
@@ -271,7 +276,7 @@ def _patience_is_over(config: TrainingConfig, progress: Progress) -> bool:
 def _start_average(model: nn.Module, config: TrainingConfig) -> dict[str, Tensor]:
     if not config.exponential_average:
         return {}
-    return {name: tensor.clone() for name, tensor in take_weights(model).items()}
+    return {name: tensor.clone() for name, tensor in weights_of(model).items()}
 
 
 def _evaluate(
@@ -283,12 +288,12 @@ def _evaluate(
     state_folder: Path,
 ) -> Iterator[Record]:
     """Score the model (its exponential average, if there is one), remember the best, pass warnings on."""
-    weights = take_weights(model)
+    weights = weights_of(model)
     trained = {name: tensor.clone() for name, tensor in weights.items()} if average else {}
     _assign(weights, average)
     scores, warnings = evaluate(model.eval())
     # the first process's score on all: where they differed in a last digit, one might end by patience, and others wait
-    score = agreed(-scores["loss"] if config.metric == "loss" else scores.get(config.metric, -scores["loss"]))
+    score = broadcast(-scores["loss"] if config.metric == "loss" else scores.get(config.metric, -scores["loss"]))
     better = progress.best is None or score > progress.best
     if better:
         progress.best, progress.best_step, progress.evaluations_without_gain = score, progress.step, 0
@@ -310,7 +315,7 @@ def _assign(weights: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 def _keep_checkpoint(folder: Path, step: int, weights: dict[str, Tensor], most: int) -> None:
     if rank() != 0:
         return
-    write_weights(folder / f"step-{step:08d}.safetensors", weights)
+    write_weights(folder / f"{name_of(step)}.safetensors", weights)
     for old in sorted(folder.glob(f"{STATES}.safetensors"))[: -max(most, 1)]:
         files.remove(old)
 
@@ -321,7 +326,10 @@ def last_checkpoints(folder: Path, most: int) -> list[Path]:
 
 
 def final_weights(state_folder: Path, config: TrainingConfig) -> dict[str, Tensor]:
-    """Return the weights to translate with: the exponential average, else the mean of the last checkpoints."""
+    """Return the weights to translate with: the exponential average, else the mean of the last checkpoints.
+
+    Before the first checkpoint there are none.
+    """
     return average_files(last_checkpoints(state_folder / "checkpoints", _averaged(config)))
 
 
@@ -339,10 +347,10 @@ def _save(
     device: torch.device,
 ) -> Saved:
     progress.arithmetic, random = arithmetic(device), random_state(device)
-    gathered = [random] * world()
-    if world() > 1:
+    gathered = [random] * world_size()
+    if world_size() > 1:
         distributed.all_gather_object(gathered, random)
-    place = folder / f"step-{progress.step:08d}"
+    place = folder / name_of(progress.step)
     if rank() == 0:
         place = save_state(folder, progress, model, optimizer, torch.stack(gathered), average)
     return Saved(progress.step, place)
@@ -350,14 +358,14 @@ def _save(
 
 def _share_weights(model: nn.Module) -> None:
     """Begin with the first process's weights on all: other processors draw and round otherwise."""
-    if world() > 1:
+    if world_size() > 1:
         for parameter in model.parameters():
             distributed.broadcast(parameter.detach(), src=0)
 
 
 def sum_over_processes(model: nn.Module, sums: Tensor) -> None:
     """Sum the gradients of `model`, and `sums`, over all processes, in place."""
-    if world() == 1:
+    if world_size() == 1:
         return
     # a layer that layer dropout left out here may have been present elsewhere
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
@@ -385,7 +393,7 @@ def _other_arithmetic(progress: Progress, now: str) -> Iterator[Record]:
 def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds: float) -> Iterator[Record]:
     """Tell why it ends, and first of a best step that the final weights have nothing of."""
     kept = last_checkpoints(state_folder / "checkpoints", _averaged(config))
-    if progress.best is not None and kept and progress.best_step < int(kept[0].stem.removeprefix("step-")):
+    if progress.best is not None and kept and progress.best_step < step_of(kept[0]):
         best = state_folder / "checkpoints" / "best.safetensors"
         yield Notice(
             f"the development {config.metric} was best at step {progress.best_step:,}, before the checkpoints that the "

@@ -144,7 +144,7 @@ class _ProjectedLoss(torch.autograd.Function):
 
 
 def _softmax_in_place(logits_CV: Tensor) -> Tensor:
-    """Half the memory to move."""
+    """Return the softmax of each row, written over its logits: half the memory to move."""
     if not can_compute(logits_CV):
         return torch.softmax(logits_CV, 1, out=logits_CV)
     kernels().softmax_in_place(KINDS[logits_CV.dtype], logits_CV.data_ptr(), *logits_CV.shape)

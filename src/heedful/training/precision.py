@@ -13,8 +13,7 @@ from typing import cast
 import torch
 
 from heedful.model.encoder_decoder import EncoderDecoder
-from heedful.model.inference import has_native_bfloat16
-from heedful.model.linear import multiply
+from heedful.model.linear import has_native_bfloat16, multiply
 from heedful.model.rotation import Rotation
 from heedful.training.settings import Precision
 

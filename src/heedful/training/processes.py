@@ -46,7 +46,7 @@ def rank() -> int:
     return distributed.get_rank() if _joined() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """Return how many processes have been joined."""
     return distributed.get_world_size() if _joined() else 1
 
@@ -58,14 +58,14 @@ def local_rank() -> int:
 
 def wait_for_all() -> None:
     """Go on when all have come here."""
-    if world() > 1:
+    if world_size() > 1:
         distributed.barrier()
 
 
-def agreed(value: T) -> T:
+def broadcast(value: T) -> T:
     """Return the first process's value on all of them."""
     values = [value]
-    if world() > 1:
+    if world_size() > 1:
         distributed.broadcast_object_list(values)
     return values[0]
 

@@ -14,13 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from heedful import files
-from heedful.bundle import put_weights, read_weights, take_weights, write_weights
+from heedful.bundle import put_weights, read_weights, weights_of, write_weights
 from heedful.errors import HeedfulError
 from heedful.model.linear import onednn_is_faster
 from heedful.native import library
-from heedful.training.processes import world
+from heedful.training.processes import world_size
 
 STATES = f"step-{'[0-9]' * 8}"  # and nothing behind it, as somebody's own copy has
+
+
+def name_of(step: int) -> str:
+    """Return how a state or a checkpoint of this step is called.
+
+    >>> name_of(1200), step_of(Path("state/step-00001200"))
+    ('step-00001200', 1200)
+    """
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a state or a checkpoint."""
+    return int(path.stem.removeprefix("step-"))
 
 
 @dataclass
@@ -49,11 +63,11 @@ def save_state(
 
     `random` is [world, bytes]: the random states of all processes.
     """
-    place = folder / f"step-{progress.step:08d}"
+    place = folder / name_of(progress.step)
     if not place.exists():
         with files.replacing(place) as aside:
             aside.mkdir()
-            write_weights(aside / "weights.safetensors", take_weights(model))
+            write_weights(aside / "weights.safetensors", weights_of(model))
             write_weights(aside / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
             write_weights(aside / "random.safetensors", {"random": random})
             write_weights(aside / "average.safetensors", average)
@@ -76,9 +90,9 @@ def check_processes(place: Path) -> None:
         HeedfulError: it was.
     """
     saved = len(read_weights(place / "random.safetensors")["random"])
-    if saved != world():
+    if saved != world_size():
         raise HeedfulError(
-            f"{place.parent}: saved by {saved} processes, but there are {world()} now, and a step would have "
+            f"{place.parent}: saved by {saved} processes, but there are {world_size()} now, and a step would have "
             f"other batches; start as many (torchrun --nproc-per-node), or another training by --start-from"
         )
 
