@@ -39,7 +39,6 @@ from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.pairs import Corpus, read_pairs
 from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, VocabularyConfig, learn
-from heedful.training.loop import make_optimizer
 from heedful.training.settings import TrainingConfig
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tatoeba-en-de"
@@ -83,7 +82,7 @@ def train(work: Work, steps: int = 5) -> tuple[float, float]:
     """Return the seconds of a training step and its operations."""
     model, config = work.model(), TrainingConfig()
     batches = repeat(batch_of(work.lines(), work.lines()))
-    _, *found = time_training(model, make_optimizer(model, config), iter(batches), config, steps=steps)
+    _, *found = time_training(model, iter(batches), config, steps=steps)
     return min(step.seconds for step in found), found[0].flops
 
 
@@ -103,7 +102,14 @@ def translate(work: Work) -> tuple[float, float]:
             state = engine.start(engine.encode(source, lengths))
             limits = (lengths - 1).tolist()
             search(
-                step, state, limits, config, begin=BEGIN, end=END, forbidden=(PAD, UNKNOWN, BEGIN), whole=engine.search
+                step,
+                state,
+                limits,
+                config,
+                begin=BEGIN,
+                end=END,
+                forbidden=(PAD, UNKNOWN, BEGIN),
+                whole=engine.whole_search,
             )
 
     flops = sum(search_flops(model.config, work.vocabulary, work.length, work.length, 1).values())

@@ -42,7 +42,6 @@ from heedful.model.transformer import Transformer
 from heedful.recipe import PRESETS
 from heedful.text.pairs import Corpus, read_pairs
 from heedful.text.vocabulary import PAD, Vocabulary, VocabularyConfig, learn
-from heedful.training.loop import make_optimizer
 from heedful.training.precision import settled
 from heedful.training.settings import TrainingConfig
 
@@ -98,7 +97,7 @@ def time_heedful(config: ModelConfig, vocabulary: int, batches: list[Batch], pre
     keep_products()
     model = Transformer(config, vocabulary, vocabulary)
     settings = from_table(TrainingConfig, {"precision": precision}, "")
-    steps = time_training(model, make_optimizer(model, settings), iter(2 * batches), settings, steps=2 * len(batches))
+    steps = time_training(model, iter(2 * batches), settings, steps=2 * len(batches))
     found = steps[len(batches) :]
     seconds = sum(step.seconds for step in found)
     peak = matrix_peak(torch.device("cpu"), getattr(torch, precision))

@@ -3,13 +3,14 @@
 python docs/reference.py
 """
 
+import dataclasses
 import inspect
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from heedful.cli.app import COMMANDS
-from heedful.cli.settings import describe
+from heedful.cli.settings import default_of
 from heedful.config import Table, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import ScoreConfig
@@ -30,11 +31,27 @@ SAME_AS = {  # whose settings are listed there
 }
 
 
+ENVIRONMENT = """## Environment and status
+
+| variable | |
+|---|---|
+| `HEEDFUL_CACHE` | folder of the compiled parts and of texts as numbers (default: `~/.cache/heedful`) |
+| `CXX` | the C++ compiler, with options if need be, which then count instead of ours |
+| `HEEDFUL_COMPILE` | `0`: compile nothing |
+| `HEEDFUL_DATA` | folder of the corpora, for `lab` |
+| `OMP_NUM_THREADS` | threads of the processor, where no `--threads` says how many |
+| `CUDA_VISIBLE_DEVICES` | empty: train on the processor though there is a GPU |
+
+A command ends with status 0; 2 where its user can mend something, which it says in one line; 1 for a fault of
+heedful's own; 130 after Ctrl-C; 141 when the reader of its output has left.
+"""
+
+
 def page() -> str:
     """Return the whole page."""
     parts = ["# Commands and settings\n\nMade by `python docs/reference.py` from the program itself; do not edit.\n"]
     parts += [_command(name, help) for name, help in COMMANDS.items()]
-    parts.append(_presets())
+    parts += [_presets(), ENVIRONMENT]
     return "\n".join(parts)
 
 
@@ -55,7 +72,7 @@ def _command(name: str, help: str) -> str:
     if name in SETTINGS:
         title, settings = SETTINGS[name]
         lines += ["", f"And {title}:", "", "| flag | kind | default | |", "|---|---|---|---|"]
-        lines += [_row(*row) for row in describe(settings, build() if settings is Recipe else None)]
+        lines += [_row(*row) for row in _fields(settings, build() if settings is Recipe else None)]
         lines += ["", NOTES[name]] if name in NOTES else []
     if name in SAME_AS:
         title, _ = SETTINGS[SAME_AS[name]]
@@ -63,9 +80,35 @@ def _command(name: str, help: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def _fields(settings: type[Any], defaults: Any = None, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """Return (flag, kind, default, help) of every field, nested ones included."""
+    defaults = defaults or settings()
+    types = get_type_hints(settings)
+    rows = []
+    for field in dataclasses.fields(settings):
+        expected = types[field.name]
+        flag = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(expected):
+            rows += _fields(expected, getattr(defaults, field.name), f"{flag}.")  # type: ignore[arg-type]
+        else:
+            short = field.metadata["flag"]
+            shown = f"--{flag}" + (f", --{short}" if short else "")
+            rows.append((shown, _kind(expected), default_of(field, defaults), field.metadata["help"]))
+    return rows
+
+
+def _kind(expected: Any) -> str:
+    if get_origin(expected) is Literal:
+        return " | ".join(map(str, get_args(expected)))
+    if get_origin(expected) is tuple:
+        return f"{_kind(get_args(expected)[0])}, repeatable"
+    names = {int: "integer", float: "number", bool: "yes/no", str: "text", Path: "path"}
+    options = [option for option in get_args(expected) or (expected,) if option is not type(None)]
+    return names.get(options[0], "text")
+
+
 def _row(flag: str, kind: str, default: str, help: str) -> str:
-    shown = default.removeprefix("default:").strip()
-    return f"| `{flag}` | {kind.replace('|', 'or')} | {shown} | {help} |"
+    return f"| `{flag}` | {kind.replace('|', 'or')} | {default} | {help} |"
 
 
 def _flag(parameter: inspect.Parameter) -> str:

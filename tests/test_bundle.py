@@ -24,7 +24,7 @@ LINES = ["the cat sees a house", "", "Haus und Baum"]
 
 
 def write(folder, model, vocabulary):
-    bundle.describe(folder, to_table(model.config), vocabulary, to_table(SEARCH), {"pairs": 211, "task": "prüfen"})
+    bundle.create(folder, to_table(model.config), vocabulary, to_table(SEARCH), {"pairs": 211, "task": "prüfen"})
     bundle.write_weights(folder / bundle.WEIGHTS, bundle.weights_of(model))
 
 

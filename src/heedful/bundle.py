@@ -64,7 +64,7 @@ def check_own(name: Path | str) -> None:
         raise HeedfulError(f"{name}: a model in the box stays as it is; copy {place}, and change the copy")
 
 
-def describe(
+def create(
     folder: Path,
     config: Table,
     vocabulary: Vocabulary,
@@ -100,19 +100,7 @@ def unite(folders: Sequence[Path], out: Path) -> None:
         raise HeedfulError(f"{out}: exists already; give another --out")
     manifests = [read_manifest(folder) for folder in folders]
     first, vocabulary = manifests[0], Vocabulary.load(folders[0])
-    for folder, manifest in zip(folders, manifests, strict=True):
-        if Vocabulary.load(folder).files() != vocabulary.files():
-            raise HeedfulError(
-                f"{folder}: its vocabulary is not that of {folders[0]}; train both on the same text with the same "
-                f"vocabulary settings"
-            )
-        if manifest.get("languages", []) != first.get("languages", []):
-            raise HeedfulError(
-                f"{folder}: translates between other languages than {folders[0]}, or does not say between which: leave "
-                f"it out, or tell it (`heedful configure MODEL --languages ...`)"
-            )
-        if manifest.get("capitals", False) != first.get("capitals", False):
-            raise HeedfulError(f"{folder}: reads capitals otherwise than {folders[0]} (data.capitals); leave it out")
+    _refuse_strangers(folders, manifests, vocabulary)
     tensors: dict[str, Tensor] = {}
     members: list[Table] = []
     for folder, manifest in zip(folders, manifests, strict=True):
@@ -141,6 +129,24 @@ def unite(folders: Sequence[Path], out: Path) -> None:
         if "alignment" in seen:  # found for the attention that an ensemble shows: that of the first member that has any
             united["alignment"] = seen["alignment"]
         _write_manifest(aside, united)
+
+
+def _refuse_strangers(folders: Sequence[Path], manifests: Sequence[Table], vocabulary: Vocabulary) -> None:
+    """Refuse models that do not read and write as the first does."""
+    first = manifests[0]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if Vocabulary.load(folder).files() != vocabulary.files():
+            raise HeedfulError(
+                f"{folder}: its vocabulary is not that of {folders[0]}; train both on the same text with the same "
+                f"vocabulary settings"
+            )
+        if manifest.get("languages", []) != first.get("languages", []):
+            raise HeedfulError(
+                f"{folder}: translates between other languages than {folders[0]}, or does not say between which: leave "
+                f"it out, or tell it (`heedful configure MODEL --languages ...`)"
+            )
+        if manifest.get("capitals", False) != first.get("capitals", False):
+            raise HeedfulError(f"{folder}: reads capitals otherwise than {folders[0]} (data.capitals); leave it out")
 
 
 def keep_alignment(folder: Path, attention: str, agreement: float) -> None:

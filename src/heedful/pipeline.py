@@ -281,9 +281,8 @@ class Run:
 
     def _time_a_step(self, stream: BatchStream) -> float:
         training, start = self.recipe.training, stream.state()
-        optimizer = loop.make_optimizer(self.model, training)
         accumulate = self.recipe.batches.accumulate
-        _, *steady = time_training(self.model, optimizer, iter(stream), training, accumulate=accumulate)
+        _, *steady = time_training(self.model, iter(stream), training, accumulate=accumulate)
         stream.restore(start)
         return sum(step.seconds for step in steady) / len(steady)  # the first paid for what is set up once
 

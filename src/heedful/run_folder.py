@@ -72,7 +72,7 @@ def start(folder: Path, recipe: Recipe, vocabulary: Vocabulary) -> None:
         provenance["start_from"] = recipe.start_from.name
     if attributions := list(filter(None, (recipe.data.attribution, before.get("data")))):
         provenance["data"] = " ".join(dict.fromkeys(attributions))  # what it began with came from somebody too
-    bundle.describe(
+    bundle.create(
         folder,
         to_table(recipe.model),
         vocabulary,

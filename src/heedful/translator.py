@@ -295,7 +295,9 @@ class Translator:
         align: bool,
         progress: Callable[[int], None],
     ) -> list[list[Output]]:
-        wanted, config = config.n_best, replace(config, n_best=config.width) if self.reverse else config
+        wanted = config.n_best
+        if self.reverse:  # it chooses among all that there are
+            config = replace(config, n_best=config.width)
         sources, shouted = self.reader.encode(lines)
         forced = self.reader.encode_prefixes(prefixes, shouted) if prefixes else None
         if self.longest is not None:
@@ -304,16 +306,13 @@ class Translator:
         results: dict[int, list[Output]] = {}
         full = [i for i, source in enumerate(sources) if len(source) > 1]
 
-        def search(chosen: list[int]) -> list[list[Hypothesis]]:
+        def one_batch(chosen: list[int]) -> list[list[Hypothesis]]:
             begun = [forced[i] for i in chosen] if forced else None
             return self._search([sources[i] for i in chosen], config, [start + i for i in chosen], begun)
 
         workers = (workers or torch.get_num_threads()) if self.inference.one_thread else 1
-        batches = list(by_length(full, sources, min(batch, -(-len(full) // workers))))
-        if len(batches) <= workers and self.inference.one_thread:  # one each: none shall have all of the long ones
-            order = [i for chosen in batches for i in chosen]
-            batches = [order[first::workers] for first in range(min(workers, len(order)))]
-        for chosen, found in zip(batches, self._each(search, batches, workers), strict=True):
+        batches = _batches(full, sources, batch, workers)
+        for chosen, found in zip(batches, self._each(one_batch, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
                 if not hypotheses:  # an end always has its price, unless that is no number
                     raise HeedfulError("the model computes no numbers: its weights are damaged; train or copy it anew")
@@ -373,7 +372,7 @@ class Translator:
                 device=self.device,
                 longest=self.longest,
                 observe=observe,
-                whole=self.inference.search,
+                whole=self.inference.whole_search,
             )
 
     def _step(self, token_N: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -398,6 +397,15 @@ class Translator:
             [replace(output, alignment=links[next(rows)]) if output.ids else output for output in found]
             for found in outputs
         ]
+
+
+def _batches(rows: list[int], sources: list[list[int]], batch: int, workers: int) -> list[list[int]]:
+    """Return rows of similar length together, at least one batch for each worker where there are so many rows."""
+    batches = list(by_length(rows, sources, min(batch, -(-len(rows) // workers))))
+    if workers == 1 or len(batches) > workers:
+        return batches
+    order = [row for each in batches for row in each]  # one each: none shall have all of the long ones
+    return [order[first::workers] for first in range(min(workers, len(order)))]
 
 
 def _ordered_with(

@@ -11,7 +11,6 @@ from heedful.inspection import timing
 from heedful.inspection.cost import forward_flops, search_flops
 from heedful.inspection.timing import matrix_peak, peak_memory, time_training, time_translation
 from heedful.model.inference import Inference
-from heedful.training.loop import make_optimizer
 from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
 
@@ -42,7 +41,7 @@ def test_timing_a_training_changes_no_weight_and_counts_what_it_did(tiny_model, 
     model, config = tiny_model(dropout=0.1), TrainingConfig(optimizer=optimizer, weight_decay=0.1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     batch = batch_of([[5, 6, 7, 3], [8, 3]], [[9, 3], [10, 11, 12, 13, 3]])
-    found = time_training(model, make_optimizer(model, config), iter([batch] * 4), config, accumulate=2, steps=2)
+    found = time_training(model, iter([batch] * 4), config, accumulate=2, steps=2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert [step.tokens for step in found] == [14, 14]
@@ -50,7 +49,7 @@ def test_timing_a_training_changes_no_weight_and_counts_what_it_did(tiny_model, 
     assert found[0].flops == 2 * 3 * once
     assert min(found[0][:4]) > 0
     twice = replace(config, consistency=1.0)
-    [step] = time_training(model, make_optimizer(model, twice), iter([batch] * 2), twice, accumulate=1, steps=1)
+    [step] = time_training(model, iter([batch] * 2), twice, accumulate=1, steps=1)
     assert step.flops == 2 * 3 * once, "R-Drop has two passes"
 
 

@@ -50,7 +50,7 @@ def found(inference, lengths, config, whole):
         return inference.logits(hidden), state
 
     calls = partial(search, step, state, lengths, config, begin=BEGIN, end=END, forbidden=(0, 1, BEGIN))
-    return calls(whole=inference.search if whole else None)
+    return calls(whole=inference.whole_search if whole else None)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -19,7 +19,6 @@ from heedful.inspection.timing import matrix_peak, peak_memory, time_training, t
 from heedful.pipeline import begin
 from heedful.recipe import Recipe, build
 from heedful.text.pairs import read_lines
-from heedful.training.loop import make_optimizer
 from heedful.training.precision import dtype_of
 
 RecipeFlags: Any = flags(Recipe, build())
@@ -40,11 +39,10 @@ def train(
     chosen = build(read_toml(recipe), given(settings), where=str(recipe))
     with TemporaryDirectory() as folder:
         run = begin(chosen, Path(folder))
-        optimizer = make_optimizer(run.model, chosen.training)
         accumulate = chosen.batches.accumulate
-        found = time_training(
-            run.model, optimizer, iter(run.stream()), chosen.training, accumulate=accumulate, steps=steps + 3
-        )[3:]
+        found = time_training(run.model, iter(run.stream()), chosen.training, accumulate=accumulate, steps=steps + 3)[
+            3:
+        ]
     phases = {name: sum(getattr(step, name) for step in found) for name in ("data", "forward", "backward", "optimizer")}
     _show(
         phases,

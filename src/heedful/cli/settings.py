@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter, validators
 
@@ -52,7 +52,7 @@ def flags(settings: type[Any], defaults: Any = None, prefix: str = "", shown: st
             continue
         parameter = Parameter(
             name=_names(field, prefix),
-            help=field.metadata["help"] + _default(default, shown),
+            help=field.metadata["help"] + _default(default_of(field, defaults), shown),
             show_default=False,
             negative=None if expected is bool else (),
         )
@@ -74,41 +74,19 @@ def given(flags: Any) -> Table:
     return table
 
 
-def describe(settings: type[Any], defaults: Any = None, prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """Return (flag, kind, default, help) of every field, nested ones included, for the reference."""
-    defaults = defaults or settings()
-    types = get_type_hints(settings)
-    rows = []
-    for field in dataclasses.fields(settings):
-        expected, default = types[field.name], getattr(defaults, field.name)
-        flag = prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(expected):
-            rows += describe(expected, default, f"{flag}.")  # type: ignore[arg-type]
-        else:
-            short = field.metadata["flag"]
-            shown = f"--{flag}" + (f", --{short}" if short else "")
-            rows.append((shown, _kind(expected), _default(default).strip(" ()"), field.metadata["help"]))
-    return rows
-
-
 def _names(field: "dataclasses.Field[Any]", prefix: str) -> list[str] | None:
     """Return both names of a field with a short flag; cyclopts derives the name of the others."""
     short = field.metadata["flag"]
     return [f"--{short}", f"--{prefix}{field.name}".replace("_", "-")] if short else None
 
 
-def _default(default: Any, shown: str = "{}") -> str:
+def default_of(field: "dataclasses.Field[Any]", defaults: Any) -> str:
+    """Return the default of a field as help says it; "" for nothing at all."""
+    default = getattr(defaults, field.name)
     if default is None or default == ():
         return ""
-    value = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
-    return f" (default: {shown.format(value)})"
+    return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)
 
 
-def _kind(expected: Any) -> str:
-    if get_origin(expected) is Literal:
-        return " | ".join(map(str, get_args(expected)))
-    if get_origin(expected) is tuple:
-        return f"{_kind(get_args(expected)[0])}, repeatable"
-    names = {int: "integer", float: "number", bool: "yes/no", str: "text", Path: "path"}
-    options = [option for option in get_args(expected) or (expected,) if option is not type(None)]
-    return names.get(options[0], "text")
+def _default(default: str, shown: str) -> str:
+    return default and f" (default: {shown.format(default)})"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
+from heedful.model.engine import WholeSearch
 from heedful.native import library
 
 NEVER = -1e9  # the log-probability of what must not be: finite, so that sums stay numbers
@@ -89,7 +90,7 @@ def search(
     device: torch.device | str = "cpu",
     longest: int | None = None,
     observe: Callable[[Beams], None] | None = None,
-    whole: Callable[..., list[list[tuple[list[int], float]]]] | None = None,
+    whole: WholeSearch | None = None,
 ) -> list[list[Hypothesis]]:
     """Return for each sentence its `n_best` outputs, best first.
 
@@ -118,9 +119,19 @@ def search(
     if longest is not None:
         limits = [min(limit, longest) for limit in limits]
     if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
-        names = ("beam", "n_best", "min_length", "length_penalty", "patience")
-        asked = {name: getattr(config, name) for name in names}
-        found = whole(state, limits, forbidden, **asked, begin=begin, end=end, never=NEVER)
+        found = whole(
+            state,
+            limits,
+            forbidden,
+            beam=config.beam,
+            n_best=config.n_best,
+            min_length=config.min_length,
+            length_penalty=config.length_penalty,
+            patience=config.patience,
+            begin=begin,
+            end=end,
+            never=NEVER,
+        )
         return [[_hypothesis(ids, total, config) for ids, total in own[: config.n_best]] for own in found]
     beams = Beams(
         sentence_B=np.arange(sentences),

@@ -18,7 +18,7 @@ from heedful.model.engine import Engine
 from heedful.model.ensemble import members_of
 from heedful.model.linear import multiply
 from heedful.text.vocabulary import PAD
-from heedful.training.loop import SUMS, batch_loss, scale_and_clip, sum_over_processes
+from heedful.training.loop import SUMS, batch_loss, make_optimizer, scale_and_clip, sum_over_processes
 from heedful.training.precision import Mixed
 from heedful.training.settings import TrainingConfig
 from heedful.translator import Translator
@@ -60,7 +60,6 @@ class TrainingStep(NamedTuple):
 
 def time_training(
     model: EncoderDecoder,
-    optimizer: torch.optim.Optimizer,
     batches: Iterator[Batch],
     config: TrainingConfig,
     *,
@@ -69,7 +68,7 @@ def time_training(
 ) -> list[TrainingStep]:
     """Take `steps` real steps at a learning rate of zero: they cost what training costs, and teach nothing."""
     device = next(model.parameters()).device
-    mixed = Mixed(model, config.precision)
+    mixed, optimizer = Mixed(model, config.precision), make_optimizer(model, config)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     mixed.computing.train()
@@ -149,7 +148,7 @@ class _TimedEngine:
     """What search uses of a model, with a stopwatch; what passes between its calls is the search's own time."""
 
     one_thread = False
-    search = None  # a whole search in one call has no phases to time
+    whole_search = None  # a whole search in one call has no phases to time
 
     def __init__(self, inference: Engine, found: Translation, watch: Stopwatch) -> None:
         self._inference, self._found, self._watch = inference, found, watch

@@ -224,28 +224,36 @@ class CompiledInference:
         self._library.logits(self._self, hidden_ND.data_ptr(), len(hidden_ND), logits_NV.data_ptr())
         return logits_NV
 
-    def search(
-        self, state: State, limits: Sequence[int], forbidden: Sequence[int], **rules: int | float
+    def whole_search(
+        self,
+        state: State,
+        limits: Sequence[int],
+        forbidden: Sequence[int],
+        *,
+        beam: int,
+        n_best: int,
+        min_length: int,
+        length_penalty: float,
+        patience: float,
+        begin: int,
+        end: int,
+        never: float,
     ) -> list[list[tuple[list[int], float]]]:
-        """Return the outputs of each sentence, best first, as tokens and log-probability; one call for a whole search.
+        """Return the outputs of each sentence, best first, as tokens and log-probability: `WholeSearch`.
 
-        It is the search of decoding/search.py, which calls this, and says what the rules are; equal by test.
-
-        Args:
-            state: of the sentences, before the first step
-            limits: longest output of each sentence; no more than there are learned positions
-            forbidden: tokens that never stand in an output
-            rules: beam, n_best, min_length, begin, end, length_penalty, patience, never
+        It is the search of decoding/search.py, which calls this; equal by test. No limit is more than there are learned
+        positions.
 
         Raises:
             MemoryError: for so many hypotheses of so many sentences.
         """
-        longest, sentences, beam = max(limits, default=0), len(limits), int(rules["beam"])
+        longest, sentences = max(limits, default=0), len(limits)
         forbidden_F, limit_B = np.array(forbidden, dtype=np.int64), np.array(limits, dtype=np.int64)
         ids_BWT = np.empty((sentences, beam, longest), dtype=np.int64)
         length_BW = np.empty((sentences, beam), dtype=np.int64)
         total_BW = np.empty((sentences, beam), dtype=np.float32)
-        asked = _Rules(forbidden_F.ctypes.data, len(forbidden_F), **rules)
+        lengths = len(forbidden_F), beam, n_best, min_length, begin, end
+        asked = _Rules(forbidden_F.ctypes.data, *lengths, length_penalty, patience, never)
         enough = self._library.search(
             self._self,
             ctypes.byref(asked),

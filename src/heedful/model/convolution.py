@@ -106,7 +106,7 @@ class Convolution(EncoderDecoder):
     """
 
     one_thread = False  # torch's own threads compute a step
-    search = None  # one step after another
+    whole_search = None  # one step after another
 
     def __init__(self, config: ModelConfig, source_size: int, target_size: int) -> None:
         super().__init__()

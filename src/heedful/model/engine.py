@@ -4,11 +4,37 @@ The engine of an LSTM or a convolution is the model itself; a Transformer's is m
 compiled.py), and an ensemble's from its members' (ensemble.py): family.py chooses.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+
+class WholeSearch(Protocol):
+    """A beam search in one call: for each sentence its outputs, best first, as tokens and log-probability.
+
+    `state` is that before the first step, `limits` the longest output of each sentence, `forbidden` tokens that never
+    stand in one, `never` the log-probability of what cannot be; the rest is as in decoding/settings.py.
+    """
+
+    def __call__(
+        self,
+        state: Any,
+        limits: Sequence[int],
+        forbidden: Sequence[int],
+        *,
+        beam: int,
+        n_best: int,
+        min_length: int,
+        length_penalty: float,
+        patience: float,
+        begin: int,
+        end: int,
+        never: float,
+    ) -> list[list[tuple[list[int], float]]]:
+        """Search."""
+        ...
 
 
 @runtime_checkable  # for the tests, which check types as they run
@@ -24,7 +50,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def search(self) -> Callable[..., list[list[tuple[list[int], float]]]] | None:
+    def whole_search(self) -> WholeSearch | None:
         """A whole beam search in one call, by the rules of decoding/search.py; compiled steps alone have it."""
         ...
 

@@ -50,7 +50,7 @@ class States(list[Any]):
 class EnsembleInference:
     """An ensemble, ready to translate: the engines of its members take each step together."""
 
-    search = None  # one step after another
+    whole_search = None  # one step after another
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = engines

@@ -126,7 +126,7 @@ class Inference:
     """
 
     one_thread = False
-    search = None  # one step after another
+    whole_search = None  # one step after another
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, weights: Weights = "float32") -> None:
