@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # equal bytes are promised on a processor
 for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):  # what rich asks before it looks at the terminal
     os.environ.pop(name, None)
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # a proxy knows nothing of this machine's
 hypothesis.settings.register_profile("heedful", deadline=None)  # a busy machine is no defect of ours
 hypothesis.settings.load_profile("heedful")
 
@@ -25,10 +26,11 @@ jaxtyping.install_import_hook(
     ["heedful.model", "heedful.training.loss", "heedful.decoding.alignment"], "beartype.beartype"
 )
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from heedful import native  # noqa: E402
-from heedful.model import linear  # noqa: E402
+from heedful.model import linear, transformer  # noqa: E402
 from heedful.model.settings import ModelConfig  # noqa: E402
 from heedful.model.transformer import Transformer  # noqa: E402
 from heedful.text.vocabulary import Vocabulary, VocabularyConfig, learn  # noqa: E402
@@ -55,6 +57,14 @@ def _own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """What a test draws does not depend on which others ran before it."""
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+
+
 @pytest.fixture
 def without_compiler(monkeypatch):
     """Have torch's operations do everything."""
@@ -62,6 +72,15 @@ def without_compiler(monkeypatch):
     native._compiled.cache_clear()
     yield
     native._compiled.cache_clear()
+
+
+@pytest.fixture(params=["compiled", "torch", "long"])
+def each_way(request, monkeypatch):
+    """Compute attention by training.cpp, by torch's operations, and, as of long texts, by torch's fused one."""
+    if request.param != "compiled":
+        request.getfixturevalue("without_compiler")
+    if request.param == "long":
+        monkeypatch.setattr(transformer, "SHORT", 0)
 
 
 @pytest.fixture

@@ -94,6 +94,15 @@ def test_narrow_weights_are_used_nearly_as_good_and_alike_in_any_batch(weights):
     assert sacrebleu.corpus_chrf([text for text, _ in found[0]], [[out.text for out in plain]]).score > 90
 
 
+def test_words_are_aligned_alike_in_any_batch(translator, name):
+    """Where the tags of HTML go depends on it."""
+    inputs = INPUTS.with_suffix(f".{name.split('-')[0]}")
+    lines = [line for line in inputs.read_text().splitlines() if line and line[0] != "#"]
+    found = [[out[0].alignment for out in translator.translate(lines, align=True, batch=batch)] for batch in (1, 7, 64)]
+    assert found[0] == found[1] == found[2]
+    assert sum(map(bool, found[0])) == len(lines)
+
+
 @pytest.mark.slow
 def test_development_sentences_are_translated_well(name, translator, data_folder):
     source, target = name.split("-")

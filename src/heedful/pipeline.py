@@ -146,7 +146,7 @@ class Run:
         self.vocabulary = Vocabulary.load(folder)
         self.reader = Reader(self.vocabulary, recipe.data.capitals)
         self.report = examined.report
-        self.store = encode(recipe.data, examined, self.vocabulary)
+        self.store = encode(examined, self.vocabulary)
         self.device = _device()
         if self.device.type == "cuda":
             # cuDNN's attention, which torch prefers on recent GPUs, makes a plan for each new shape: nearly each batch
@@ -157,7 +157,7 @@ class Run:
         if recipe.start_from and not newest_state(folder / "state"):
             weights = recipe.start_from / bundle.WEIGHTS
             bundle.put_weights(self.model, bundle.read_weights(weights), weights)
-        self.dev, self.too_long = self._that_fit(development_pairs(recipe.data, examined))
+        self.dev, self.too_long = self._that_fit(development_pairs(examined))
 
     def logged_events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield the events of the run; the first process also writes them to log.jsonl."""

@@ -42,18 +42,19 @@ def examine(data: DataConfig) -> Examined:
 
 def learn_vocabulary(recipe: Recipe, examined: Examined) -> Vocabulary:
     """Learn the vocabulary from all that will be trained on."""
-    sources = (source for _, source, _ in _training_pairs(recipe.data, examined))
-    targets = (target for _, _, target in _training_pairs(recipe.data, examined))
+    sources = (source for _, source, _ in _training_pairs(examined))
+    targets = (target for _, _, target in _training_pairs(examined))
     tags = sorted({tag for tag in recipe.data.tags if tag})
     return learn(sources, targets, recipe.vocabulary, tags=tags)
 
 
-def encode(data: DataConfig, examined: Examined, vocabulary: Vocabulary) -> TokenStore:
+def encode(examined: Examined, vocabulary: Vocabulary) -> TokenStore:
     """Return the training pairs as ids, from the cache where they are there, and complete the report.
 
     Raises:
         HeedfulError: no pair is short enough.
     """
+    data = examined.config
     inputs = [file for corpus in examined.corpora for file in corpus if file]
     alone = [number for number, corpus in enumerate(examined.corpora) if corpus.target is None]
     settings = {
@@ -73,7 +74,7 @@ def encode(data: DataConfig, examined: Examined, vocabulary: Vocabulary) -> Toke
     for here in (rank() == 0, local_rank() == 0):  # and then where another machine has its own cache
         if here and not (path.is_file() and notes.is_file()):
             try:
-                made = encode_corpus(_training_pairs(data, examined), vocabulary, path, data.max_length, data.max_ratio)
+                made = encode_corpus(_training_pairs(examined), vocabulary, path, data.max_length, data.max_ratio)
                 files.write_text(notes, json.dumps(made._asdict()))
             except OSError as error:  # the texts were read once already: it is the cache that is meant
                 raise HeedfulError(
@@ -91,14 +92,15 @@ def encode(data: DataConfig, examined: Examined, vocabulary: Vocabulary) -> Toke
     return store
 
 
-def development_pairs(data: DataConfig, examined: Examined) -> list[tuple[str, str]]:
+def development_pairs(examined: Examined) -> list[tuple[str, str]]:
     """Return what to judge by: the pairs given, read as they are, or those held out.
 
     Those have their corpus's tag in front, as it stands in training.
     """
     if examined.given:
         return examined.given
-    return [(source, target) for _, source, target in augment.augmented(examined.held_out(), tags=data.tags)]
+    tagged = augment.augmented(examined.held_out(), tags=examined.config.tags)
+    return [(source, target) for _, source, target in tagged]
 
 
 def learn_lexicon(store: TokenStore, seed: int) -> Lexicon:
@@ -108,7 +110,8 @@ def learn_lexicon(store: TokenStore, seed: int) -> Lexicon:
     return lexicon.learn(zip(store.lines("source", chosen), store.lines("target", chosen), strict=True))
 
 
-def _training_pairs(data: DataConfig, examined: Examined) -> Iterator[Triple]:
+def _training_pairs(examined: Examined) -> Iterator[Triple]:
+    data = examined.config
     yield from augment.augmented(examined.training(), tags=data.tags, altered=data.altered, seed=data.seed)
     if data.words:
         yield from augment.augmented(examined.words, tags=data.tags)

@@ -96,7 +96,8 @@ def ids_of(found):
     return [[hypothesis.ids for hypothesis in hypotheses] for hypotheses in found]
 
 
-def assert_equals_ranked(found, ranked):
+def assert_equals_ranked(found, ranked, n_best):
+    assert len(found) == min(n_best, len(ranked)) > 0
     assert [hypothesis.ids for hypothesis in found] == [ids for _, ids in ranked[: len(found)]]
     assert [hypothesis.score for hypothesis in found] == pytest.approx(
         [score for score, _ in ranked[: len(found)]], abs=1e-5
@@ -112,8 +113,7 @@ def test_a_wide_beam_equals_brute_force(alpha, n_best, seed):
     found = run(toy, config, lengths=[4, 2, 3])
     for sentence, limit in enumerate((5, 3, 4)):
         ranked = toy.ranked(sentence, limit, alpha)
-        assert len(found[sentence]) == min(n_best, len(ranked))
-        assert_equals_ranked(found[sentence], ranked)
+        assert_equals_ranked(found[sentence], ranked, n_best)
 
 
 @pytest.mark.parametrize("end", [-1.0, 1.0])
@@ -140,7 +140,7 @@ def test_stopping_early_loses_nothing(beam, n_best, alpha, end):
     found = run(toy, config)
     for sentence, hypotheses in enumerate(found):
         assert len(hypotheses) == n_best
-        assert_equals_ranked(hypotheses, reference(sentence))
+        assert_equals_ranked(hypotheses, reference(sentence), n_best)
 
 
 @pytest.mark.parametrize(("patience", "n_best"), [(0.5, 1), (1.0, 1), (1.0, 4), (2.0, 1)])
@@ -164,7 +164,7 @@ def test_patience_counts_the_hypotheses_that_ended(patience, n_best):
 
     config = SearchConfig(beam=beam, n_best=n_best, max_extra=limit - 4, patience=patience)
     for sentence, hypotheses in enumerate(run(toy, config)):
-        assert_equals_ranked(hypotheses, reference(sentence))
+        assert_equals_ranked(hypotheses, reference(sentence), n_best)
 
 
 def test_greedy_is_the_chain_of_most_probable_tokens():
@@ -242,7 +242,7 @@ def test_min_length_equals_brute_force():
     toy = Toy(end=2.0)
     found = run(toy, SearchConfig(beam=83, n_best=5, max_extra=1, min_length=2, patience=0))
     for sentence, hypotheses in enumerate(found):
-        assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, lambda ids: len(ids) > 2))
+        assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, lambda ids: len(ids) > 2), 5)
 
 
 def test_a_min_length_beyond_the_limit_still_gives_an_output():
@@ -274,7 +274,7 @@ def test_no_repeat_equals_brute_force(size):
     toy = Toy()
     found = run(toy, SearchConfig(beam=83, n_best=11, max_extra=1, no_repeat_ngram=size, patience=0))
     for sentence, hypotheses in enumerate(found):
-        assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, fresh))
+        assert_equals_ranked(hypotheses, toy.ranked(sentence, 5, 0.6, fresh), 11)
 
 
 def test_prefixes_are_forced_and_the_rest_is_searched():
@@ -282,7 +282,7 @@ def test_prefixes_are_forced_and_the_rest_is_searched():
     found = run(toy, SearchConfig(beam=83, n_best=7, max_extra=1, patience=0), prefixes=prefixes)
     for sentence, (hypotheses, prefix) in enumerate(zip(found, prefixes, strict=True)):
         ranked = toy.ranked(sentence, 5, 0.6, lambda ids, prefix=prefix: ids[: len(prefix)] == prefix)
-        assert_equals_ranked(hypotheses, ranked)
+        assert_equals_ranked(hypotheses, ranked, 7)
 
 
 @pytest.mark.parametrize("sample", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from heedful.cli.app import COMMANDS, make_app
+from heedful.cli.app import make_app
 from heedful.config import read_toml
 from heedful.recipe import build
 
@@ -84,23 +84,18 @@ def test_every_recipe_is_valid_and_tells_what_it_reached(path):
     assert re.search(r"^# .*(BLEU|error rate)", path.read_text(encoding="utf-8"), re.M)
 
 
-def test_commands_in_the_readme_exist_with_their_flags():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    groups = "|".join({name.split()[0] for name in COMMANDS if " " in name})
-    used = re.findall(rf"^heedful ((?:(?:{groups}) )?\w+)(.*)$", readme, re.M)
-    assert len(used) >= 3
-    for command, rest in used:
-        section = re.search(rf"## heedful {command}\n(.*?)(\n## |\Z)", reference, re.S)[1]
-        for flag in re.findall(r" (--[\w.-]+)", rest):
-            assert re.search(rf"{re.escape(flag)}[`,]", section), f"{command} {flag}"
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/small-data.md"])
-def test_the_program_understands_the_commands_of_a_page(page):
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [
+        *(("README.md", 10), ("docs/small-data.md", 8), ("docs/serving.md", 2), ("docs/looking-inside.md", 1)),
+        ("docs/many-processes.md", 1),
+    ],
+)
+def test_the_program_understands_the_commands_of_a_page(page, least):
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = re.findall(r"^(?:echo .* \| )?heedful (.*?)(?: < \S+)?$", text, re.M)
-    assert len(commands) >= 4
+    begun = r"^ *(?:echo .* \| |torchrun .* --module )?heedful "
+    commands = re.findall(begun + r"(.*?)(?: < \S+)?(?: +#.*)?$", text, re.M)
+    assert len(commands) >= least
     for command in commands:
         make_app().parse_args(shlex.split(command), exit_on_error=False, print_error=False)
 
@@ -111,3 +106,20 @@ def test_doctests_of_the_package_hold():
     results = [doctest.testmod(import_module(name)) for name in names]
     assert sum(result.attempted for result in results) > 0
     assert not any(result.failed for result in results)
+
+
+MUTATIONS = runpy.run_path(str(ROOT / "tests" / "mutations.py"))["MUTATIONS"]
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_each_line_that_is_to_be_broken_is_still_there(name):
+    file, line, _ = MUTATIONS[name]
+    assert line in (ROOT / "src" / "heedful" / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_examples_of_the_library_run_as_they_stand(number, tmp_path, monkeypatch):
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.S)
+    assert len(examples) == 5
+    monkeypatch.chdir(tmp_path)
+    exec(examples[0] + (examples[number] if number else ""), {})

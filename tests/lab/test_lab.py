@@ -135,17 +135,17 @@ def test_a_report_replaces_no_readme_of_somebody_else(folder, tmp_path):
     assert (tmp_path / "README.md").read_text() == "# Mine"
 
 
+def heads_and_losses(*losses):
+    """Return data of two heads that look at different places, and of trainings with one head that end in `losses`."""
+    looks = {"encoder.0.0": {"same": 0.9}, "encoder.0.1": {"next": 0.9}}
+    trained = {"1": losses, "2": [0.0, 1e-5], "4": [1e-5, 1e-6]}
+    runs = {number: [{"loss": loss, "right": 1.0} for loss in each] for number, each in trained.items()}
+    return {"heads": {name: {"looks": look, "loss": 1.0} for name, look in looks.items()}, "trained": runs}
+
+
 def test_one_head_does_worse_only_if_it_does_so_each_time_and_by_more_than_chance():
-    head = {"looks": {"same": 0.9}, "loss": 1.0}
-    heads = {"encoder.0.0": head, "encoder.0.1": {**head, "looks": {"next": 0.9}}}
-
-    def shown(*losses):
-        trained = {"1": losses, "2": [0.0, 1e-5], "4": [1e-5, 1e-6]}
-        runs = {number: [{"loss": loss, "right": 1.0} for loss in each] for number, each in trained.items()}
-        return find("heads").verdict({"heads": heads, "trained": runs}).shown
-
-    assert shown(0.5, 0.4)
-    assert not shown(0.5, 1e-4)
+    assert find("heads").verdict(heads_and_losses(0.5, 0.4)).shown
+    assert not find("heads").verdict(heads_and_losses(0.5, 1e-4)).shown
 
 
 def test_what_was_never_learned_is_not_said_to_have_been(folder):
@@ -174,11 +174,20 @@ CONTRARY = {  # data that do not bear the claim out
 }
 
 
+def shown_until_contrary(name, data):
+    """Have the claim shown by these data, and no more once they are changed."""
+    assert find(name).verdict(data).shown, name
+    data = copy.deepcopy(data)
+    CONTRARY[name](data)
+    verdict = find(name).verdict(data)
+    assert str(verdict).startswith("Not shown here: "), name
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_data_that_do_not_bear_the_claim_out_are_not_said_to(folder, name):
     data = copy.deepcopy(data_of(folder, name))
     CONTRARY[name](data)
-    assert str(find(name).verdict(data)).startswith("Not shown here: ")
+    assert not find(name).verdict(data).shown
 
 
 def test_the_page_of_the_full_runs_is_what_their_data_say(tmp_path):
@@ -199,15 +208,12 @@ def test_a_base_model_that_has_not_learned_is_told_of_and_shows_nothing():
     assert not find("table3").verdict(data).shown
     for row in [*data["rows"].values(), *data["base"]]:
         row["bleu"] += 20.0
-    assert find("table3").verdict(data).shown
+    shown_until_contrary("table3", data)
 
 
 @pytest.mark.parametrize("name", ["attention-steps", "scaling", "encoder-decoder", "positions"])
 def test_a_claim_that_a_full_run_bears_out_is_not_said_of_contrary_data(name):
-    data = data_of(STORED, name)
-    assert find(name).verdict(data).shown
-    CONTRARY[name](data)
-    assert not find(name).verdict(data).shown
+    shown_until_contrary(name, data_of(STORED, name))
 
 
 def test_parsing_is_shown_where_it_is_above_the_bound_and_above_recurrence():
@@ -216,9 +222,7 @@ def test_parsing_is_shown_where_it_is_above_the_bound_and_above_recurrence():
     for run in data["families"]["lstm-attention"]:
         for score in run["scores"]:
             score["f1"] *= 0.9
-    assert find("table4").verdict(data).shown
-    CONTRARY["table4"](data)
-    assert not find("table4").verdict(data).shown
+    shown_until_contrary("table4", data)
 
 
 def test_a_single_run_is_ahead_by_more_than_a_margin_and_several_by_all_of_them():
@@ -230,7 +234,7 @@ def test_data_that_bear_a_claim_out_are_said_to(folder):
     data = copy.deepcopy(data_of(folder, "long-range"))
     for family, found in data["families"].items():
         found["right"] = dict.fromkeys(found["right"], [[1.0, float(family == "transformer")]] * 2)
-    assert find("long-range").verdict(data).shown
+    shown_until_contrary("long-range", data)
     assert "lstm-attention 0.00 and 1.00, convolution 0.00 and 1.00, lstm 1.00 and 1.00" in str(
         find("long-range").verdict(data)
     )
@@ -241,29 +245,42 @@ def test_data_that_bear_a_claim_out_are_said_to(folder):
         **{"sinusoidal": [[1, 1, 0]], "from 1": [[1, 1, 0]]},
         **{"learned": [[1, 0.9, 0]], "none": [[0, 0, 0]]},
     }
-    assert find("positions").verdict(data).shown
-    assert find("attention-steps").verdict(data_of(folder, "attention-steps")).shown
+    shown_until_contrary("positions", data)
+    shown_until_contrary("attention-steps", data_of(folder, "attention-steps"))
     memory = {"as it is": 1.0, "shuffled places": 1.0, "another sentence's": 0.0, "first half only": 0.3}
     one = {"errors": {"cross.0": 0.9, "cross.1": 0.1}, "memory": memory, "without": {"cross.0": 0.5, "cross.1": 0.0}}
-    assert find("encoder-decoder").verdict({"tasks": {"copy": [one], "reverse": [one]}, "layers": 2}).shown
+    shown_until_contrary("encoder-decoder", {"tasks": {"copy": [one], "reverse": [one]}, "layers": 2})
     kinds = {"pre-norm": (1.0, 0.8), "post-norm": (0.5, 0.1), "no residuals": (0.01, 0.0)}
     kinds["no residuals, pre-norm"] = (0.02, 0.1)
     data = {"kinds": {kind: {"gradient": [[a, 1.0]], "position": [[1.0, b]]} for kind, (a, b) in kinds.items()}}
-    assert find("residuals").verdict(data | {"connections": [2, 3]}).shown
+    shown_until_contrary("residuals", data | {"connections": [2, 3]})
     data = copy.deepcopy(data_of(folder, "sentence-length"))
     for family, runs in data["families"].items():
         for run in runs:
             run["groups"] = [{"bleu": 30.0}, {"bleu": 29.0 if family == "transformer" else 20.0}]
-    assert find("sentence-length").verdict(data).shown
+    shown_until_contrary("sentence-length", data)
     data = {"lengths": [8, 16, 32, 64], "widths": [8, 16, 32], "width": 16, "length": 8, "tokens": 64}
     data |= {key: data_of(folder, "parallelism")[key] for key in ("chains", "chain", "sentences", "models")}
     times = {"self-attention": [1, 4, 16, 64], "recurrent": [4, 8, 16, 32], "convolutional": [1, 2, 4, 8]}
     by_width = {kind: [1.0, 4.0, 16.0] for kind in times}
-    verdict = find("parallelism").verdict({**data, "by_length": times, "alone": times, "by_width": by_width})
-    assert verdict.shown
+    data |= {"by_length": times, "alone": dict(times), "by_width": by_width}
+    shown_until_contrary("parallelism", data)
+    verdict = find("parallelism").verdict(data)
     assert "self-attention 2.00, recurrent 1.00, convolutional 1.00" in verdict.text
     assert "takes 2.0 times as long" in verdict.text
     assert "from n = 64 on recurrence is faster" in verdict.text
+    data = data_of(STORED, "data-size")
+    for point in data["families"]["transformer"]:
+        for run in point["runs"]:
+            run["bleu"] += 50.0
+    shown_until_contrary("data-size", data)
+    data = data_of(STORED, "table2")
+    for run in data["families"]["transformer"]:
+        for point in run["curve"]:
+            point.update(bleu=point["bleu"] + 50.0, flops=point["flops"] / 1e3)
+    shown_until_contrary("table2", data)
+    shown_until_contrary("scaling", data_of(STORED, "scaling"))
+    shown_until_contrary("heads", heads_and_losses(0.5, 0.4))
 
 
 def test_the_report_is_one_page_without_a_network(folder):

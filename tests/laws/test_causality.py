@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("each_way")
 CHOICES = pytest.mark.parametrize(
     "choices",
     [

@@ -235,8 +235,18 @@ def test_each_family_learns_and_narrow_copies_compute_nearly_the_same(settings):
     assert losses[-1] < losses[0] / 3
     narrow = copy.deepcopy(model.eval()).bfloat16()
     loss = batch_loss(narrow, batch, 0.0).smoothed
-    loss.backward()
     assert loss.item() == pytest.approx(batch_loss(model, batch, 0.0).smoothed.item(), rel=0.2, abs=0.3)
+
+
+def test_gradients_in_bfloat16_are_nearly_those_in_float32(settings):
+    model = make(settings, dtype=torch.float32)  # before it has learned: after, the loss is nearly nothing
+    narrow = copy.deepcopy(model).bfloat16()
+    batch = batch_of([[5, 6, 7, 3], [8, 3]], [[9, 3], [10, 11, 12, 13, 3]])
+    gradients = []
+    for each in (model, narrow):
+        batch_loss(each, batch, 0.0).smoothed.backward()
+        gradients.append(torch.cat([parameter.grad.float().flatten() for parameter in each.parameters()]))
+    assert (gradients[1] - gradients[0]).norm() < 0.1 * gradients[0].norm()
 
 
 @pytest.mark.parametrize(

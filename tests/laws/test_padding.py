@@ -43,6 +43,7 @@ def states(model, pairs, extra=0):
 
 @CHOICES
 @pytest.mark.parametrize("extra", [0, 1, 17])
+@pytest.mark.usefixtures("each_way")
 def test_batching_and_padding_leave_each_sentence_as_it_is_alone(tiny_model, choices, extra):
     model = tiny_model(**choices, dtype=torch.float64)
     pairs = sentences()
@@ -53,6 +54,7 @@ def test_batching_and_padding_leave_each_sentence_as_it_is_alone(tiny_model, cho
 
 
 @CHOICES
+@pytest.mark.usefixtures("each_way")
 def test_what_padding_holds_changes_nothing(tiny_model, choices):
     model = tiny_model(**choices)
     source, target, lengths = batched(sentences())
@@ -64,6 +66,7 @@ def test_what_padding_holds_changes_nothing(tiny_model, choices):
 
 
 @CHOICES
+@pytest.mark.usefixtures("each_way")
 def test_padded_embeddings_get_exactly_no_gradient(tiny_model, choices):
     model = tiny_model(**choices)
     embedded = []

@@ -35,8 +35,9 @@ def check_products_of_8_bits(model, rows):
     x, weight = torch.randn(rows, model.config.d_model), model.output.weight
     x[0] *= 100
     found = CompiledInference(model, "int8").logits(x)
-    x_scale, scale = x.abs().amax(1, keepdim=True) / 127, weight.abs().amax(1) / 127
-    expected = ((x / x_scale).round() @ (weight / scale[:, None]).round().T) * x_scale * scale
+    largest, scale = x.abs().amax(1, keepdim=True), weight.abs().amax(1) / 127
+    rounded = (x * (127 / largest)).round()  # as it is computed: near a half a quotient would round otherwise
+    expected = (rounded @ (weight / scale[:, None]).round().T) * (largest / 127) * scale
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

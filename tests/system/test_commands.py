@@ -759,16 +759,21 @@ def test_help_says_that_a_search_is_the_models_own_unless_told_otherwise():
     assert "the model's own, in a new one 0.6" in said
 
 
-def test_help_answers_without_torch():
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["--help"], "translate"), (["evaluate", "--outputs", "text", "--reference", "text"], "100.00")],
+)
+def test_help_and_scores_of_text_come_without_torch(tmp_path, arguments, expected):
+    (tmp_path / "text").write_text("a b c d e\n")
     code = """
 import sys
 from heedful.cli.app import make_app
-make_app()(["--help"], result_action="return_value")
+make_app()(sys.argv[1:], result_action="return_value")
 assert "torch" not in sys.modules
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert "translate" in ran.stdout
+    assert expected in ran.stdout
 
 
 @pytest.mark.slow
@@ -816,8 +821,11 @@ def test_a_full_disk_ends_in_a_line(trained, tmp_path):
 
 
 def test_no_command_asks_the_network(trained, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("the network was asked")
+    asked = []
+
+    def refuse(*arguments):
+        asked.append(arguments)  # whoever asks may keep silent about it
+        raise OSError("there is no network")
 
     for place, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
         monkeypatch.setattr(place, name, refuse)
@@ -833,6 +841,7 @@ def test_no_command_asks_the_network(trained, tmp_path, monkeypatch):
     ):
         ran = heedful(*given, text="Hello.\n")
         assert ran.returncode == 0, ran.stderr
+        assert not asked, given
 
 
 def test_two_models_are_compared_by_their_own_scores(trained):

@@ -25,9 +25,18 @@ from heedful.training.loop import Evaluation, Step
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
 
+SLOWLY = """import time
+from heedful.cli.app import main
+from heedful.training import loop
+rate = loop.learning_rate
+loop.learning_rate = lambda *given: (time.sleep(0.02), rate(*given))[1]  # or it is over before a signal comes
+main()
+"""
+
 
 def heedful(*arguments):
-    return subprocess.Popen([sys.executable, "-m", "heedful", *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", SLOWLY, *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -42,11 +42,11 @@ def plain_curve(model, batches, config):
     return losses
 
 
-@pytest.mark.parametrize("normalization", ["post", "pre"])
-def test_two_hundred_steps_have_the_losses_of_a_plain_loop(tmp_path, monkeypatch, normalization):
+@pytest.mark.parametrize(("normalization", "rotary"), [("post", False), ("pre", False), ("pre", True)])
+def test_two_hundred_steps_have_the_losses_of_a_plain_loop(tmp_path, monkeypatch, request, normalization, rotary):
     sizes = {"encoder_layers": 2, "decoder_layers": 2, "d_model": 32, "d_ff": 61, "heads": 4, "dropout": 0.0}
     torch.manual_seed(3)
-    model = Transformer(ModelConfig(**sizes, normalization=normalization), SYMBOLS, SYMBOLS)
+    model = Transformer(ModelConfig(**sizes, normalization=normalization, rotary=rotary), SYMBOLS, SYMBOLS)
     plain = copy.deepcopy(model)
     batches = [random_batch(rows=7, seed=seed) for seed in range(11)]
     config = TrainingConfig(
@@ -56,6 +56,7 @@ def test_two_hundred_steps_have_the_losses_of_a_plain_loop(tmp_path, monkeypatch
     monkeypatch.setattr(linear, "onednn_is_faster", lambda: known)  # on this processor or not
     fast = [record.loss for record in steps_of(train(model, OneBatch(*batches), config, tmp_path))]
     monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
+    request.getfixturevalue("without_compiler")  # nothing of ours that is compiled
     monkeypatch.setattr("heedful.model.transformer.SHORT", 0)  # scaled_dot_product_attention everywhere
     slow = plain_curve(plain, batches, config)
     assert slow[-1] < slow[0] / 1.3, "it learns"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from heedful.data.batches import batch_of
+from heedful.model import linear
 from heedful.training import precision
 from heedful.training.loop import batch_loss
 from heedful.training.precision import Mixed
@@ -19,6 +20,23 @@ def test_bfloat16_is_chosen_where_the_processor_has_it_and_gains_by_it(tiny_mode
     assert next(Mixed(tiny_model(), "auto").computing.parameters()).dtype == expected
     assert next(Mixed(tiny_model(), "bfloat16").computing.parameters()).dtype == torch.bfloat16
     assert next(Mixed(tiny_model(), "float32").computing.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("flags", "capability", "native"),
+    [
+        ("avx2 fma", "AVX2", False),
+        ("avx512f avx512_bf16", "AVX512", True),
+        ("avx512f amx_bf16 amx_tile", "AVX512", True),
+        ("avx512f amx_tile amx_int8", "AVX512", False),
+        ("avx512_bf16", "DEFAULT", False),
+    ],
+)
+def test_bfloat16_is_told_by_the_processors_flags(monkeypatch, tmp_path, flags, capability, native):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr(linear, "Path", lambda _path: tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert linear.has_native_bfloat16(torch.device("cpu")) is native
 
 
 @pytest.mark.parametrize("faster", [torch.float32, torch.bfloat16])

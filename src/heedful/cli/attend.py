@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from heedful import files
-from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
-from heedful.cli.settings import Bundle, Device, Threads, given
+from heedful.cli.model import load, say_if_slow, search_of
+from heedful.cli.settings import Bundle, Device, SearchFlags, Threads, given
 from heedful.cli.standard_input import standard_input
 from heedful.cli.terminal import terminal
 from heedful.decoding.explanation import Explanation, readable

@@ -10,8 +10,8 @@ import torch
 from cyclopts import Parameter
 from rich.table import Table
 
-from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
-from heedful.cli.settings import POSITIVE, Bundle, Device, Json, Threads, Weights, flags, given
+from heedful.cli.model import load, say_if_slow, search_of
+from heedful.cli.settings import POSITIVE, Bundle, Device, Json, SearchFlags, Threads, Weights, flags, given
 from heedful.cli.terminal import terminal
 from heedful.config import read_toml
 from heedful.errors import HeedfulError

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from heedful import bundle as bundles
-from heedful.cli.model import SearchFlags
-from heedful.cli.settings import given
+from heedful.cli.settings import SearchFlags, given
 from heedful.config import from_table, merge, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError

@@ -11,10 +11,8 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from heedful import bundle as bundles
 from heedful import files
-from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
-from heedful.cli.settings import Device, Json, Reverse, Threads, Weights, flags, given
+from heedful.cli.settings import Device, Json, Reverse, SearchFlags, Threads, Weights, flags, given
 from heedful.cli.terminal import terminal
 from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
@@ -66,7 +64,7 @@ def evaluate(
         raise HeedfulError("nothing to compare with: give --reference, or a file of pairs as --source")
     _check(bundle, source, outputs, against, save)
     if (told := bundle or against) and "tokenize" not in given(scoring):
-        languages = bundles.read_manifest(bundles.locate(told)).get("languages") or ("", "")
+        languages = _manifest(told).get("languages") or ("", "")
         config = replace(config, tokenize=tokenizer_of(languages[1]))
     if symbols and source is None:
         raise HeedfulError("--symbols needs --source, to tell which references belong to the same input")
@@ -104,7 +102,7 @@ def _check(
     if (bundle or against) and source is None:
         raise HeedfulError(f"{bundle or against} has nothing to translate: give --source")
     for folder in filter(None, (bundle, against)):
-        bundles.read_manifest(bundles.locate(folder))
+        _manifest(folder)
     if save and save.is_dir():
         raise HeedfulError(f"{save}: a folder; give --save the name of a file")
     if save and save.suffix.lower() in COMPRESSION:
@@ -165,7 +163,15 @@ def _error_rates(lines: list[str], references: list[list[str]], found: list[str]
     return [{"metric": name, "score": rate, "details": details, "signature": ""} for name, rate in named.items()]
 
 
+def _manifest(folder: Path) -> dict[str, Any]:
+    from heedful import bundle  # not above: it imports torch, which scoring --outputs does without
+
+    return bundle.read_manifest(bundle.locate(folder))
+
+
 def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:
+    from heedful.cli.model import load, say_if_slow, search_of
+
     translator = load(bundle, **options)
     say_if_slow(translator)
     config = search_of(translator, {"n_best": 1, **search})

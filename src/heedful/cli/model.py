@@ -2,12 +2,10 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from heedful import native
-from heedful.cli.settings import flags
 from heedful.cli.terminal import terminal
 from heedful.config import Table, from_table, merge, refuse_unread, to_table
 from heedful.decoding.settings import SearchConfig
@@ -17,8 +15,6 @@ from heedful.model.inference import Weights
 from heedful.model.linear import has_native_bfloat16
 from heedful.model.transformer import Transformer
 from heedful.translator import Translator
-
-SearchFlags: Any = flags(SearchConfig, shown="the model's own, in a new one {}")
 
 
 def load(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from cyclopts import Parameter, validators
 
 from heedful.config import Table
+from heedful.decoding.settings import SearchConfig
 
 POSITIVE = validators.Number(gte=1)
 
@@ -90,3 +91,6 @@ def default_of(field: "dataclasses.Field[Any]", defaults: Any) -> str:
 
 def _default(default: str, shown: str) -> str:
     return default and f" (default: {shown.format(default)})"
+
+
+SearchFlags: Any = flags(SearchConfig, shown="the model's own, in a new one {}")

@@ -13,8 +13,8 @@ from typing import IO, Annotated, Any
 from cyclopts import Parameter
 
 from heedful import files
-from heedful.cli.model import SearchFlags, load, say_if_slow, search_of
-from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, Threads, Weights, given
+from heedful.cli.model import load, say_if_slow, search_of
+from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, SearchFlags, Threads, Weights, given
 from heedful.cli.standard_input import standard_input
 from heedful.cli.terminal import terminal
 from heedful.errors import HeedfulError

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@runtime_checkable
 class WholeSearch(Protocol):
     """A beam search in one call: for each sentence its outputs, best first, as tokens and log-probability.
 

@@ -87,12 +87,11 @@ class Report:
 class Examined:
     """The verdict on each pair of a corpus list, in reading order: one byte a pair."""
 
+    config: DataConfig
     corpora: list[Corpus]
-    undecodable: Literal["refuse", "drop"]
     use: np.ndarray  # uint8: LEFT_OUT, TRAINING or HELD_OUT
     report: Report
     given: list[tuple[str, str]]  # the development pairs that have files of their own
-    tags: Sequence[str]  # one for each corpus, or none at all
 
     def training(self) -> Iterator[Triple]:
         """Yield (corpus number, source, target) of each training pair."""
@@ -106,7 +105,7 @@ class Examined:
         A source word is there as it is written inside sentences, in lower case and with a capital, as people type it,
         each of these `WORD_TIMES` times: what an epoch shows once, beside sentences, is not remembered.
         """
-        tags = self.tags or ("",) * len(self.corpora)
+        tags = self.config.tags or ("",) * len(self.corpora)
         found = list[Triple]()
         for tag in dict.fromkeys(tags):
             for source, target in word_pairs(triple for triple in self.training() if tags[triple[0]] == tag):
@@ -121,7 +120,7 @@ class Examined:
     def _chosen(self, use: int) -> Iterator[Triple]:
         position = 0
         for number, corpus in enumerate(self.corpora):
-            for pair in read_pairs(corpus, self.undecodable):
+            for pair in read_pairs(corpus, self.config.undecodable):
                 if self.use[position] == use:
                     yield number, cast(str, pair.source), cast(str, pair.target)
                 position += 1
@@ -228,7 +227,7 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
             "set --data.held-out 0, or give development files" if report.shared_with_held_out else "check the files"
         )
         raise HeedfulError(f"{names}: no pair left to train on, of {report.read:,} read ({reasons}); {remedy}")
-    return Examined(training, config.undecodable, use, report, dev, config.tags)
+    return Examined(config, training, use, report, dev)
 
 
 def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -> tuple[np.ndarray, np.ndarray]:
