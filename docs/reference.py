@@ -35,7 +35,7 @@ ENVIRONMENT = """## Environment and status
 
 | variable | |
 |---|---|
-| `HEEDFUL_CACHE` | folder of the compiled parts and of texts as numbers (default: `~/.cache/heedful`) |
+| `HEEDFUL_CACHE` | for compiled parts and texts as numbers (default: heedful in `$XDG_CACHE_HOME` or `~/.cache`) |
 | `CXX` | the C++ compiler, with options if need be, which then count instead of ours |
 | `HEEDFUL_COMPILE` | `0`: compile nothing |
 | `HEEDFUL_DATA` | folder of the corpora, for `lab` |
@@ -43,7 +43,7 @@ ENVIRONMENT = """## Environment and status
 | `CUDA_VISIBLE_DEVICES` | empty: train on the processor though there is a GPU |
 
 A command ends with status 0; 2 where its user can mend something, which it says in one line; 1 for a fault of
-heedful's own; 130 after Ctrl-C; 141 when the reader of its output has left.
+heedful's own; 130 after Ctrl-C (`serve`, and `train` under torchrun, 0); 141 when the reader of its output has left.
 """
 
 

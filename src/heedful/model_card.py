@@ -36,7 +36,7 @@ Made by `heedful train` from {files}.
 - training: preset {recipe.preset}, {steps:,} steps, seed {recipe.training.seed}, {seconds / 60:.1f} minutes
 - on: {device}, {recipe.training.precision}
 
-{judged if scores else "There was no development text: it was not scored."}
+{judged if scores else "No development text was given or short enough: it was not scored."}
 
 Translate with it: `heedful translate {name} -i input.txt`
 """

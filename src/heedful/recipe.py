@@ -74,7 +74,7 @@ PRESETS: dict[str, Table] = {
             "training": {"rate": 1e-3},
         },
     ),
-    # The sizes with published Multi30k scores (Wu et al. 2021), pre-norm.
+    # The sizes with published Multi30k scores (Wu et al. 2021); pre-norm is ours.
     "tiny": merge(_LAPTOP, {"model": _TINY, "training": {"rate": 3e-3}}),
     # The most that was learned in minutes: docs/decisions/0013-fast-and-best.md.
     "fast": merge(
@@ -121,12 +121,21 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     recipe = from_table(Recipe, merge(usual, table, {"preset": preset}), where)
     recipe = _drop_unread(recipe, tables, from_table(Recipe, usual, where), where)
     _check_rate(recipe.training, tables, where)
-    check(recipe, where)
+    if recipe.start_from is None:  # else as it was trained
+        _check_sharing(recipe, where)
+    if recipe.model.family == "transformer" and recipe.model.positions == "none" and recipe.model.first_position:
+        raise HeedfulError(f'{where}: model.positions = "none" has no model.first_position; leave it out')
+    if recipe.training.optimizer == "muon" and recipe.model.family != "transformer":
+        raise HeedfulError(
+            f'{where}: training.optimizer = "muon" is for a Transformer\'s matrices, of which model.family = '
+            f'"{recipe.model.family}" has none or few; set training.optimizer = "adam", at a lower rate'
+        )
+    check_changeable(recipe, where)
     return recipe
 
 
-def check(recipe: Recipe, where: str) -> None:
-    """Refuse settings that cannot be together, in a new recipe and in one that was edited before a resume.
+def check_changeable(recipe: Recipe, where: str) -> None:
+    """Refuse what cannot be, of the settings that may be edited before a resume, too.
 
     Raises:
         HeedfulError: with the settings and what to change; `where` names the place.
@@ -134,14 +143,7 @@ def check(recipe: Recipe, where: str) -> None:
     recipe.search.check()
     if recipe.data.languages:
         check_languages(recipe.data.languages)
-    if recipe.start_from is None:  # else as it was trained
-        _check_sharing(recipe, where)
-    _check_positions(recipe, where)
-    if recipe.training.optimizer == "muon" and recipe.model.family != "transformer":
-        raise HeedfulError(
-            f'{where}: training.optimizer = "muon" is for a Transformer\'s matrices, of which model.family = '
-            f'"{recipe.model.family}" has none or few; set training.optimizer = "adam", at a lower rate'
-        )
+    _check_length(recipe, where)
     if recipe.training.patience and not recipe.training.evaluate_every:
         raise HeedfulError(f"{where}: training.patience counts evaluations: set training.evaluate_every above 0")
 
@@ -182,10 +184,8 @@ def _check_rate(training: TrainingConfig, tables: Sequence[Mapping[str, Any]], w
         )
 
 
-def _check_positions(recipe: Recipe, where: str) -> None:
-    """Refuse sentences longer than the positions that are learned, as training would meet one; and a first of none."""
-    if recipe.model.family == "transformer" and recipe.model.positions == "none" and recipe.model.first_position:
-        raise HeedfulError(f'{where}: model.positions = "none" has no model.first_position; leave it out')
+def _check_length(recipe: Recipe, where: str) -> None:
+    """Refuse sentences longer than the positions that are learned, as training would meet one."""
     longest = recipe.model.longest
     if longest is not None and recipe.data.max_length > longest - 1:  # END has a position too
         raise HeedfulError(

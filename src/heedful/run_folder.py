@@ -13,7 +13,7 @@ import torch
 from heedful import bundle, files
 from heedful.config import Table, from_table, read_toml, to_table
 from heedful.errors import HeedfulError
-from heedful.recipe import Recipe, check, other_state
+from heedful.recipe import Recipe, check_changeable, other_state
 from heedful.text.vocabulary import JOINT, SIDES, Vocabulary
 from heedful.training.processes import rank
 from heedful.training.state import newest_state
@@ -101,7 +101,7 @@ def refuse_edits(folder: Path, recipe: Recipe, *, saved: bool) -> Table:
             f"{folder / 'recipe.toml'}: {', '.join(changed)} changed since the training began, which cannot go on so; "
             f"put back what is in {kept}, or begin another training in a new folder"
         )
-    check(recipe, str(folder / "recipe.toml"))
+    check_changeable(recipe, str(folder / "recipe.toml"))
     return before
 
 

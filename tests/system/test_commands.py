@@ -1,6 +1,7 @@
 """The program as a user meets it: commands, pipes, errors."""
 
 import contextlib
+import gc
 import gzip
 import io
 import itertools
@@ -986,3 +987,28 @@ def test_a_model_of_a_language_without_spaces_is_scored_by_its_characters(traine
     assert ("tok:zh" in told, "tok:intl" in chosen) == (True, True)
     of_outputs = heedful("evaluate", "--outputs", trained / "pairs.target", "--against", model, *given)
     assert "tok:zh" in json.loads(of_outputs.stdout)[0]["signature"]
+
+
+def test_under_torchrun_a_training_that_is_stopped_ends_with_0(trained, tmp_path):
+    asked = itertools.count(1)
+    with (
+        mock.patch("heedful.cli.train.world_size", return_value=2),
+        mock.patch("heedful.cli.train.run", lambda *given: run(*given[:2], stop=lambda: next(asked) == 3)),
+    ):
+        ran = heedful("train", trained / "toy.toml", "--out", tmp_path / "model")
+    assert (ran.returncode, "stopped at step 3" in ran.stderr) == (0, True), ran.stderr
+
+
+def test_serve_believes_the_proxies_that_it_is_told_of_and_opens_a_browser(monkeypatch):
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    opened, config, settings = threading.Event(), uvicorn.Config, {}
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.set() if address.startswith("http://127") else None)
+    monkeypatch.setattr(uvicorn, "Config", lambda *given, **named: settings.update(named) or config(*given, **named))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_: opened.wait(10))
+    try:
+        ran = heedful("serve", "--port", "0", "--open", "--proxies", "192.0.2.7")
+    finally:
+        gc.unfreeze()
+    assert ran.returncode == 0, ran.stderr
+    assert opened.is_set()
+    assert settings["forwarded_allow_ips"] == ["127.0.0.1", "::1", "192.0.2.7"]

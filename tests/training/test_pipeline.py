@@ -128,6 +128,7 @@ def test_fewer_steps_of_equation_3_do_not_rise_higher(tmp_path):
 def test_an_epoch_shows_each_corpus_as_often_as_its_weight_says(tmp_path):
     sides = [write_pairs(tmp_path / name, count=count, seed=count) for name, count in (("one", 60), ("two", 20))]
     data = {"source": [str(s) for s, _ in sides], "target": [str(t) for _, t in sides], "held_out": 0}
+    data |= {"drop_duplicates": False, "drop_identical": False}
     rows = {}
     for weights in ([1.0, 1.0], [2.0, 1.0], [1.0, 3.0]):
         table = settings(*sides[0], steps=1)
@@ -718,12 +719,13 @@ def test_what_is_said_of_the_model_to_start_from_is_true_of_the_new_one(tmp_path
     assert (provenance["data"], provenance["start_from"]) == ("ours theirs", "old")
 
 
-def test_a_model_that_shares_an_embedding_between_two_vocabularies_can_still_be_started_from(tmp_path):
-    table = merge(toy(tmp_path, steps=1), {"vocabulary": {"joint": False}})
+def test_a_model_that_shares_an_embedding_between_two_vocabularies_can_still_go_on_and_be_started_from(tmp_path):
+    table, wishes = merge(toy(tmp_path, steps=3), {"vocabulary": {"joint": False}}), iter([True])
     with pytest.raises(HeedfulError, match=r"vocabulary\.joint is false"):
         build(table)
     as_before = from_table(Recipe, merge(PRESETS["tiny"], table), "before that was refused")
-    list(run(as_before, tmp_path / "old"))
+    assert list(run(as_before, tmp_path / "old", lambda: next(wishes, False)))[-1].reason == "interrupted"
+    assert isinstance(list(resume(tmp_path / "old"))[-1], Finished)
     assert build({"start_from": str(tmp_path / "old")}).model.share == "all"
 
 

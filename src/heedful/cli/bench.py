@@ -40,9 +40,8 @@ def train(
     with TemporaryDirectory() as folder:
         run = begin(chosen, Path(folder))
         accumulate = chosen.batches.accumulate
-        found = time_training(run.model, iter(run.stream()), chosen.training, accumulate=accumulate, steps=steps + 3)[
-            3:
-        ]
+        timed = time_training(run.model, iter(run.stream()), chosen.training, accumulate=accumulate, steps=steps + 3)
+        _, _, _, *found = timed
     phases = {name: sum(getattr(step, name) for step in found) for name in ("data", "forward", "backward", "optimizer")}
     _show(
         phases,

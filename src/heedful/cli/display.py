@@ -18,9 +18,9 @@ from heedful.training.processes import world_size
 PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 
 
-def show(events: Iterable[Event], folder: Path, console: Console | None = None) -> bool:
+def show(events: Iterable[Event], folder: Path) -> bool:
     """Show the events of a run as they come, on standard error; return whether it came to its end."""
-    console = console or terminal(stderr=True)
+    console = terminal(stderr=True)
     display = _Live(console, folder) if console.is_terminal else _Plain(console, folder)
     event: Event | None = None
     with display:

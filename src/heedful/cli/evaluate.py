@@ -82,6 +82,8 @@ def evaluate(
         found = [of_input[line] for line in lines]
     else:
         found = translate(lines) if translate else made or []
+    if symbols:
+        _check_alike(lines, found)
     if save:  # before anything is counted, which may fail
         files.write_text(save, "".join(line + "\n" for line in found))
     rows = _error_rates(lines, references, found) if symbols else _scores(found, references, config)
@@ -146,11 +148,8 @@ def _comparisons(who: str, compared: Iterable[Comparison]) -> list[Row]:
 
 
 def _error_rates(lines: list[str], references: list[list[str]], found: list[str]) -> list[Row]:
-    """Count equal lines once, with all of their references; they must have equal outputs."""
-    outputs: dict[str, str] = {}
-    for line, output in zip(lines, found, strict=True):
-        if outputs.setdefault(line, output) != output:
-            raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
+    """Count equal lines once, with all of their references."""
+    outputs = dict(zip(lines, found, strict=True))
     possible: dict[str, list[str]] = {}
     for reference in references:
         for line, ways in gather_references(lines, reference).items():
@@ -167,6 +166,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
     from heedful import bundle  # not above: it imports torch, which scoring --outputs does without
 
     return bundle.read_manifest(bundle.locate(folder))
+
+
+def _check_alike(lines: list[str], outputs: list[str]) -> None:
+    """Refuse equal lines whose outputs differ."""
+    found: dict[str, str] = {}
+    for line, output in zip(lines, outputs, strict=True):
+        if found.setdefault(line, output) != output:
+            raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
 
 
 def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:

@@ -68,11 +68,11 @@ def serve(
         log_level="warning",
         timeout_graceful_shutdown=patience,
         server_header=False,
-        forwarded_allow_ips=["127.0.0.1", "::1", *config.proxies] if config.proxies else None,
+        forwarded_allow_ips=["127.0.0.1", "::1", *config.proxies],
     )
     gc.collect()
     gc.freeze()  # torch and the models stay: looked through again and again, they took a tenth of the throughput
-    with suppress(KeyboardInterrupt):  # Ctrl-C is how it is to end
+    with listening, suppress(KeyboardInterrupt):  # Ctrl-C is how it is to end
         uvicorn.Server(settled).run([listening])
 
 

@@ -1,5 +1,7 @@
 """The terminal as every command writes to it."""
 
+import os
+
 from rich.console import Console
 
 WIDE = 160  # columns of what is not a terminal
@@ -13,9 +15,10 @@ class _Terminal(Console):
 def terminal(*, stderr: bool = False, paged: bool = False) -> Console:
     """Return a console on standard output or standard error, which takes ":100:" for text and not for a picture.
 
-    A file or a pipe has no edge to wrap at, unless it is `paged`: read by somebody through a pager.
+    A file or a pipe is WIDE, unless COLUMNS says otherwise; one that is `paged`, which somebody reads through a pager,
+    is as wide as the terminal.
     """
     console = _Terminal(stderr=stderr, highlight=False, emoji=False)
-    if not (console.is_terminal or paged):
+    if not (console.is_terminal or paged or "COLUMNS" in os.environ):
         console.width = WIDE
     return console

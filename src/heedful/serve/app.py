@@ -15,6 +15,7 @@ import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException
 
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -36,7 +37,7 @@ from heedful.serve.messages import (
     read,
     unless_gone,
 )
-from heedful.text.document import Sentence, Translating, as_read, split, translating
+from heedful.text.document import Sentence, Translating, as_read, clean, split, translating
 from heedful.translator import Translator
 
 T = TypeVar("T")
@@ -276,6 +277,12 @@ def make_app(translators: Sequence[Translator], config: ServeConfig | None = Non
             Language(code=code, name=NAMES.get(code, code), targets=[b for a, b in server.batchers if a == code])
             for code in codes
         ]
+
+    @app.exception_handler(HTTPException)
+    async def absent(request: Request, error: HTTPException) -> JSONResponse:
+        """Say in the form of all other errors that there is no such address, or not by this method."""
+        wanted = f"{request.method} {request.url.path}: {error.detail}; /openapi.json tells what there is"
+        return JSONResponse({"error": clean(wanted)}, error.status_code, error.headers)
 
     @app.get("/health", responses={503: {"description": "Starting or ending"}})
     async def health(response: Response) -> dict[str, Literal["ok", "not ready"]]:

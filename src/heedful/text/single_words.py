@@ -10,7 +10,7 @@ from itertools import islice
 from heedful.text.pairs import Triple
 
 CLOSING = ",.!?\u060c\u061f\u0964\u3001\u3002\uff01\uff0c\uff1f"  # also in Arabic, Hindi, Chinese and Japanese
-# that are read: the words found grow ever more slowly in number, the memory does not
+# Pairs that are read: the words found grow ever more slowly in number, the memory does not
 PAIRS = 200_000
 LINKS, LINKS_OF_ONE = 30_000_000, 10_000  # between words of one side and of the other; of a long pair none
 LEAST = 0.3  # of Dice's coefficient
