@@ -210,7 +210,7 @@ def test_a_model_of_the_other_direction_is_heard_where_it_is_given(trained, tmp_
 def test_a_finished_model_is_told_its_languages_and_how_to_search(trained, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(trained / "model", model)
-    search = ("--beam", "2", "--length-penalty", "3", "--max-extra", "-1")
+    search = ("--beam", "2", "--length-penalty", "3", "--min-length", "3")
     expected = heedful("translate", model, *search, text="a b c\nb c\n").stdout
     assert expected != heedful("translate", model, text="a b c\nb c\n").stdout, "or nothing would be configured"
     note = "the model says no languages"
@@ -218,7 +218,7 @@ def test_a_finished_model_is_told_its_languages_and_how_to_search(trained, tmp_p
     ran = heedful("configure", model, "--languages", "en", "--languages", "de", *search)
     assert (ran.returncode, ran.stdout) == (
         0,
-        f"{model}: languages en to de, beam 2, length penalty 3.0, max extra -1\n",
+        f"{model}: languages en to de, beam 2, length penalty 3.0, min length 3\n",
     )
     assert heedful("translate", model, text="a b c\nb c\n").stdout == expected
     assert "en to de" in heedful("info", model).stdout
