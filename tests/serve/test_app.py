@@ -555,3 +555,11 @@ def test_a_model_of_few_positions_is_made_ready_too(served, tiny_model, toy_voca
     with served(make_app([translator])) as address:
         answer = httpx.post(f"{address}/translate", json={**TEXT, "q": "a"}, timeout=60)
     assert answer.status_code == 200, answer.text
+
+
+def test_an_address_that_is_not_there_is_refused_as_everything_else_is(serving):
+    client = serving()
+    for answer, status in ((client.post("/detect", json={"q": "Hello"}), 404), (client.get("/translate"), 405)):
+        assert answer.status_code == status
+        assert answer.json().keys() == {"error"}
+        assert "/openapi.json" in answer.json()["error"]
