@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -151,10 +152,11 @@ def share(who: str, folder: Path, row: Row) -> Translate:
 
 
 def answer(there: Connection, who: str, folder: Path, row: Row) -> None:
-    """Translate what comes from the process that shares its lines, as long as it is there."""
+    """Translate what comes from the process that shares its lines, until it ends."""
     translate = make(who, folder, row)
-    while True:
-        there.send(translate(there.recv()))
+    with suppress(EOFError):
+        while True:
+            there.send(translate(there.recv()))
 
 
 def read(row: Row, options: argparse.Namespace) -> list[str]:
