@@ -14,7 +14,7 @@ from torch import Tensor
 
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
-from heedful.model.engine import WholeSearch
+from heedful.model.engine import SearchRules, WholeSearch
 from heedful.native import library
 
 NEVER = -1e9  # the log-probability of what must not be: finite, so that sums stay numbers
@@ -119,19 +119,17 @@ def search(
     if longest is not None:
         limits = [min(limit, longest) for limit in limits]
     if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
-        found = whole(
-            state,
-            limits,
-            forbidden,
+        asked = SearchRules(
             beam=config.beam,
             n_best=config.n_best,
             min_length=config.min_length,
-            length_penalty=config.length_penalty,
-            patience=config.patience,
             begin=begin,
             end=end,
+            length_penalty=config.length_penalty,
+            patience=config.patience,
             never=NEVER,
         )
+        found = whole(state, limits, forbidden, asked)
         return [[_hypothesis(ids, total, config) for ids, total in own[: config.n_best]] for own in found]
     beams = Beams(
         sentence_B=np.arange(sentences),

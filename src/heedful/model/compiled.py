@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heedful.model.engine import SearchRules
 from heedful.model.inference import Weights, keys_values_weight, query_weight
 from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
 from heedful.native import F32, F64, I64, PTR, library
@@ -67,7 +68,7 @@ class _Model(ctypes.Structure):
     )
 
 
-class _Rules(ctypes.Structure):
+class _Rules(ctypes.Structure):  # what is forbidden, and SearchRules in their order
     _fields_ = (
         ("forbidden", PTR),
         *((name, I64) for name in ("forbidden_count", "beam", "n_best", "min_length", "begin", "end")),
@@ -225,19 +226,7 @@ class CompiledInference:
         return logits_NV
 
     def whole_search(
-        self,
-        state: State,
-        limits: Sequence[int],
-        forbidden: Sequence[int],
-        *,
-        beam: int,
-        n_best: int,
-        min_length: int,
-        length_penalty: float,
-        patience: float,
-        begin: int,
-        end: int,
-        never: float,
+        self, state: State, limits: Sequence[int], forbidden: Sequence[int], rules: SearchRules
     ) -> list[list[tuple[list[int], float]]]:
         """Return the outputs of each sentence, best first, as tokens and log-probability: `WholeSearch`.
 
@@ -249,11 +238,10 @@ class CompiledInference:
         """
         longest, sentences = max(limits, default=0), len(limits)
         forbidden_F, limit_B = np.array(forbidden, dtype=np.int64), np.array(limits, dtype=np.int64)
-        ids_BWT = np.empty((sentences, beam, longest), dtype=np.int64)
-        length_BW = np.empty((sentences, beam), dtype=np.int64)
-        total_BW = np.empty((sentences, beam), dtype=np.float32)
-        lengths = len(forbidden_F), beam, n_best, min_length, begin, end
-        asked = _Rules(forbidden_F.ctypes.data, *lengths, length_penalty, patience, never)
+        ids_BWT = np.empty((sentences, rules.beam, longest), dtype=np.int64)
+        length_BW = np.empty((sentences, rules.beam), dtype=np.int64)
+        total_BW = np.empty((sentences, rules.beam), dtype=np.float32)
+        asked = _Rules(forbidden_F.ctypes.data, len(forbidden_F), *rules)
         enough = self._library.search(
             self._self,
             ctypes.byref(asked),
@@ -267,7 +255,7 @@ class CompiledInference:
             length_BW.ctypes.data,
             total_BW.ctypes.data,
         )
-        _check_memory(enough, f"beams of {beam} for {sentences} sentences")
+        _check_memory(enough, f"beams of {rules.beam} for {sentences} sentences")
         found = zip(ids_BWT, length_BW.tolist(), total_BW.tolist(), strict=True)
         return [
             [(ids_WT[w, :length].tolist(), totals[w]) for w, length in enumerate(lengths) if length]

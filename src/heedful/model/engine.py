@@ -5,10 +5,23 @@ compiled.py), and an ensemble's from its members' (ensemble.py): family.py choos
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+
+class SearchRules(NamedTuple):
+    """What a whole search goes by: of decoding/settings.py, the first and last tokens, and what cannot be."""
+
+    beam: int
+    n_best: int
+    min_length: int
+    begin: int
+    end: int
+    length_penalty: float
+    patience: float
+    never: float  # the log-probability of what cannot be
 
 
 @runtime_checkable
@@ -16,23 +29,11 @@ class WholeSearch(Protocol):
     """A beam search in one call: for each sentence its outputs, best first, as tokens and log-probability.
 
     `state` is that before the first step, `limits` the longest output of each sentence, `forbidden` tokens that never
-    stand in one, `never` the log-probability of what cannot be; the rest is as in decoding/settings.py.
+    stand in one.
     """
 
     def __call__(
-        self,
-        state: Any,
-        limits: Sequence[int],
-        forbidden: Sequence[int],
-        *,
-        beam: int,
-        n_best: int,
-        min_length: int,
-        length_penalty: float,
-        patience: float,
-        begin: int,
-        end: int,
-        never: float,
+        self, state: Any, limits: Sequence[int], forbidden: Sequence[int], rules: SearchRules
     ) -> list[list[tuple[list[int], float]]]:
         """Search."""
         ...
