@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,16 +30,18 @@ import torch
 from heedful.config import from_table
 from heedful.data.batches import batch_of
 from heedful.data.tokens import encode_corpus
-from heedful.decoding.search import search
+from heedful.decoding.search import search_by_steps
 from heedful.decoding.settings import SearchConfig
+from heedful.decoding.whole_search import whole_search
 from heedful.heap import keep_heap
 from heedful.inspection.cost import search_flops
 from heedful.inspection.timing import peak_memory, time_training
+from heedful.model.compiled_inference import can_compile, compiled
 from heedful.model.family import engine_of
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
 from heedful.text.pairs import Corpus, read_pairs
-from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, VocabularyConfig, learn
+from heedful.text.vocabulary import END, VocabularyConfig, learn
 from heedful.training.settings import TrainingConfig
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tatoeba-en-de"
@@ -89,29 +92,11 @@ def train(work: Work, steps: int = 5) -> tuple[float, float]:
 def translate(work: Work) -> tuple[float, float]:
     """Return the seconds of greedy search on one thread for outputs as long as the inputs, and its operations."""
     model, lines = work.model().eval(), work.lines()
-    engine: Any = engine_of(model)
-    source, lengths = torch.tensor(lines), torch.full((len(lines),), work.length)
     config = SearchConfig(beam=1, length_penalty=0.0, max_extra=1, min_length=work.length - 1)
-
-    def step(token_N: Any, state: Any) -> Any:
-        hidden_ND, state = engine.step(token_N, state)
-        return engine.logits(hidden_ND), state
-
-    def once() -> None:
-        with torch.inference_mode():
-            state = engine.start(engine.encode(source, lengths))
-            limits = (lengths - 1).tolist()
-            search(
-                step,
-                state,
-                limits,
-                config,
-                begin=BEGIN,
-                end=END,
-                forbidden=(PAD, UNKNOWN, BEGIN),
-                whole=engine.whole_search,
-            )
-
+    if can_compile(model):
+        once = partial(whole_search, compiled(model), lines, config)
+    else:
+        once = partial(search_by_steps, engine_of(model), lines, config)
     flops = sum(search_flops(model.config, work.vocabulary, work.length, work.length, 1).values())
     return least(once), len(lines) * flops
 

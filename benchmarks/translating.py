@@ -37,8 +37,7 @@ from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.model.compiled import KINDS
-from heedful.model.inference import Weights
-from heedful.model.settings import ModelConfig
+from heedful.model.settings import ModelConfig, Weights
 from heedful.model.transformer import Transformer
 from heedful.native import library
 from heedful.recipe import PRESETS
@@ -97,7 +96,7 @@ def make(who: str, folder: Path, row: Row) -> Translate:
         config = from_table(
             ModelConfig, {**PRESETS["paper-base"].get("model", {}), "normalization": "pre"}, "benchmark"
         )
-        loaded = replace(loaded, model=Transformer(config, *words.sizes).eval())
+        loaded.model = Transformer(config, *words.sizes).eval()
     kind, forced = CONTESTANTS[who], PIECES if row.base else 0
     if who.startswith("heedful"):
         translator = Translator(loaded.model, words, weights=cast(Weights, kind))
@@ -265,7 +264,7 @@ def main() -> None:
         return
     print(f"{os.cpu_count()} cores, torch {torch.__version__}")
     compiled = library("search")
-    native = compiled is not None and compiled.together(KINDS["bfloat16"].number) > 0
+    native = compiled is not None and compiled.together(KINDS["bfloat16"]) > 0
     wanted = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
     absent = [name for name in PEERS if any(who.startswith(name) for who in wanted) and not is_installed(name)]
     contestants = [who for who in wanted if not who.startswith(tuple(absent))]

@@ -25,7 +25,7 @@ MUTATIONS = {
         "gradient_CV[target_of_C] -= 1.0 - smoothing",
         "gradient_CV[target_of_C] -= 1.0",
     ),
-    "length penalty without its 5": ("decoding/search.py", "((5.0 + length) / 6.0)", "(length / 6.0)"),
+    "length penalty without its 5": ("decoding/hypothesis.py", "((5.0 + length) / 6.0)", "(length / 6.0)"),
     "search stops at the first end": (
         "decoding/search.py",
         "length_penalty(beams.limit_B, config",
@@ -34,8 +34,8 @@ MUTATIONS = {
     "beams not reordered": ("model/inference.py", "self.own_NR = self.own_NR.index_select(0, rows_N)", "pass"),
     "compiled beams not reordered": (
         "model/compiled.py",
-        "self._came_NT[rows], self._sentence_N[rows]",
-        "self._came_NT[np.sort(rows)], self._sentence_N[rows]",
+        "self._came_NT[rows_N], self._sentence_N[rows_N]",
+        "self._came_NT[np.sort(rows_N)], self._sentence_N[rows_N]",
     ),
     "compiled attention without its last position": (
         "native/search.cpp",
@@ -98,7 +98,8 @@ MUTATIONS = {
         "if head is None else head] = 0.0",
         "if head is None else head] *= 1.0",
     ),
-    "weights not verified": ("bundle.py", "if _digest_of_tensors(tensors) != expected:", "if False:"),
+    "weights not verified": ("model/weights.py", "if _digest(tensors) != expected:", "if False:"),
+    "weights not verified without torch": ("model/arrays.py", "if digest(entries) != expected:", "if False:"),
 }
 TESTS = [
     "tests/laws",

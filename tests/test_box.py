@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 
 from heedful import Translator, bundle
-from heedful.model.compiled import can_compile
+from heedful.model.compiled_inference import can_compile
 from heedful.text.pairs import read_lines
 
 NAMES = sorted(place.parent.name for place in bundle.BOX.glob("*/model.toml"))

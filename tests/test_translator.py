@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heedful.decoding.search import length_penalty
+from heedful.decoding.hypothesis import length_penalty
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.text.vocabulary import END

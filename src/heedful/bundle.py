@@ -15,24 +15,27 @@ that loads.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256 as sha256_of
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tomli_w
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from heedful import files
 from heedful.config import Table, from_table, read_toml
 from heedful.errors import HeedfulError
-from heedful.model.encoder_decoder import EncoderDecoder
-from heedful.model.ensemble import Ensemble
-from heedful.model.family import build_model
-from heedful.model.settings import ModelConfig
+from heedful.model.arrays import read_arrays
+from heedful.model.compiled import Compiled
+from heedful.model.settings import ModelConfig, Weights
 from heedful.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from heedful.model.encoder_decoder import EncoderDecoder
 
 FORMAT, ENSEMBLE = 1, 2  # an ensemble has a format of its own: older versions refuse it, and read all else
 WEIGHTS = "weights.safetensors"
@@ -41,11 +44,41 @@ BOX = Path(__file__).with_name("models")  # the models that come with heedful
 
 @dataclass
 class Bundle:
-    """A loaded model folder."""
+    """A model folder that was read: what becomes a model, one for torch or a compiled one, when it is asked for."""
 
-    model: EncoderDecoder
-    vocabulary: Vocabulary
+    folder: Path
     manifest: Table
+    vocabulary: Vocabulary
+    configs: list[ModelConfig]  # one, or one for each member of an ensemble
+    arrays: dict[str, np.ndarray]
+    device: "str | torch.device" = "cpu"
+
+    @cached_property
+    def model(self) -> "EncoderDecoder":
+        """The model as torch computes it: in evaluation mode, on `device`.
+
+        Raises:
+            HeedfulError: the weights are not those of such a model.
+        """
+        import torch
+
+        from heedful.model.ensemble import Ensemble
+        from heedful.model.family import build_model
+        from heedful.model.weights import put_weights
+
+        models = [build_model(config, *self.vocabulary.sizes) for config in self.configs]
+        model = Ensemble(models) if self.manifest["format"] == ENSEMBLE else models[0]
+        weights = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+        put_weights(model, weights, self.folder / WEIGHTS)
+        return model.to(self.device).eval()
+
+    def compiled(self, weights: Weights = "float32") -> Compiled:
+        """Return the Transformer in this folder, ready to translate with on a processor that `multiplies` so.
+
+        Raises:
+            HeedfulError: the weights are not those of such a model.
+        """
+        return Compiled(self.configs[0], self.vocabulary.sizes, self.arrays, weights, self.folder / WEIGHTS)
 
 
 def locate(name: Path | str) -> Path:
@@ -98,6 +131,8 @@ def unite(folders: Sequence[Path], out: Path) -> None:
     """
     if out.exists():
         raise HeedfulError(f"{out}: exists already; give another --out")
+    from heedful.model.weights import read_weights, write_weights
+
     manifests = [read_manifest(folder) for folder in folders]
     first, vocabulary = manifests[0], Vocabulary.load(folders[0])
     _refuse_strangers(folders, manifests, vocabulary)
@@ -192,18 +227,15 @@ def read_manifest(folder: Path) -> Table:
     return manifest
 
 
-def load(folder: Path, device: str | torch.device = "cpu") -> Bundle:
-    """Load a bundle for use: the model is in evaluation mode, on `device`.
+def load(folder: Path, device: "str | torch.device" = "cpu") -> Bundle:
+    """Read a bundle, to use its model on `device`; torch is not imported for it.
 
     Raises:
         HeedfulError: a file is missing, truncated or altered, with its name.
     """
     manifest = read_manifest(folder)
-    vocabulary = Vocabulary.load(folder)
-    models = [build_model(config, *vocabulary.sizes) for config in model_configs(folder, manifest)]
-    model = Ensemble(models) if manifest["format"] == ENSEMBLE else models[0]
-    put_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-    return Bundle(model.to(device).eval(), vocabulary, manifest)
+    configs, arrays = model_configs(folder, manifest), read_arrays(folder / WEIGHTS)
+    return Bundle(folder, manifest, Vocabulary.load(folder), configs, arrays, device)
 
 
 def model_configs(folder: Path, manifest: Table) -> list[ModelConfig]:
@@ -220,71 +252,6 @@ def _place(name: str) -> tuple[int, str]:
     """Split the name of a parameter of an ensemble into the member's number and its own name."""
     _, number, own = name.split(".", 2)
     return int(number), own
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's parameters themselves, not copies, by name; a tied one stands once, under its first name."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-
-def put_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Copy weights into the model's parameters.
-
-    Raises:
-        HeedfulError: names or shapes differ from the model's; `source` names the file.
-    """
-    parameters = dict(model.named_parameters())
-    wrong = sorted(parameters.keys() ^ weights.keys()) or [
-        name for name, parameter in parameters.items() if parameter.shape != weights[name].shape
-    ]
-    if wrong:
-        raise HeedfulError(f"{source}: does not fit the model in model.toml ({wrong[0]}); copy the model folder again")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-
-
-def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors with their checksum, atomically.
-
-    Raises:
-        HeedfulError: there is no room, or no permission.
-    """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with files.replacing(path) as aside:
-        try:
-            save_file(plain, aside, metadata={"sha256": _digest_of_tensors(plain)})
-        except SafetensorError as error:
-            raise HeedfulError(f"{path}: cannot be written ({error}); make room, or choose another place") from None
-        aside.chmod(0o644)  # safetensors makes files that only their owner can read
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read tensors that `write_weights` wrote, and verify them.
-
-    Raises:
-        HeedfulError: the file is missing, truncated or altered.
-    """
-    if not path.is_file():
-        raise HeedfulError(f"{path}: no such file; train first, or copy the whole model folder")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            expected = (file.metadata() or {}).get("sha256")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise HeedfulError(f"{path}: truncated or damaged ({error}); copy it again") from None
-    if _digest_of_tensors(tensors) != expected:
-        raise HeedfulError(f"{path}: altered since it was written (checksum differs); copy it again")
-    return tensors
-
-
-def _digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    digest = sha256_of()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _digest_of_table(table: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from heedful.heap import keep_heap, keep_products
 from heedful.inspection.timing import time_training
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.family import build_model, check_sizes
+from heedful.model.weights import put_weights, read_weights, weights_of, write_weights
 from heedful.model_card import model_card
 from heedful.preparation import development_pairs, encode, examine, learn_lexicon, learn_vocabulary
 from heedful.recipe import Recipe
@@ -156,7 +157,7 @@ class Run:
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         if recipe.start_from and not newest_state(folder / "state"):
             weights = recipe.start_from / bundle.WEIGHTS
-            bundle.put_weights(self.model, bundle.read_weights(weights), weights)
+            put_weights(self.model, read_weights(weights), weights)
         self.dev, self.too_long = self._that_fit(development_pairs(examined))
 
     def logged_events(self, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -208,7 +209,7 @@ class Run:
             if isinstance(record, Step) and rank() == 0 and self._is_to_be_looked_at(record.step):
                 yield from map(Notice, self._look())
             if isinstance(record, Saved) and rank() == 0:
-                bundle.write_weights(self.folder / bundle.WEIGHTS, self._weights())
+                write_weights(self.folder / bundle.WEIGHTS, self._weights())
             if isinstance(record, Ended) and record.reason != "interrupted":
                 self.started -= max(0.0, record.seconds - (time.monotonic() - began))  # training before a resume
                 finished = self._finish(record.step) if rank() == 0 else None
@@ -232,8 +233,8 @@ class Run:
 
     def _finish(self, steps: int) -> Finished:
         weights = self._weights()
-        bundle.write_weights(self.folder / bundle.WEIGHTS, weights)
-        bundle.put_weights(self.model, weights, self.folder)
+        write_weights(self.folder / bundle.WEIGHTS, weights)
+        put_weights(self.model, weights, self.folder)
         scores = self._evaluate(self.model.eval(), beam=self.recipe.search.beam)[0] if self.dev else {}
         if self.dev:
             self._find_aligner()
@@ -263,7 +264,7 @@ class Run:
         """Return the weights to translate with: an average, or, before the first checkpoint, the present ones."""
         averaged = loop.final_weights(self.folder / "state", self.recipe.training)
         stored = torch.bfloat16 if self.recipe.training.stored == "bfloat16" else torch.float32
-        weights = averaged or bundle.weights_of(self.model)
+        weights = averaged or weights_of(self.model)
         return {name: tensor.to(stored) for name, tensor in weights.items()}
 
     def stream(self) -> BatchStream:

@@ -1,4 +1,8 @@
-"""Text in; text, scores and alignments out."""
+"""Text in; text, scores and alignments out.
+
+A Transformer that is compiled translates without torch, which takes longer to import than many a text to translate:
+what needs it is imported where it is needed.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,33 +10,32 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from heedful import bundle
+from heedful.bundle import Bundle
 from heedful.config import from_table
-from heedful.data.batches import batch_of, by_length, pairs_by_length
-from heedful.data.tokens import flatten, pad
-from heedful.decoding.alignment import align_words, alignment_layer, words_of_pieces
-from heedful.decoding.explanation import Explanation, Tree
-from heedful.decoding.forced import alignment_weights, log_probabilities, read
-from heedful.decoding.search import Beams, Hypothesis, length_penalty, search
+from heedful.data.lines import by_length, pairs_by_length
+from heedful.decoding.hypothesis import Hypothesis, length_penalty
 from heedful.decoding.settings import SearchConfig
+from heedful.decoding.whole_search import is_whole, whole_search
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
-from heedful.model.ablation import without
-from heedful.model.encoder_decoder import EncoderDecoder
-from heedful.model.engine import Engine
-from heedful.model.ensemble import members_of
-from heedful.model.family import engine_of
-from heedful.model.inference import Weights
-from heedful.model.recorder import recording
+from heedful.model.compiled import Compiled, multiplies
+from heedful.model.settings import ModelConfig, Weights
 from heedful.text.capitals import in_capitals
 from heedful.text.document import careful, clean, translating
 from heedful.text.reading import Reader
-from heedful.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from heedful.text.vocabulary import Vocabulary
+from heedful.threads import threads
+
+if TYPE_CHECKING:
+    import torch
+
+    from heedful.decoding.explanation import Explanation
+    from heedful.decoding.search import Beams
+    from heedful.model.encoder_decoder import EncoderDecoder
+    from heedful.model.engine import Engine
 
 T = TypeVar("T")
 WINDOW = 4096  # lines sorted by length together, so that a stream needs bounded memory
@@ -55,9 +58,9 @@ class Output:
 
 @dataclass
 class Translator:
-    """A loaded model and how to search with it; with `capitals`, a line in capitals is handled as in lower case."""
+    """A model and how to search with it; with `capitals`, a line in capitals is handled as in lower case."""
 
-    model: EncoderDecoder
+    trained: "EncoderDecoder | Bundle"  # or the folder of one, whose weights become torch's when `model` is asked for
     vocabulary: Vocabulary
     search: SearchConfig = SearchConfig()
     weights: Weights = "float32"
@@ -77,7 +80,9 @@ class Translator:
         config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
         capitals, languages = loaded.manifest.get("capitals", False), tuple(loaded.manifest.get("languages", ()))
         aligner = loaded.manifest.get("alignment", {}).get("attention", "")
-        return cls(loaded.model, loaded.vocabulary, config, weights, capitals, languages, aligner)
+        translator = cls(loaded, loaded.vocabulary, config, weights, capitals, languages, aligner)
+        translator.compiled or translator.model  # noqa: B018 - made now: weights that do not fit are refused at once
+        return translator
 
     def with_reverse(self, reverse: "Translator") -> "Translator":
         """Return this translator, its beams ordered with the help of a model of the other direction.
@@ -103,22 +108,59 @@ class Translator:
         """Threads to translate with, by how many there are."""
         return {}
 
+    @cached_property
+    def model(self) -> "EncoderDecoder":
+        """The model itself, in evaluation mode if it came from a folder."""
+        return self.trained.model if isinstance(self.trained, Bundle) else self.trained
+
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where the model computes."""
         return next(self.model.parameters()).device
 
-    @property
-    def longest(self) -> int | None:
-        """The tokens of the longest text that the model can read or write, END among them; None: any."""
-        return min((own for model in members_of(self.model) if (own := model.config.longest) is not None), default=None)
+    @cached_property
+    def configs(self) -> list[ModelConfig]:
+        """The sizes and choices of the model, or of each member of an ensemble."""
+        if isinstance(self.trained, Bundle):
+            return self.trained.configs
+        from heedful.model.ensemble import members_of
+
+        return [model.config for model in members_of(self.trained)]
 
     @cached_property
-    def inference(self) -> Engine:
-        """The model as search uses it; a model whose weights change after this was asked for needs a new Translator."""
-        if self.device.type == "cpu":
+    def longest(self) -> int | None:
+        """The tokens of the longest text that the model can read or write, END among them; None: any."""
+        return min((own for config in self.configs if (own := config.longest) is not None), default=None)
+
+    @cached_property
+    def compiled(self) -> Compiled | None:
+        """The model for search without torch; None where it is no Transformer, not on a processor, or no compiler is.
+
+        As `inference`, it keeps the weights of when it was made.
+        """
+        if not isinstance(self.trained, Bundle):
+            from heedful.model.compiled_inference import can_compile, compiled
+            from heedful.model.transformer import Transformer
+
+            if not (isinstance(self.trained, Transformer) and can_compile(self.trained, self.weights)):
+                return None
+            made = compiled(self.trained, self.weights)
+        else:
+            alone = [config.family for config in self.configs] == ["transformer"]
+            if not (alone and self.trained.device == "cpu" and multiplies(self.weights)):
+                return None
+            made = self.trained.compiled(self.weights)
+        keep_heap()
+        return made
+
+    @cached_property
+    def inference(self) -> "Engine":
+        """The model as search by steps uses it; one whose weights change after this needs a new Translator."""
+        from heedful.model.family import engine_of
+
+        if self.compiled is None and self.device.type == "cpu":
             keep_heap()
-        return engine_of(self.model, self.weights)
+        return engine_of(self.compiled or self.model, self.weights)
 
     def translate(
         self,
@@ -207,7 +249,6 @@ class Translator:
             for output, loud, target in zip(found, shouted, targets, strict=True)
         ]
 
-    @torch.inference_mode()
     def score_ids(
         self,
         sources: Sequence[list[int]],
@@ -217,6 +258,8 @@ class Translator:
         align: bool = False,
     ) -> list[Output]:
         """Score tokens as they are: the same text can be spelt in more than one way."""
+        from heedful.decoding.forced import log_probabilities, read
+
         results: dict[int, Output] = {}
         for chosen in pairs_by_length(sources, targets, batch):
             pairs = [(sources[i], targets[i]) for i in chosen]
@@ -228,8 +271,7 @@ class Translator:
                 results[i] = Output(text, score, total, list(targets[i]), links)
         return [results[i] for i in range(len(sources))]
 
-    @torch.inference_mode()
-    def explain(self, text: str, config: SearchConfig | None = None, *, rank: int = 1) -> Explanation:
+    def explain(self, text: str, config: SearchConfig | None = None, *, rank: int = 1) -> "Explanation":
         """Translate one text, and return all that can be seen of how: attention, probabilities, the beam's tree.
 
         With `rank` it is not the best output that is looked into, but the second, third, ... of the beam.
@@ -237,6 +279,10 @@ class Translator:
         Raises:
             HeedfulError: there is nothing in the text to translate, or the search does not find so many outputs.
         """
+        from heedful.decoding.alignment import align_words, words_of_pieces
+        from heedful.decoding.explanation import Explanation, Tree
+        from heedful.decoding.forced import look_into
+
         config = config or self.search
         config = replace(config, n_best=max(config.n_best, rank))
         if not 1 <= rank <= config.width:
@@ -250,14 +296,10 @@ class Translator:
             raise HeedfulError(f"no output of rank {rank}: the search found {len(found)}; choose one of them")
         outputs = [self._output(hypothesis, shouted) for hypothesis in found]
         chosen = outputs[rank - 1]
-        batch = batch_of([source], [chosen.ids]).to(self.device)
-        with recording(self.model) as maps:
-            memory = self.model.encode(batch.source_BS, batch.source_lengths_B)
-            hidden_BTD = self.model.decode(batch.target_in_BT, memory)
-        log_TV = self.model.logits(hidden_BTD)[0].float().log_softmax(-1)
+        seen = look_into(self.model, source, chosen.ids, self.aligner)
         source_pieces = self.vocabulary.pieces(source, "source")
         target_pieces = self.vocabulary.pieces(chosen.ids, "target")
-        weights_TS = alignment_weights(maps, 0, self.aligner)
+        weights_TS = seen.alignment_TS
         return Explanation(
             source=clean(text),
             text=chosen.text,
@@ -267,13 +309,13 @@ class Translator:
             target_pieces=target_pieces,
             source_words=words_of_pieces(source_pieces),
             target_words=words_of_pieces(target_pieces),
-            log_probabilities=log_TV.gather(1, batch.target_out_BT[0][:, None])[:, 0].tolist(),
+            log_probabilities=seen.log_probabilities,
             alignment=[] if weights_TS is None else align_words(weights_TS, source_pieces, target_pieces),
             alternatives=[(output.text, output.score) for output in outputs],
             rank=rank,
             tree=tree.finish(chosen.ids, lambda ids: self.vocabulary.pieces(ids, "target")),
-            aligner=self.aligner or alignment_layer(maps) or "",
-            attention={name: uses[0][0].float().cpu().numpy() for name, uses in maps.items()},
+            aligner=seen.aligner,
+            attention=seen.attention,
         )
 
     def without(self, *heads: str) -> "Translator":
@@ -282,7 +324,9 @@ class Translator:
         Raises:
             HeedfulError: there is no such head.
         """
-        return replace(self, model=without(self.model, heads))
+        from heedful.model.ablation import without
+
+        return replace(self, trained=without(self.model, heads))
 
     def _window(
         self,
@@ -310,7 +354,7 @@ class Translator:
             begun = [forced[i] for i in chosen] if forced else None
             return self._search([sources[i] for i in chosen], config, [start + i for i in chosen], begun)
 
-        workers = (workers or torch.get_num_threads()) if self.inference.one_thread else 1
+        workers = (workers or threads()) if self.compiled or self.inference.one_thread else 1
         batches = _batches(full, sources, batch, workers)
         for chosen, found in zip(batches, self._each(one_batch, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
@@ -353,31 +397,22 @@ class Translator:
         config: SearchConfig,
         keys: list[int],
         prefixes: list[list[int]] | None,
-        observe: Callable[[Beams], None] | None = None,
+        observe: "Callable[[Beams], None] | None" = None,
     ) -> list[list[Hypothesis]]:
-        ids, lengths = flatten(sources)
-        source_BS = torch.from_numpy(pad(ids, lengths, int(lengths.max()))).to(self.device)
-        with torch.inference_mode():
-            encoded = self.inference.encode(source_BS, torch.from_numpy(lengths).to(self.device))
-            return search(
-                self._step,
-                self.inference.start(encoded),
-                [length - 1 for length in lengths.tolist()],
-                config,
-                begin=BEGIN,
-                end=END,
-                forbidden=(PAD, UNKNOWN, BEGIN),
-                prefixes=prefixes,
-                keys=keys,
-                device=self.device,
-                longest=self.longest,
-                observe=observe,
-                whole=self.inference.whole_search,
-            )
+        if self.compiled and is_whole(config) and not (prefixes or observe):
+            return whole_search(self.compiled, sources, config, self.longest)
+        from heedful.decoding.search import search_by_steps
 
-    def _step(self, token_N: Tensor, state: Any) -> tuple[Tensor, Any]:
-        hidden_ND, state = self.inference.step(token_N, state)
-        return self.inference.logits(hidden_ND), state
+        return search_by_steps(
+            self.inference,
+            sources,
+            config,
+            device="cpu" if self.compiled else self.device,
+            prefixes=prefixes,
+            keys=keys,
+            longest=self.longest,
+            observe=observe,
+        )
 
     def _output(self, hypothesis: Hypothesis, shouted: bool = False) -> Output:
         text = self.vocabulary.decode_target(hypothesis.ids)
@@ -387,11 +422,12 @@ class Translator:
         known = [
             (ids, output.ids) for ids, found in zip(sources, outputs, strict=True) for output in found if output.ids
         ]
+        from heedful.decoding.forced import read
+
         links: dict[int, list[tuple[int, int]]] = {}
-        with torch.inference_mode():
-            for chosen in pairs_by_length([source for source, _ in known], [target for _, target in known], batch):
-                reading = read(self.model, self.vocabulary, [known[i] for i in chosen], self.aligner)
-                links.update(zip(chosen, reading.links, strict=True))
+        for chosen in pairs_by_length([source for source, _ in known], [target for _, target in known], batch):
+            reading = read(self.model, self.vocabulary, [known[i] for i in chosen], self.aligner)
+            links.update(zip(chosen, reading.links, strict=True))
         rows = iter(range(len(known)))
         return [
             [replace(output, alignment=links[next(rows)]) if output.ids else output for output in found]

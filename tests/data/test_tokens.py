@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.data import tokens
-from heedful.data.tokens import TokenStore, content_key, encode_corpus, flatten, pad
+from heedful.data.lines import flatten, pad
+from heedful.data.tokens import TokenStore, content_key, encode_corpus
 from heedful.text.vocabulary import PAD, UNKNOWN, VocabularyConfig, learn
 
 NUMBERS = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]

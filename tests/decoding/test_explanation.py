@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from heedful.data.batches import batch_of
-from heedful.decoding.search import length_penalty
+from heedful.decoding.hypothesis import length_penalty
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.inspection.attention_page import attention_page

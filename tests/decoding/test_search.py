@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from heedful.decoding.search import length_penalty, search
+from heedful.decoding.hypothesis import length_penalty
+from heedful.decoding.search import search
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from heedful.model.compiled import CompiledInference, can_compile
+from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
 from heedful.model.inference import ROOM, Inference
 from heedful.model.transformer import Memory, lengths_to_mask
 
@@ -26,13 +26,13 @@ def engine(request, tiny_model):
     """Return a function from settings to a model, and what steps with its weights."""
 
     def make(weights="float32", **settings):
-        compiled = request.param is CompiledInference
-        model = tiny_model(**settings, dtype=torch.float32 if compiled else torch.float64)
-        if compiled and not can_compile(model, weights):
+        by_compiled = request.param is CompiledInference
+        model = tiny_model(**settings, dtype=torch.float32 if by_compiled else torch.float64)
+        if by_compiled and not can_compile(model, weights):
             pytest.skip(f"no C++ compiler here, or no {weights}")
-        if weights == "int8" and not compiled:
+        if weights == "int8" and not by_compiled:
             pytest.skip("compiled only")
-        return model, request.param(model, weights)
+        return model, CompiledInference(compiled(model, weights)) if by_compiled else Inference(model, weights)
 
     return make
 

@@ -1,17 +1,18 @@
 """The search that is one call finds what decoding/search.py finds step by step with the same compiled steps."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from heedful.decoding.search import search
+from heedful.decoding.search import search_by_steps
 from heedful.decoding.settings import SearchConfig
-from heedful.model.compiled import CompiledInference, can_compile
+from heedful.decoding.whole_search import whole_search
+from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
+from heedful.text.vocabulary import END
 from heedful.translator import Translator
 
-BEGIN, END, SYMBOLS = 2, 3, 29
+SYMBOLS = 29
 LENGTHS = [9, 4, 7, 1, 6]
 CONFIGS = {
     "greedy": SearchConfig(beam=1),
@@ -37,20 +38,16 @@ def _made(request, tiny_model):
         model.output.weight[END] *= {1: 2.0, 3: 1.0, 300: 0.1}[request.param]
     if not can_compile(model, "float32"):
         pytest.skip("no C++ compiler here")
-    return CompiledInference(model)
+    return compiled(model)
 
 
-def found(inference, lengths, config, whole):
+def found(made, lengths, config, whole):
     torch.manual_seed(7)
-    text = torch.randint(4, SYMBOLS, (len(LENGTHS), max(LENGTHS)))[: len(lengths)]
-    state = inference.start(inference.encode(text, torch.tensor(lengths)))
-
-    def step(token, state):
-        hidden, state = inference.step(token, state)
-        return inference.logits(hidden), state
-
-    calls = partial(search, step, state, lengths, config, begin=BEGIN, end=END, forbidden=(0, 1, BEGIN))
-    return calls(whole=inference.whole_search if whole else None)
+    text = torch.randint(4, SYMBOLS, (len(LENGTHS), max(LENGTHS))).tolist()
+    sources = [line[:length] for line, length in zip(text, lengths, strict=False)]
+    if whole:
+        return whole_search(made, sources, config)
+    return search_by_steps(CompiledInference(made), sources, config)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -62,9 +59,8 @@ def test_both_searches_find_the_same_outputs_with_the_same_scores(made, name):
         assert [h.log_probability for h in once] == pytest.approx([h.log_probability for h in steps], abs=1e-4)
 
 
-def test_it_takes_the_place_of_steps_and_the_rest_of_a_batch_changes_nothing(made, monkeypatch):
+def test_the_rest_of_a_batch_changes_nothing(made):
     together = found(made, LENGTHS, SearchConfig(beam=3, n_best=3), whole=True)
-    monkeypatch.setattr(made, "step", None)
     assert found(made, LENGTHS[:1], SearchConfig(beam=3, n_best=3), whole=True) == together[:1]
 
 
@@ -74,16 +70,25 @@ def test_by_steps_too_it_changes_nothing_when_others_of_a_batch_must_end(made):
     assert found(made, LENGTHS[:1], config, whole=False) == together[:1]
 
 
-@pytest.mark.parametrize("change", [{"sample": True}, {"no_repeat_ngram": 2}])
-def test_what_it_cannot_do_is_done_by_steps(made, change):
-    config = SearchConfig(beam=3, n_best=2, **change)
-    assert found(made, LENGTHS, config, whole=True) == found(made, LENGTHS, config, whole=False)
+@pytest.mark.parametrize("change", [{"sample": True}, {"no_repeat_ngram": 2}, {"prefix": "Das"}])
+def test_what_it_cannot_do_is_done_by_steps(monkeypatch, change):
+    translator = Translator.load("en-de")
+    if translator.compiled is None:
+        pytest.skip("no C++ compiler here")
+    monkeypatch.setattr(translator.compiled, "search", None)
+    with pytest.raises(TypeError):
+        list(translator.translate(["Hello."]))
+    begun = [change["prefix"]] if "prefix" in change else None
+    config = SearchConfig(**{name: value for name, value in change.items() if name != "prefix"})
+    [[output]] = translator.translate(["Hello."], config, prefixes=begun)
+    assert output.text.startswith(change.get("prefix", ""))
+    assert output.ids[-1] == END
 
 
 def test_too_little_memory_is_an_error_and_not_the_end_of_the_process():
     resource = pytest.importorskip("resource")
     translator = Translator.load("en-de")
-    if not can_compile(translator.model, "float32"):
+    if translator.compiled is None:
         pytest.skip("no C++ compiler here")
     [[before]] = translator.translate(["Hello."])
     limits, used = resource.getrlimit(resource.RLIMIT_AS), Path("/proc/self/statm")

@@ -14,7 +14,7 @@ import torch
 
 from heedful import native
 from heedful.errors import HeedfulError
-from heedful.model.compiled import CompiledInference, can_compile
+from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def fresh(monkeypatch, tmp_path):
 def check_products_of_8_bits(model, rows):
     x, weight = torch.randn(rows, model.config.d_model), model.output.weight
     x[0] *= 100
-    found = CompiledInference(model, "int8").logits(x)
+    found = CompiledInference(compiled(model, "int8")).logits(x)
     largest, scale = x.abs().amax(1, keepdim=True), weight.abs().amax(1) / 127
     rounded = (x * (127 / largest)).round()  # as it is computed: near a half a quotient would round otherwise
     expected = (rounded @ (weight / scale[:, None]).round().T) * (largest / 127) * scale
@@ -90,7 +90,7 @@ def test_a_row_of_zeros_stays_one_in_8_bits(tiny_model):
     model = tiny_model()
     if not can_compile(model, "int8"):
         pytest.skip("no C++ compiler here, or a processor without products of 8 bits")
-    assert not CompiledInference(model, "int8").logits(torch.zeros(3, model.config.d_model)).any()
+    assert not CompiledInference(compiled(model, "int8")).logits(torch.zeros(3, model.config.d_model)).any()
 
 
 @pytest.mark.parametrize("vocabulary", [1, 15, 16, 64, 67, 5987])

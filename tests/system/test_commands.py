@@ -27,12 +27,13 @@ import torch
 from rich.console import Console
 
 from heedful import bundle, run
-from heedful.bundle import read_weights
 from heedful.cli import translate
 from heedful.cli.app import main
 from heedful.cli.model import _say_slow
 from heedful.errors import HeedfulError
 from heedful.files import claimed
+from heedful.model.compiled import multiplies
+from heedful.model.weights import read_weights
 from heedful.text.vocabulary import SPACE
 from heedful.training.average import average_files
 from heedful.translator import Output, Translator
@@ -766,15 +767,30 @@ def test_help_says_that_a_search_is_the_models_own_unless_told_otherwise():
 )
 def test_help_and_scores_of_text_come_without_torch(tmp_path, arguments, expected):
     (tmp_path / "text").write_text("a b c d e\n")
+    assert expected in without_torch(*arguments, cwd=tmp_path)
+
+
+def without_torch(*arguments, cwd, text=""):
     code = """
 import sys
 from heedful.cli.app import make_app
 make_app()(sys.argv[1:], result_action="return_value")
 assert "torch" not in sys.modules
 """
-    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    command = [sys.executable, "-c", code, *arguments]
+    ran = subprocess.run(command, input=text, capture_output=True, text=True, cwd=cwd)
     assert ran.returncode == 0, ran.stderr
-    assert expected in ran.stdout
+    return ran.stdout
+
+
+@pytest.mark.parametrize("choices", [[], ["--weights", "int8"], ["--document"], ["--beam", "1", "--threads", "2"]])
+def test_the_models_in_the_box_translate_without_torch_where_a_compiler_is(tmp_path, choices):
+    weights = "int8" if "int8" in choices else "float32"
+    if not multiplies(weights):
+        pytest.skip(f"no C++ compiler here, or no {weights}")
+    said = without_torch("translate", "en-de", *choices, cwd=tmp_path, text="Where is the station?\n")
+    assert said == "Wo ist der Bahnhof?\n"
+    assert said == heedful("translate", "en-de", *choices, text="Where is the station?\n").stdout
 
 
 @pytest.mark.slow

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from heedful.bundle import read_weights, weights_of
 from heedful.data.batches import batch_of
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
+from heedful.model.weights import read_weights, weights_of
 from heedful.text.vocabulary import PAD
 from heedful.training import loop
 from heedful.training.divergence import LossWatch

@@ -15,11 +15,11 @@ import torch
 from toy_task import settings, write_pairs
 
 from heedful import Translator, build, bundle, resume, run
-from heedful.bundle import read_weights
 from heedful.config import from_table, merge, read_toml, to_table
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
 from heedful.heap import keep_products
+from heedful.model.weights import read_weights
 from heedful.pipeline import Finished, Prepared, Run, begin
 from heedful.preparation import encode
 from heedful.recipe import PRESETS, Recipe
@@ -784,7 +784,7 @@ def test_what_a_kill_in_the_middle_of_writing_weights_leaves_is_removed_on_resum
     before = {path.name for path in model.iterdir()}
     program = (
         "import sys, torch, pathlib\n"
-        "from heedful.bundle import write_weights\n"
+        "from heedful.model.weights import write_weights\n"
         "while True:\n"
         "    write_weights(pathlib.Path(sys.argv[1]), {'a': torch.zeros(8_000_000)})"
     )

@@ -12,8 +12,8 @@ import torch
 from toy_task import settings, write_pairs
 
 from heedful import build, resume, run
-from heedful.bundle import read_weights
 from heedful.errors import HeedfulError
+from heedful.model.weights import read_weights
 from heedful.training import processes
 
 PROGRAM = """

@@ -10,6 +10,7 @@ from heedful import bundle as bundles
 from heedful import files
 from heedful.cli.settings import POSITIVE
 from heedful.errors import HeedfulError
+from heedful.model.weights import read_weights, write_weights
 from heedful.training.average import average_files
 from heedful.training.loop import last_checkpoints
 
@@ -35,7 +36,7 @@ def average(
     if out.exists():
         raise HeedfulError(f"{out}: exists already; give another --out")
     mean = average_files(chosen)
-    own = bundles.read_weights(bundle / bundles.WEIGHTS)
+    own = read_weights(bundle / bundles.WEIGHTS)
     if {name: tensor.shape for name, tensor in mean.items()} != {name: tensor.shape for name, tensor in own.items()}:
         raise HeedfulError(f"{chosen[0]}: not weights of the model in {bundle}; give that model's folder")
     with files.replacing(out) as aside:
@@ -44,7 +45,7 @@ def average(
         for file in bundle.iterdir():
             if file.is_file() and file.name not in others and not file.name.startswith("."):
                 shutil.copyfile(file, aside / file.name)
-        bundles.write_weights(aside / bundles.WEIGHTS, mean)
+        write_weights(aside / bundles.WEIGHTS, mean)
         if alignment := bundles.read_manifest(aside).get("alignment"):  # whose agreement was that of other weights
             bundles.amend(aside, alignment={"attention": alignment["attention"]})
     print(f"{out}: the mean of {len(chosen)} checkpoints, {chosen[0].stem} to {chosen[-1].stem}")

@@ -8,10 +8,11 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from heedful.bundle import WEIGHTS, model_configs, read_manifest, read_weights
+from heedful.bundle import WEIGHTS, model_configs, read_manifest
 from heedful.cli.settings import POSITIVE, Bundle, Json
 from heedful.cli.terminal import terminal
 from heedful.inspection.cost import forward_flops, parameters
+from heedful.model.arrays import read_arrays
 from heedful.model.settings import ModelConfig
 
 
@@ -26,7 +27,7 @@ def info(
 ) -> None:
     """Describe a model: parameters, FLOPs per token, sizes, search defaults, provenance; verifies its files."""
     manifest = read_manifest(bundle)
-    read_weights(bundle / WEIGHTS)
+    read_arrays(bundle / WEIGHTS)
     configs = model_configs(bundle, manifest)
     source, target = manifest["symbols"]["source"], manifest["symbols"]["target"]
     counted, flops = Counter[str](), Counter[str]()

@@ -3,17 +3,13 @@
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from heedful import native
 from heedful.cli.terminal import terminal
 from heedful.config import Table, from_table, merge, refuse_unread, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
-from heedful.model.ensemble import members_of
-from heedful.model.inference import Weights
-from heedful.model.linear import has_native_bfloat16
-from heedful.model.transformer import Transformer
+from heedful.model.settings import Weights
+from heedful.threads import set_threads
 from heedful.translator import Translator
 
 
@@ -26,6 +22,19 @@ def load(
         HeedfulError: there is no such device here, bfloat16 is wanted where it would be slower, or the other bundle is
             not of the other direction.
     """
+    if device != "cpu" or weights == "bfloat16":
+        _check(device, weights)
+    if threads:
+        set_threads(threads)
+    translator = Translator.load(folder, device, weights)
+    return translator.with_reverse(Translator.load(reverse, device)) if reverse else translator
+
+
+def _check(device: str, weights: Weights) -> None:
+    import torch
+
+    from heedful.model.linear import has_native_bfloat16
+
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -33,17 +42,14 @@ def load(
         raise HeedfulError(f"--device {device}: not to be had here ({reason}); --device cpu always is") from None
     if weights == "bfloat16" and not has_native_bfloat16(torch.device(device)):
         raise HeedfulError(f"{device} here has no bfloat16 products: leave --weights out, float32 is faster")
-    if threads:
-        torch.set_num_threads(threads)
-    translator = Translator.load(folder, device, weights)
-    return translator.with_reverse(Translator.load(reverse, device)) if reverse else translator
 
 
 def say_if_slow(translator: Translator) -> None:
     """Say, once, that searching takes longer here than it needs to, and why; not where compiling is not wanted."""
-    on_processor = translator.device.type == "cpu" and translator.weights == "float32"  # others are refused without
-    compiles = any(isinstance(model, Transformer) for model in members_of(translator.model))
-    if on_processor and compiles and native.is_wanted() and not native.library("search"):
+    compiles = any(config.family == "transformer" for config in translator.configs)
+    if not compiles or translator.weights != "float32" or not native.is_wanted() or native.library("search"):
+        return  # other weights are refused where nothing is compiled
+    if translator.device.type == "cpu":
         _say_slow(native.lacking("search"))
 
 

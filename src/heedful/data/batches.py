@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from heedful.config import setting
-from heedful.data.tokens import TokenStore, flatten, pad
+from heedful.data.lines import flatten, pad
+from heedful.data.tokens import TokenStore
 from heedful.errors import HeedfulError
 from heedful.text.vocabulary import BEGIN, PAD, Vocabulary
 
@@ -181,21 +182,3 @@ class BatchStream:
             both = zip(lines, resampled, strict=True)
             sides.append(flatten([new if len(new) <= longest else old.tolist() for old, new in both]))
         return collate(*sides)
-
-
-def pairs_by_length(sources: Sequence[list[int]], targets: Sequence[list[int]], batch: int) -> Iterator[list[int]]:
-    """Cut pairs into batches by their longer sides."""
-    longer = [max(pair, key=len) for pair in zip(sources, targets, strict=True)]
-    return by_length(list(range(len(longer))), longer, batch)
-
-
-def by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator[list[int]]:
-    """Cut rows, longest first, into batches of `batch` rows, fewer where they are very long."""
-    lengths = np.array([len(sources[i]) for i in rows])
-    order = [rows[i] for i in np.argsort(-lengths, kind="stable")]
-    position = 0
-    while position < len(order):
-        widest = len(sources[order[position]])
-        count = max(1, min(batch, batch * 128 // widest))
-        yield order[position : position + count]
-        position += count

@@ -1,7 +1,7 @@
 """The corpus as ids: an Arrow file, memory-mapped, so that memory does not grow with the corpus."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from heedful.files import replacing
-from heedful.text.vocabulary import PAD, UNKNOWN, Vocabulary
+from heedful.text.vocabulary import UNKNOWN, Vocabulary
 
 CHUNK = 20_000  # pairs encoded, written and mapped at a time
 SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint16())])
@@ -105,19 +105,6 @@ def encode_corpus(
             arrays = [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
     return EncodingCounts(*(int(count) for count in counts))
-
-
-def pad(flat: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-    """Lay ids that follow one another out as rows of `width`, padded with PAD."""
-    padded = np.full((len(lengths), width), PAD, dtype=np.int64)
-    padded[np.arange(width) < lengths[:, None]] = flat
-    return padded
-
-
-def flatten(lines: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ids one after another, lengths) of lists of ids."""
-    lengths = np.array([len(line) for line in lines], dtype=np.int64)
-    return np.array([i for line in lines for i in line], dtype=np.int64), lengths
 
 
 def _verdict(source: int, target: int, max_length: int, max_ratio: float) -> int:

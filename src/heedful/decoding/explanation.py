@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from heedful.decoding.search import NEVER, Beams
+from heedful.decoding.hypothesis import NEVER
+from heedful.decoding.search import Beams
 from heedful.model.recorder import parse_head
 from heedful.text.vocabulary import SPACE
 

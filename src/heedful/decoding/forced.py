@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from heedful.data.batches import batch_of, pairs_by_length
+from heedful.data.batches import batch_of
+from heedful.data.lines import pairs_by_length
 from heedful.decoding.alignment import align_words, alignment_layer
 from heedful.decoding.lexicon import Lexicon
 from heedful.model.encoder_decoder import EncoderDecoder
@@ -30,6 +32,7 @@ class Reading(NamedTuple):
     links: list[list[tuple[int, int]]]
 
 
+@torch.inference_mode()
 def read(
     model: EncoderDecoder,
     vocabulary: Vocabulary,
@@ -60,6 +63,7 @@ def read(
     return Reading(batch.target_out_BT, hidden_BTD, links)
 
 
+@torch.inference_mode()
 def log_probabilities(model: EncoderDecoder, reading: Reading) -> list[float]:
     """Return the log-probability of each target that was read, the sum over its tokens, in nats."""
     totals: list[float] = []
@@ -72,6 +76,31 @@ def log_probabilities(model: EncoderDecoder, reading: Reading) -> list[float]:
         taken_BT = log_BTV.gather(2, target_BT[:, :, None])[:, :, 0]
         totals += taken_BT.masked_fill(target_BT == PAD, 0.0).sum(1).tolist()
     return totals
+
+
+class Look(NamedTuple):
+    """What is to be seen of a pair that was read: `attention` [H, L, M] by its place, `alignment_TS` of the aligner."""
+
+    log_probabilities: list[float]
+    attention: dict[str, np.ndarray]
+    aligner: str
+    alignment_TS: Tensor | None
+
+
+@torch.inference_mode()
+def look_into(model: EncoderDecoder, source: list[int], target: list[int], aligner: str = "") -> Look:
+    """Read one pair of tokens, END last, and keep all that there is to see; `aligner` as in `alignment_weights`."""
+    batch = batch_of([source], [target]).to(next(model.parameters()).device)
+    with recording(model) as maps:
+        memory = model.encode(batch.source_BS, batch.source_lengths_B)
+        hidden_BTD = model.decode(batch.target_in_BT, memory)
+    log_TV = model.logits(hidden_BTD)[0].float().log_softmax(-1)
+    return Look(
+        log_probabilities=log_TV.gather(1, batch.target_out_BT[0][:, None])[:, 0].tolist(),
+        attention={name: uses[0][0].float().cpu().numpy() for name, uses in maps.items()},
+        aligner=aligner or alignment_layer(maps) or "",
+        alignment_TS=alignment_weights(maps, 0, aligner),
+    )
 
 
 def alignment_weights(maps: Maps, row: int, aligner: str = "") -> Tensor | None:

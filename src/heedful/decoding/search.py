@@ -6,18 +6,18 @@ Hypotheses of a sentence are neighbours: row n belongs to sentence n // W.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from heedful.data.lines import flatten, pad
+from heedful.decoding.hypothesis import NEVER, Hypothesis, hypothesis, length_penalty, limits
 from heedful.decoding.settings import SearchConfig
-from heedful.errors import HeedfulError
-from heedful.model.engine import SearchRules, WholeSearch
+from heedful.model.engine import Engine
 from heedful.native import library
-
-NEVER = -1e9  # the log-probability of what must not be: finite, so that sums stay numbers
+from heedful.text.vocabulary import BEGIN, END, FORBIDDEN
 
 
 class State(Protocol):
@@ -29,14 +29,6 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
-
-
-class Hypothesis(NamedTuple):
-    """One output: tokens up to and with the end token, its log-probability, and its length-normalised score."""
-
-    ids: list[int]
-    log_probability: float
-    score: float
 
 
 @dataclass
@@ -70,9 +62,40 @@ class Beams:
         self.to_beat_B = self.to_beat_B[staying_B]
 
 
-def length_penalty(length: float | np.ndarray, alpha: float) -> Any:
-    """Return ((5 + length) / 6)^alpha  (Wu et al. 2016, equation 14)."""
-    return ((5.0 + length) / 6.0) ** alpha
+@torch.inference_mode()
+def search_by_steps(
+    engine: Engine,
+    sources: Sequence[Sequence[int]],
+    config: SearchConfig,
+    *,
+    device: torch.device | str = "cpu",
+    prefixes: Sequence[Sequence[int]] | None = None,
+    keys: Sequence[int] | None = None,
+    longest: int | None = None,
+    observe: Callable[[Beams], None] | None = None,
+) -> list[list[Hypothesis]]:
+    """Return for each source, END last, its `n_best` outputs, best first: `search` with the steps of a model."""
+    ids, lengths_B = flatten(sources)
+    source_BS = torch.from_numpy(pad(ids, lengths_B, int(lengths_B.max()))).to(device)
+
+    def step(token_N: Tensor, state: Any) -> tuple[Tensor, Any]:
+        hidden, state = engine.step(token_N, state)
+        return engine.logits(hidden), state
+
+    return search(
+        step,
+        engine.start(engine.encode(source_BS, torch.from_numpy(lengths_B).to(device))),
+        (lengths_B - 1).tolist(),
+        config,
+        begin=BEGIN,
+        end=END,
+        forbidden=FORBIDDEN,
+        prefixes=prefixes,
+        keys=keys,
+        device=device,
+        longest=longest,
+        observe=observe,
+    )
 
 
 @torch.inference_mode()
@@ -90,7 +113,6 @@ def search(
     device: torch.device | str = "cpu",
     longest: int | None = None,
     observe: Callable[[Beams], None] | None = None,
-    whole: WholeSearch | None = None,
 ) -> list[list[Hypothesis]]:
     """Return for each sentence its `n_best` outputs, best first.
 
@@ -107,33 +129,12 @@ def search(
         device: where the step function computes
         longest: tokens that no output may have more of, `end` among them, because the model has no more positions
         observe: called after each step with all hypotheses, before any sentence leaves
-        whole: a search that the engine does by itself, by the same rules, in place of steps; what is drawn, watched,
-            begun by a prefix or not to be repeated is searched by steps all the same
     """
     config.check()
     sentences, width = len(source_lengths_B), config.width
-    extra = [len(prefix) for prefix in prefixes] if prefixes else [0] * sentences
-    limits = [max(length + config.max_extra, e + 1) for length, e in zip(source_lengths_B, extra, strict=True)]
-    if longest is not None and max(extra, default=0) >= longest:
-        raise HeedfulError(f"a prefix of {max(extra)} tokens, but the model has {longest} positions; shorten it")
-    if longest is not None:
-        limits = [min(limit, longest) for limit in limits]
-    if whole and not (config.sample or config.no_repeat_ngram or prefixes or observe):
-        asked = SearchRules(
-            beam=config.beam,
-            n_best=config.n_best,
-            min_length=config.min_length,
-            begin=begin,
-            end=end,
-            length_penalty=config.length_penalty,
-            patience=config.patience,
-            never=NEVER,
-        )
-        found = whole(state, limits, forbidden, asked)
-        return [[_hypothesis(ids, total, config) for ids, total in own[: config.n_best]] for own in found]
     beams = Beams(
         sentence_B=np.arange(sentences),
-        limit_B=np.array(limits, dtype=np.int64),
+        limit_B=np.array(limits(source_lengths_B, config, prefixes, longest), dtype=np.int64),
         live_BWT=np.full((sentences, width if config.sample else 1, 1), begin),
         live_BW=np.zeros((sentences, width if config.sample else 1), dtype=np.float32),
         ended_B=np.zeros(sentences),
@@ -326,17 +327,13 @@ def _finish(beams: Beams, row: int, column: int, total: float, rules: _Rules) ->
     config = rules.config
     ids = [*beams.live_BWT[row, column, 1:].tolist(), rules.end]
     finished = beams.finished[beams.sentence_B[row]]
-    finished.append(_hypothesis(ids, total, config))
-    finished.sort(key=lambda hypothesis: -hypothesis.score)
+    finished.append(hypothesis(ids, total, config))
+    finished.sort(key=lambda one: -one.score)
     del finished[config.width :]
     beams.ended_B[row] += 1
     beams.any_ended = True
     if len(finished) >= config.n_best:
         beams.to_beat_B[row] = finished[config.n_best - 1].score
-
-
-def _hypothesis(ids: list[int], total: float, config: SearchConfig) -> Hypothesis:
-    return Hypothesis(ids, total, total / length_penalty(len(ids), config.length_penalty))
 
 
 def _retire(beams: Beams, rules: _Rules) -> np.ndarray | None:

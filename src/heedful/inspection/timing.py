@@ -131,6 +131,7 @@ def time_translation(translator: Translator, lines: Sequence[str], config: Searc
     translator.inference  # noqa: B018 - made before the watch starts
     watch = Stopwatch(translator.device)
     timed = Translator(translator.model, translator.vocabulary, capitals=translator.capitals)
+    timed.compiled = None  # a whole search in one call has no phases to time
     timed.inference = _TimedEngine(translator.inference, found, watch)
     outputs = list(timed.translate(lines, config, batch=batch, workers=1))
     found.text += watch.lap()
@@ -148,7 +149,6 @@ class _TimedEngine:
     """What search uses of a model, with a stopwatch; what passes between its calls is the search's own time."""
 
     one_thread = False
-    whole_search = None  # a whole search in one call has no phases to time
 
     def __init__(self, inference: Engine, found: Translation, watch: Stopwatch) -> None:
         self._inference, self._found, self._watch = inference, found, watch

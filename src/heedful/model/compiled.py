@@ -1,37 +1,29 @@
 """The Transformer for translating on a processor, with the compiled functions of native/: inference.py's twin.
 
+Without torch, which takes longer to import than many a text to translate: weights come as numpy's arrays.
+
 `B` sentences, `N` rows: hypotheses, those of a sentence side by side; `X` source tokens of all sentences together;
-`T` steps so far; `D` d_model; `I` -> `O` any product.
+`T` steps so far; `L` positions; `D` d_model, `K` d_k; `V` vocabulary; `I` -> `O` any product.
 """
 
 import ctypes
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn import functional
 
-from heedful.model.engine import SearchRules
-from heedful.model.inference import Weights, keys_values_weight, query_weight
-from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
+from heedful.errors import HeedfulError
+from heedful.model.arrays import unfit
+from heedful.model.settings import ModelConfig, Weights
 from heedful.native import F32, F64, I64, PTR, library
 
 STEPS = 64  # to begin with
+SIDES = ("source", "target")
 
 
-class _Kind(NamedTuple):
-    number: int  # as search.cpp knows it
-    dtype: torch.dtype
-
-
-KINDS: dict[Weights, _Kind] = {
-    "float32": _Kind(0, torch.float32),
-    "bfloat16": _Kind(1, torch.bfloat16),
-    "int8": _Kind(2, torch.int8),
-}
+KINDS: dict[Weights, int] = {"float32": 0, "bfloat16": 1, "int8": 2}  # as search.cpp numbers them
+EPSILON = 1e-5  # torch.nn.LayerNorm's
 
 
 class _Norm(ctypes.Structure):
@@ -77,10 +69,30 @@ class _Rules(ctypes.Structure):  # what is forbidden, and SearchRules in their o
     )
 
 
+class SearchRules(NamedTuple):
+    """What a whole search goes by: of decoding/settings.py, the first and last tokens, and what cannot be."""
+
+    beam: int
+    n_best: int
+    min_length: int
+    begin: int
+    end: int
+    length_penalty: float
+    patience: float
+    never: float  # the log-probability of what cannot be
+
+
 class Encoded(NamedTuple):
     """Encoder states of all sentences, one after another, [X, D]; sentence b begins at `offset_B[b]`, [B + 1]."""
 
-    states_XD: Tensor
+    states_XD: np.ndarray
+    offset_B: np.ndarray
+
+
+class Remembered(NamedTuple):
+    """The keys and values of all that was read, [layers, X, heads x (d_k + d_v)], and where each sentence begins."""
+
+    memory: np.ndarray
     offset_B: np.ndarray
 
 
@@ -90,13 +102,14 @@ class State:
     A step's keys and values stay where it wrote them. `came_NT` tells which row each hypothesis was at those steps.
     """
 
-    def __init__(self, memory: Tensor, offset_B: np.ndarray, rows: int) -> None:
-        self.memory, self.offset_B = memory, offset_B  # [layers, X, heads x (d_k + d_v)], [B + 1]
-        self.past: list[Tensor] = []
+    def __init__(self, remembered: Remembered, rows: int) -> None:
+        self.remembered = remembered
+        self.past: list[np.ndarray] = []
+        sentences = len(remembered.offset_B) - 1
         self._address_T: np.ndarray = np.zeros(STEPS, dtype=np.uint64)
         self._rows_T: np.ndarray = np.zeros(STEPS, dtype=np.int64)
         self._came_NT = np.zeros((rows, STEPS), dtype=np.int32)
-        self._sentence_N = np.repeat(np.arange(len(offset_B) - 1, dtype=np.int32), rows // (len(offset_B) - 1))
+        self._sentence_N = np.repeat(np.arange(sentences, dtype=np.int32), rows // sentences)
         self._know_rows()
 
     @property
@@ -104,12 +117,10 @@ class State:
         """How many hypotheses there are."""
         return len(self._own_N)
 
-    def select(self, rows_N: Tensor, sentences_B: Tensor | None = None) -> "State":  # noqa: ARG002 - no need to know
+    def select(self, rows_N: np.ndarray) -> None:
         """Let hypothesis n go on from where row `rows_N[n]` was; sentences without hypotheses are simply not asked."""
-        rows = rows_N.numpy()
-        self._came_NT, self._sentence_N = self._came_NT[rows], self._sentence_N[rows]
+        self._came_NT, self._sentence_N = self._came_NT[rows_N], self._sentence_N[rows_N]
         self._know_rows()
-        return self
 
     def write(self, numbers: int) -> tuple[Any, ...]:
         """Make room for the next step, so many numbers a row; return what the kernel wants to know of the past."""
@@ -118,139 +129,158 @@ class State:
             self._address_T, self._rows_T = np.tile(self._address_T, 2), np.tile(self._rows_T, 2)
             self._came_NT = np.tile(self._came_NT, (1, 2))
             self._know_rows()
-        self.past.append(torch.empty(rows * numbers))
-        self._address_T[position], self._rows_T[position] = self.past[-1].data_ptr(), rows
+        self.past.append(np.empty(rows * numbers, dtype=np.float32))
+        self._address_T[position], self._rows_T[position] = self.past[-1].ctypes.data, rows
         self._came_NT[:, position] = self._own_N
         return self._known
 
     def _know_rows(self) -> None:
         self._own_N = np.arange(len(self._came_NT), dtype=np.int32)
-        arrays = self._address_T, self._rows_T, self._came_NT
-        addresses = [array.ctypes.data for array in arrays]
-        last = self._sentence_N.ctypes.data, self.offset_B.ctypes.data, self.memory.data_ptr(), int(self.offset_B[-1])
+        memory, offset_B = self.remembered
+        addresses = [array.ctypes.data for array in (self._address_T, self._rows_T, self._came_NT)]
+        last = self._sentence_N.ctypes.data, offset_B.ctypes.data, memory.ctypes.data, int(offset_B[-1])
         self._known = (*addresses, self._came_NT.shape[1], *last)
 
 
-class CompiledInference:
+class Compiled:
     """A trained Transformer, ready to translate on a processor. Its matrices are those of the moment when it was made.
 
     It computes in the thread that asks, and several may ask at the same time.
+
+    Args:
+        config: the model's sizes and choices
+        sizes: of the source and the target vocabulary
+        arrays: its weights in float32, by the names that `Transformer` gives them
+        weights: the type to multiply by, which `multiplies` must know
+        source: where the weights come from, to be named
+
+    Raises:
+        HeedfulError: the weights are not those of such a model.
     """
 
-    one_thread = True
-
-    @torch.inference_mode()
-    def __init__(self, model: Transformer, weights: Weights = "float32") -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        sizes: tuple[int, int],
+        arrays: Mapping[str, np.ndarray],
+        weights: Weights = "float32",
+        source: Path | str = "the model",
+    ) -> None:
         found = library("search")
-        assert found is not None, "ask `can_compile` first"
+        assert found is not None, "ask `multiplies` first"
         self._library, self._kept = found, []  # type: tuple[ctypes.CDLL, list[Any]]
-        self._weights, self._panel = weights, found.panel()
-        self._embeddings = model.source_embedding, model.target_embedding
-        self._rotation = cast(EncoderLayer, model.encoder[0]).self_attention.rotation
-        self._positions = 0, 0  # how many of the target's are known, and their address
-        config = model.config
-        attention = cast(EncoderLayer, model.encoder[0]).self_attention
-        d_k, d_v = (each.out_features // config.heads for each in (attention.query, attention.value))
-        encoder = [self._layer(cast(EncoderLayer, layer)) for layer in model.encoder]
-        decoder = [self._decoder_layer(cast(DecoderLayer, layer)) for layer in model.decoder]
+        self.config, self.sizes, self.weights = config, sizes, weights
+        self._panel, self._together = found.panel(), found.together(KINDS[weights])
+        self._arrays, self._source, self._asked = arrays, source, set[str]()
+        d_head = config.d_model // config.heads
+        self._d_k, self._d_v = config.d_k or d_head, config.d_v or d_head
+        tables = [self._table("source", sizes[0])]
+        tables.append(tables[0] if config.share == "all" else self._table("target", sizes[1]))
+        untied = config.share == "none"
+        logits_VD = self._array("output.weight", sizes[1], config.d_model) if untied else tables[1]
+        self._source_positions, self._target_positions = (_Positions(config, self._learned(side)) for side in SIDES)
+        encoder = [self._layer(name) for name in self._layers("encoder", config.encoder_layers)]
+        decoder = [self._decoder_layer(name) for name in self._layers("decoder", config.decoder_layers)]
+        pre = config.normalization == "pre"
         self._model = _Model(
             encoder=(_Layer * len(encoder))(*encoder),
             decoder=(_Layer * len(decoder))(*decoder),
-            encoder_norm=self._norm(model.encoder_norm),
-            decoder_norm=self._norm(model.decoder_norm),
-            logits=self._product(model.output.weight),
-            source_table=self._address(model.source_embedding.token.weight),
-            target_table=self._address(model.target_embedding.token.weight),
+            encoder_norm=self._norm("encoder_norm") if pre else _Norm(None, None),
+            decoder_norm=self._norm("decoder_norm") if pre else _Norm(None, None),
+            logits=self._product(logits_VD),
+            source_table=self._address(tables[0]),
+            target_table=self._address(tables[1]),
             encoder_layers=len(encoder),
             decoder_layers=len(decoder),
             d_model=config.d_model,
             heads=config.heads,
-            d_k=d_k,
-            d_v=d_v,
+            d_k=self._d_k,
+            d_v=self._d_v,
             d_ff=config.d_ff,
-            pre=config.normalization == "pre",
+            pre=pre,
             rotary=config.rotary,
-            kind=KINDS[weights].number,
-            source_scale=model.source_embedding.scale,
-            target_scale=model.target_embedding.scale,
-            epsilon=cast(Residual, cast(EncoderLayer, model.encoder[0]).residuals[0]).norm.eps,
+            kind=KINDS[weights],
+            source_scale=config.d_model**0.5,
+            target_scale=config.d_model**0.5,
+            epsilon=EPSILON,
         )
+        if left := sorted(arrays.keys() - self._asked):
+            raise unfit(source, left[0])
+        del self._arrays
         self._self = ctypes.byref(self._model)
-        self._numbers = len(decoder) * config.heads * (d_k + d_v)
-        self._d_model, self._vocabulary = config.d_model, model.output.out_features
+        self._numbers = len(decoder) * config.heads * (self._d_k + self._d_v)
 
-    def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> Encoded:
-        """Encode source sentences, padded on the right."""
-        position_S = torch.arange(source_BS.size(1), dtype=torch.int32)
-        here_BS = position_S < source_lengths_B[:, None]
-        token_X, position_X = source_BS[here_BS], position_S.expand_as(source_BS)[here_BS]
-        offset_B = np.zeros(len(source_BS) + 1, dtype=np.int32)
-        np.cumsum(source_lengths_B.numpy(), out=offset_B[1:])
-        states_XD = torch.empty(len(token_X), self._d_model)
-        positions = self._position_rows(0, source_BS.size(1))
+    def encode(self, token_X: np.ndarray, length_B: np.ndarray) -> Encoded:
+        """Encode source sentences, given one after another and by their lengths."""
+        offset_B = np.zeros(len(length_B) + 1, dtype=np.int32)
+        np.cumsum(length_B, out=offset_B[1:])
+        position_X = np.arange(len(token_X), dtype=np.int32) - np.repeat(offset_B[:-1], length_B)
+        states_XD = np.empty((len(token_X), self.config.d_model), dtype=np.float32)
+        positions = self._source_positions.rows(int(length_B.max(initial=0)))
         enough = self._library.encode(
             self._self,
-            token_X.data_ptr(),
-            position_X.data_ptr(),
+            token_X.ctypes.data,
+            position_X.ctypes.data,
             offset_B.ctypes.data,
-            len(source_BS),
-            positions.data_ptr(),
-            states_XD.data_ptr(),
+            len(length_B),
+            positions.ctypes.data,
+            states_XD.ctypes.data,
         )
-        _check_memory(enough, f"{len(source_BS)} texts of {len(token_X):,} tokens")
+        _check_memory(enough, f"{len(length_B)} texts of {len(token_X):,} tokens")
         return Encoded(states_XD, offset_B)
 
-    def start(self, encoded: Encoded) -> State:
-        """Return the state before the first step: the memory is projected here, once per sentence."""
+    def remember(self, encoded: Encoded) -> Remembered:
+        """Project what the decoder will attend to, once for each sentence."""
         states_XD, offset_B = encoded
-        memory = torch.empty(len(states_XD) * self._numbers)
-        self._library.remember(self._self, states_XD.data_ptr(), len(states_XD), memory.data_ptr())
-        return State(memory, offset_B, len(offset_B) - 1)
+        memory = np.empty(len(states_XD) * self._numbers, dtype=np.float32)
+        self._library.remember(self._self, states_XD.ctypes.data, len(states_XD), memory.ctypes.data)
+        return Remembered(memory, offset_B)
 
-    def step(self, token_N: Int[Tensor, " N"], state: State) -> tuple[Float[Tensor, "N D"], State]:
-        """Return the hidden state after one more token of each hypothesis: equal to `Transformer.decode`'s, by test."""
-        rows, position = token_N.size(0), len(state.past)
-        if not position and rows != state.rows:  # several hypotheses of each sentence begin together
-            state = State(state.memory, state.offset_B, rows)
+    def step(self, token_N: np.ndarray, state: State) -> np.ndarray:
+        """Return the hidden state after one more token of each hypothesis  [N, D]: equal to `Transformer.decode`'s."""
+        rows, position = len(token_N), len(state.past)
         known = state.write(self._numbers)
-        hidden_ND = torch.empty(rows, self._d_model)
-        addresses = self._target_positions(position + 1), hidden_ND.data_ptr()
-        enough = self._library.step(self._self, token_N.data_ptr(), rows, position, *known, *addresses)
+        hidden_ND = np.empty((rows, self.config.d_model), dtype=np.float32)
+        positions = self._target_positions.rows(position + 1)
+        addresses = positions.ctypes.data, hidden_ND.ctypes.data
+        enough = self._library.step(self._self, token_N.ctypes.data, rows, position, *known, *addresses)
         _check_memory(enough, f"{rows:,} hypotheses")
-        return hidden_ND, state
+        return hidden_ND
 
-    def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """Map hidden states to unnormalised log-probabilities."""
-        logits_NV = torch.empty(len(hidden_ND), self._vocabulary)
-        self._library.logits(self._self, hidden_ND.data_ptr(), len(hidden_ND), logits_NV.data_ptr())
+    def logits(self, hidden_ND: np.ndarray) -> np.ndarray:
+        """Map hidden states to unnormalised log-probabilities  [N, V]."""
+        logits_NV = np.empty((len(hidden_ND), self.sizes[1]), dtype=np.float32)
+        self._library.logits(self._self, hidden_ND.ctypes.data, len(hidden_ND), logits_NV.ctypes.data)
         return logits_NV
 
-    def whole_search(
-        self, state: State, limits: Sequence[int], forbidden: Sequence[int], rules: SearchRules
+    def search(
+        self, remembered: Remembered, limits: Sequence[int], forbidden: Sequence[int], rules: SearchRules
     ) -> list[list[tuple[list[int], float]]]:
-        """Return the outputs of each sentence, best first, as tokens and log-probability: `WholeSearch`.
+        """Search by beam, in one call; return each sentence's outputs, best first, as tokens and log-probability.
 
-        It is the search of decoding/search.py, which calls this; equal by test. No limit is more than there are learned
-        positions.
+        It is the search of decoding/search.py; equal by test. `limits` are the longest outputs, none of more tokens
+        than there are learned positions; `forbidden` tokens never stand in one.
 
         Raises:
             MemoryError: for so many hypotheses of so many sentences.
         """
+        memory, offset_B = remembered
         longest, sentences = max(limits, default=0), len(limits)
         forbidden_F, limit_B = np.array(forbidden, dtype=np.int64), np.array(limits, dtype=np.int64)
         ids_BWT = np.empty((sentences, rules.beam, longest), dtype=np.int64)
         length_BW = np.empty((sentences, rules.beam), dtype=np.int64)
         total_BW = np.empty((sentences, rules.beam), dtype=np.float32)
+        positions = self._target_positions.rows(longest)
         asked = _Rules(forbidden_F.ctypes.data, len(forbidden_F), *rules)
         enough = self._library.search(
             self._self,
             ctypes.byref(asked),
-            state.memory.data_ptr(),
-            state.offset_B.ctypes.data,
+            memory.ctypes.data,
+            offset_B.ctypes.data,
             sentences,
             limit_B.ctypes.data,
             longest,
-            self._target_positions(longest),
+            positions.ctypes.data,
             ids_BWT.ctypes.data,
             length_BW.ctypes.data,
             total_BW.ctypes.data,
@@ -262,80 +292,154 @@ class CompiledInference:
             for ids_WT, lengths, totals in found
         ]
 
-    def _target_positions(self, length: int) -> int:
-        """Return the address of the first `length` positions, or of more: asked for at every step, made seldom."""
-        known, address = self._positions
-        if length > known:
-            learned, first = self._embeddings[1].learned, self._embeddings[1].first
-            most = learned.num_embeddings - first if learned is not None else 2 * length
-            positions = self._position_rows(1, max(length, min(2 * length, most)))
-            known, address = self._positions = len(positions), self._address(positions)
-        return address
+    def _array(self, name: str, *shape: int) -> np.ndarray:
+        """Return the weights of this name.
 
-    def _position_rows(self, side: int, length: int) -> Tensor:
-        """Return what search.cpp wants to know of each of the first `length` positions of the source or target."""
-        positions_LD = self._embeddings[side].positions(0, length)
-        if self._rotation is None:
-            return positions_LD
-        return torch.cat([positions_LD, self._rotation.turns(length).flatten(1)], dim=1)
+        Raises:
+            HeedfulError: there are none, or they have another shape.
+        """
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape:
+            raise unfit(self._source, name)
+        self._asked.add(name)
+        return array
 
-    def _address(self, tensor: Tensor) -> int:
-        """Keep a tensor for as long as the model lives, and return where its numbers are."""
-        kept = tensor.detach().contiguous()
+    def _table(self, side: str, size: int) -> np.ndarray:
+        return self._array(f"{side}_embedding.token.weight", size, self.config.d_model)
+
+    def _learned(self, side: str) -> np.ndarray | None:
+        if self.config.positions != "learned":
+            return None
+        return self._array(f"{side}_embedding.learned.weight", self.config.max_positions, self.config.d_model)
+
+    def _layers(self, stack: str, layers: int) -> list[str]:
+        """Return the name of each layer's weights; tied ones have those of the first."""
+        tied = self.config.tied_layers
+        return [f"{stack}.{number // tied * tied}" for number in range(layers)]
+
+    def _address(self, array: np.ndarray) -> int:
+        """Keep an array for as long as the model lives, and return where its numbers are."""
+        kept = np.ascontiguousarray(array)
         self._kept.append(kept)
-        return kept.data_ptr()
+        return kept.ctypes.data
 
-    def _norm(self, norm: nn.Module) -> _Norm:
-        if not isinstance(norm, nn.LayerNorm):
-            return _Norm(None, None)
-        return _Norm(self._address(norm.weight), self._address(norm.bias))
-
-    def _product(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> _Product:
-        """Lay weights out in panels, as search.cpp wants them."""
-        (outputs, inputs), (number, dtype) = weight_OI.shape, KINDS[self._weights]
-        together = self._library.together(number)
-        padding = (0, -inputs % together, 0, -outputs % self._panel)
-        padded_OI = functional.pad(weight_OI, padding)
-        scales = offsets = None
-        if dtype == torch.int8:
-            scale_O = (padded_OI.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-            padded_OI = (padded_OI / scale_O[:, None]).round()
-            scales, offsets = self._address(scale_O), self._address((-128 * padded_OI.sum(1)).int())
-        panels = padded_OI.to(dtype).view(-1, self._panel, padded_OI.size(1) // together, together).transpose(1, 2)
-        bias = None if bias_O is None else self._address(bias_O)
-        return _Product(self._address(panels), bias, scales, offsets, inputs, outputs)
-
-    def _norms(self, residuals: Iterable[nn.Module]) -> Any:
-        return (_Norm * 3)(*(self._norm(cast(Residual, residual).norm) for residual in residuals))
-
-    def _layer(self, layer: EncoderLayer | DecoderLayer) -> _Layer:
-        return _Layer(
-            norms=self._norms(layer.residuals),
-            query=self._product(query_weight(layer.self_attention)),
-            keys_values=self._product(keys_values_weight(layer.self_attention)),
-            output=self._product(layer.self_attention.output.weight),
-            **self._feed_forward(layer.feed_forward),
+    def _norm(self, name: str) -> _Norm:
+        return _Norm(
+            *(self._address(self._array(f"{name}.{part}", self.config.d_model)) for part in ("weight", "bias"))
         )
 
-    def _decoder_layer(self, layer: DecoderLayer) -> _Layer:
-        made = self._layer(layer)
-        made.cross_query = self._product(query_weight(layer.cross_attention))
-        made.memory = self._product(keys_values_weight(layer.cross_attention))
-        made.cross_output = self._product(layer.cross_attention.output.weight)
+    def _product(self, weight_OI: np.ndarray, bias_O: np.ndarray | None = None) -> _Product:
+        """Lay weights out in panels, as search.cpp wants them."""
+        (outputs, inputs), together = weight_OI.shape, self._together
+        padded_OI = np.pad(weight_OI, ((0, -outputs % self._panel), (0, -inputs % together)))
+        scales = offsets = None
+        if self.weights == "int8":
+            scale_O = np.maximum(np.abs(padded_OI).max(1) / 127, np.finfo(np.float32).tiny)
+            padded_OI = np.round(padded_OI / scale_O[:, None])
+            scales, offsets = self._address(scale_O), self._address((-128 * padded_OI.sum(1)).astype(np.int32))
+        panels = _narrowed(padded_OI, self.weights).reshape(-1, self._panel, padded_OI.shape[1] // together, together)
+        bias = None if bias_O is None else self._address(bias_O)
+        return _Product(self._address(panels.swapaxes(1, 2)), bias, scales, offsets, inputs, outputs)
+
+    def _query(self, name: str) -> _Product:
+        """Return W^Q times 1/sqrt(d_k), so that scores need no scaling."""
+        weight_OI = self._array(f"{name}.query.weight", self.config.heads * self._d_k, self.config.d_model)
+        return self._product(weight_OI * self._d_k**-0.5)
+
+    def _keys_values(self, name: str) -> _Product:
+        """Return W^K and W^V in one, head by head: its key, then its value."""
+        heads, d_model = self.config.heads, self.config.d_model
+        halves = [
+            self._array(f"{name}.{part}.weight", heads * width, d_model).reshape(heads, width, d_model)
+            for part, width in (("key", self._d_k), ("value", self._d_v))
+        ]
+        return self._product(np.concatenate(halves, axis=1).reshape(-1, d_model))
+
+    def _output(self, name: str) -> _Product:
+        return self._product(self._array(f"{name}.output.weight", self.config.d_model, self.config.heads * self._d_v))
+
+    def _layer(self, name: str, residuals: int = 2) -> _Layer:
+        d_model, d_ff = self.config.d_model, self.config.d_ff
+        inner, outer = f"{name}.feed_forward.inner", f"{name}.feed_forward.outer"
+        return _Layer(
+            norms=(_Norm * 3)(*(self._norm(f"{name}.residuals.{number}.norm") for number in range(residuals))),
+            query=self._query(f"{name}.self_attention"),
+            keys_values=self._keys_values(f"{name}.self_attention"),
+            output=self._output(f"{name}.self_attention"),
+            inner=self._product(self._array(f"{inner}.weight", d_ff, d_model), self._array(f"{inner}.bias", d_ff)),
+            outer=self._product(self._array(f"{outer}.weight", d_model, d_ff), self._array(f"{outer}.bias", d_model)),
+        )
+
+    def _decoder_layer(self, name: str) -> _Layer:
+        made = self._layer(name, residuals=3)
+        made.cross_query = self._query(f"{name}.cross_attention")
+        made.memory = self._keys_values(f"{name}.cross_attention")
+        made.cross_output = self._output(f"{name}.cross_attention")
         return made
 
-    def _feed_forward(self, feed_forward: FeedForward) -> dict[str, _Product]:
-        inner, outer = feed_forward.inner, feed_forward.outer
-        return {"inner": self._product(inner.weight, inner.bias), "outer": self._product(outer.weight, outer.bias)}
+
+class _Positions:
+    """What search.cpp wants to know of positions: what is added to embeddings, and how queries and keys are turned.
+
+    Made as far as texts have gone, and then at least twofold: asked for at every step. transformer.py and rotation.py
+    say the same in torch; equal by test.
+    """
+
+    def __init__(self, config: ModelConfig, learned_LD: np.ndarray | None) -> None:
+        self._config, self._learned_LD = config, learned_LD
+        self._d_k = config.d_k or config.d_model // config.heads
+        self._rows_L = self._made(64 if learned_LD is None else len(learned_LD) - config.first_position)
+
+    def rows(self, length: int) -> np.ndarray:
+        """Return those of the first `length` positions, or of more  [L, D], with rotary ones [L, D + 2 K].
+
+        Raises:
+            HeedfulError: so many were not learned.
+        """
+        rows_L = self._rows_L  # another thread may put a longer one in its place
+        if length > len(rows_L):
+            if self._learned_LD is not None:
+                raise HeedfulError(f"{length} tokens, but the model learned {len(rows_L)} positions; split the text")
+            rows_L = self._rows_L = self._made(max(length, 2 * len(rows_L)))
+        return rows_L
+
+    def _made(self, length: int) -> np.ndarray:
+        config, first = self._config, self._config.first_position
+        if self._learned_LD is not None:
+            added_LD = self._learned_LD[first : first + length]
+        elif config.positions == "sinusoidal":
+            angle_LI = _angles(first, length, config.d_model)
+            added_LD = np.stack([np.sin(angle_LI), np.cos(angle_LI)], axis=2).reshape(length, -1)[:, : config.d_model]
+        else:
+            added_LD = np.zeros((length, config.d_model))
+        turns = list[np.ndarray]()
+        if config.rotary:
+            angle_LI = _angles(0, length, self._d_k)
+            cosine_LI, sine_LI = np.cos(angle_LI), np.sin(angle_LI)
+            turns = [cosine_LI, cosine_LI, -sine_LI, sine_LI]
+        return np.concatenate([added_LD, *turns], axis=1, dtype=np.float32)
 
 
-def can_compile(model: Transformer, weights: Weights) -> bool:
-    """Return whether `CompiledInference` can serve here."""
-    token = model.source_embedding.token.weight
-    if token.device.type != "cpu" or token.dtype != torch.float32:
-        return False
+def _angles(first: int, length: int, width: int) -> np.ndarray:
+    """Return position / 10000^(2i / width)  (section 3.5)."""
+    return np.arange(first, first + length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
+
+
+def _narrowed(weight_OI: np.ndarray, weights: Weights) -> np.ndarray:
+    """Return numbers in the type to multiply by; bfloat16, which numpy does not know, by its bits."""
+    if weights == "int8":
+        return weight_OI.astype(np.int8)
+    if weights == "float32":
+        return weight_OI
+    bits_OI = np.ascontiguousarray(weight_OI).view(np.uint32)
+    half_OI = 0x7FFF + ((bits_OI >> 16) & 1)  # to the nearest, ties to even
+    return ((bits_OI + half_OI) >> 16).astype(np.uint16)
+
+
+def multiplies(weights: Weights) -> bool:
+    """Return whether there are compiled functions here, and among them products with such weights."""
     found = library("search")
-    return found is not None and bool(found.together(KINDS[weights].number))
+    return found is not None and bool(found.together(KINDS[weights]))
 
 
 def _check_memory(enough: int, what: str) -> None:

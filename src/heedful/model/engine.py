@@ -1,42 +1,13 @@
 """What search asks of a model: steps with a cache, one position at a time, equal to `decode` by test.
 
 The engine of an LSTM or a convolution is the model itself; a Transformer's is made from its weights (inference.py,
-compiled.py), and an ensemble's from its members' (ensemble.py): family.py chooses.
+compiled_inference.py), and an ensemble's from its members' (ensemble.py): family.py chooses.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
-
-
-class SearchRules(NamedTuple):
-    """What a whole search goes by: of decoding/settings.py, the first and last tokens, and what cannot be."""
-
-    beam: int
-    n_best: int
-    min_length: int
-    begin: int
-    end: int
-    length_penalty: float
-    patience: float
-    never: float  # the log-probability of what cannot be
-
-
-@runtime_checkable
-class WholeSearch(Protocol):
-    """A beam search in one call: for each sentence its outputs, best first, as tokens and log-probability.
-
-    `state` is that before the first step, `limits` the longest output of each sentence, `forbidden` tokens that never
-    stand in one.
-    """
-
-    def __call__(
-        self, state: Any, limits: Sequence[int], forbidden: Sequence[int], rules: SearchRules
-    ) -> list[list[tuple[list[int], float]]]:
-        """Search."""
-        ...
 
 
 @runtime_checkable  # for the tests, which check types as they run
@@ -49,11 +20,6 @@ class Engine(Protocol):
     @property
     def one_thread(self) -> bool:
         """Whether it computes in the thread that asks, so that several may ask at the same time."""
-        ...
-
-    @property
-    def whole_search(self) -> WholeSearch | None:
-        """A whole beam search in one call, by the rules of decoding/search.py; compiled steps alone have it."""
         ...
 
     def encode(self, source_BS: Int[Tensor, "B S"], source_lengths_B: Int[Tensor, " B"]) -> Any:

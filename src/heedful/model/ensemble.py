@@ -50,8 +50,6 @@ class States(list[Any]):
 class EnsembleInference:
     """An ensemble, ready to translate: the engines of its members take each step together."""
 
-    whole_search = None  # one step after another
-
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = engines
         self.one_thread = all(engine.one_thread for engine in engines)

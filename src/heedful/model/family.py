@@ -5,14 +5,15 @@ from typing import cast
 import torch
 
 from heedful.errors import HeedfulError
-from heedful.model.compiled import CompiledInference, can_compile
+from heedful.model.compiled import Compiled
+from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
 from heedful.model.convolution import Convolution
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.engine import Engine
 from heedful.model.ensemble import Ensemble, EnsembleInference, members_of
-from heedful.model.inference import Inference, Weights
+from heedful.model.inference import Inference
 from heedful.model.lstm import LSTM
-from heedful.model.settings import ModelConfig
+from heedful.model.settings import ModelConfig, Weights
 from heedful.model.transformer import Transformer
 from heedful.native import lacking
 
@@ -42,12 +43,14 @@ def check_sizes(config: ModelConfig) -> None:
         build_model(config, 8, 8)
 
 
-def engine_of(model: EncoderDecoder, weights: Weights = "float32") -> Engine:
+def engine_of(model: EncoderDecoder | Compiled, weights: Weights = "float32") -> Engine:
     """Return what takes the steps of a search with this model, with its weights in this type.
 
     Raises:
         HeedfulError: there are no steps with such weights, for this family or on this machine.
     """
+    if isinstance(model, Compiled):
+        return CompiledInference(model)
     if isinstance(model, Ensemble):
         return EnsembleInference([engine_of(one, weights) for one in members_of(model)])
     if not isinstance(model, Transformer):
@@ -55,7 +58,7 @@ def engine_of(model: EncoderDecoder, weights: Weights = "float32") -> Engine:
             raise HeedfulError(f"{weights} weights are for Transformers: leave --weights out")
         return cast(Engine, model)  # steps by itself
     if can_compile(model, weights):
-        return CompiledInference(model, weights)
+        return CompiledInference(compiled(model, weights))
     on_processor = model.output.weight.device.type == "cpu"
     if weights == "int8" and not on_processor:
         raise HeedfulError("int8 weights are for processors: leave --weights out")

@@ -17,16 +17,16 @@ side by side; `V` vocabulary; `I` -> `O` any product.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heedful.model.settings import Weights
 from heedful.model.transformer import DecoderLayer, EncoderLayer, FeedForward, MultiHeadAttention, Residual, Transformer
 
-Weights = Literal["float32", "bfloat16", "int8"]  # int8: compiled steps only
 ALIGNED = 16  # numbers in the widest registers
 ROOM = 64  # places for the past to begin with
 
@@ -126,7 +126,6 @@ class Inference:
     """
 
     one_thread = False
-    whole_search = None  # one step after another
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, weights: Weights = "float32") -> None:

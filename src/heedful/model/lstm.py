@@ -101,7 +101,6 @@ class LSTM(EncoderDecoder):
     """
 
     one_thread = False  # torch's own threads compute a step
-    whole_search = None  # one step after another
 
     def __init__(self, config: ModelConfig, source_size: int, target_size: int) -> None:
         super().__init__()

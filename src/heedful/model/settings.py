@@ -6,6 +6,7 @@ from typing import Literal
 from heedful.config import setting
 from heedful.errors import HeedfulError
 
+Weights = Literal["float32", "bfloat16", "int8"]  # the type to translate by; int8: compiled steps only
 _TRANSFORMER = {"family": ["transformer"]}
 _LSTMS = {"family": ["lstm", "lstm-attention"]}
 

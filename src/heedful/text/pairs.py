@@ -10,8 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
-import pyarrow as pa
-
 from heedful.errors import HeedfulError
 
 NO_TEXT = "\0"  # a line of CSV that is not UTF-8
@@ -82,7 +80,7 @@ def _raw_lines(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[s
             for line in decoded_lines(file, str(path), undecodable):
                 number += 1
                 yield line
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError) as error:  # ValueError: how Arrow says that what was compressed is damaged
         raise HeedfulError(
             f"{path}: cannot be read after line {number} ({error}); copy it anew, or look at its permissions"
         ) from None
@@ -144,6 +142,8 @@ def open_bytes(path: Path) -> IO[bytes]:
     compression = COMPRESSION.get(path.suffix.lower())
     if compression is None:
         return path.open("rb", buffering=1 << 20)
+    import pyarrow as pa  # takes as long as all else that plain text needs
+
     return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression=compression), 1 << 20))
 
 

@@ -19,6 +19,7 @@ from heedful.errors import HeedfulError
 from heedful.files import remove, write_bytes
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+FORBIDDEN = PAD, UNKNOWN, BEGIN  # they never stand in an output
 LEARNING_THREADS = 16  # stands in the file, which shall be the same wherever it is made
 SAMPLE_LINES, SAMPLE_CHARACTERS = 1_000_000, 64 << 20  # that subwords are learned from, at most
 SPACE = "\u2581"  # how sentencepiece marks the beginning of a word

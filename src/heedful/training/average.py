@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from heedful.bundle import read_weights
 from heedful.errors import HeedfulError
+from heedful.model.weights import read_weights
 
 
 def average_files(paths: Iterable[Path]) -> dict[str, Tensor]:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 from heedful import files
-from heedful.bundle import weights_of, write_weights
-from heedful.data.batches import Batch, BatchStream, batch_of, pairs_by_length
+from heedful.data.batches import Batch, BatchStream, batch_of
+from heedful.data.lines import pairs_by_length
 from heedful.errors import HeedfulError
 from heedful.model.encoder_decoder import EncoderDecoder
+from heedful.model.weights import weights_of, write_weights
 from heedful.text.vocabulary import PAD
 from heedful.training.average import average_files, update_exponential
 from heedful.training.divergence import LossWatch, not_a_number

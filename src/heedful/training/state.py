@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from heedful import files
-from heedful.bundle import put_weights, read_weights, weights_of, write_weights
 from heedful.errors import HeedfulError
 from heedful.model.linear import onednn_is_faster
+from heedful.model.weights import put_weights, read_weights, weights_of, write_weights
 from heedful.native import library
 from heedful.training.processes import world_size
 

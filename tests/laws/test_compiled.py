@@ -1,0 +1,79 @@
+"""What compiled.py makes of weights and positions without torch is, to the last bit, what torch makes of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from heedful.errors import HeedfulError
+from heedful.model.compiled import Compiled, _narrowed, _Positions
+from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
+from heedful.model.rotation import Rotation
+from heedful.model.settings import ModelConfig
+from heedful.model.transformer import sinusoids
+from heedful.model.weights import weights_of
+
+SYMBOLS = 29
+
+
+@pytest.mark.parametrize(("d_model", "d_k"), [(64, 16), (15, 6), (192, 48)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_positions_are_those_of_the_model(d_model, d_k, first):
+    config = ModelConfig(d_model=d_model, heads=1, d_k=d_k, d_v=3, first_position=first, rotary=True)
+    positions = _Positions(config, None)
+    for length in (3, 64, 65, 2500):  # from the first table, and from longer ones
+        found = torch.from_numpy(positions.rows(length))[:length]
+        assert torch.equal(found[:, :d_model], sinusoids(length, d_model, first))
+        assert torch.equal(found[:, d_model:], Rotation(d_k).turns(length).flatten(1))
+
+
+def test_more_positions_than_were_learned_are_refused():
+    learned = np.arange(20, dtype=np.float32).reshape(5, 4)
+    positions = _Positions(ModelConfig(d_model=4, heads=2, positions="learned", first_position=1), learned)
+    assert np.array_equal(positions.rows(4), learned[1:])
+    with pytest.raises(HeedfulError, match="5 tokens, but the model learned 4 positions"):
+        positions.rows(5)
+
+
+def test_without_positions_nothing_is_added():
+    assert not _Positions(ModelConfig(d_model=4, heads=2, positions="none"), None).rows(3).any()
+
+
+def test_bfloat16_is_rounded_as_torch_rounds():
+    spread = torch.randn(1000) * torch.logspace(-38, 38, 1000)
+    halves = torch.arange(0x3F800000, 0x3F880000, 0x8000, dtype=torch.int32).view(
+        torch.float32
+    )  # every other one half way
+    for numbers in (spread, halves, torch.tensor([0.0, -0.0, float("inf"), 1e-45])):
+        found = torch.from_numpy(_narrowed(numbers.numpy()[None], "bfloat16").view(np.int16)).view(torch.bfloat16)
+        assert torch.equal(found[0], numbers.bfloat16())
+
+
+@pytest.mark.parametrize("change", ["missing", "of another shape", "too many"])
+def test_weights_that_do_not_fit_are_refused_by_name(tiny_model, change):
+    model = tiny_model()
+    if not can_compile(model):
+        pytest.skip("no C++ compiler here")
+    arrays = {name: tensor.numpy() for name, tensor in weights_of(model).items()}
+    name = "decoder.1.cross_attention.key.weight"
+    if change == "missing":
+        del arrays[name]
+    elif change == "of another shape":
+        arrays[name] = arrays[name][1:]
+    else:
+        arrays[name := "decoder.7.feed_forward.inner.bias"] = arrays["decoder.1.feed_forward.inner.bias"]
+    with pytest.raises(HeedfulError, match=rf"weights: does not fit the model in model.toml \({name}\)"):
+        Compiled(model.config, (SYMBOLS, SYMBOLS), arrays, source="weights")
+
+
+@pytest.mark.parametrize("share", ["all", "target", "none"])
+def test_shared_tied_and_untied_weights_are_found(tiny_model, share):
+    model = tiny_model(share=share, tied_layers=2, normalization="pre")
+    if not can_compile(model):
+        pytest.skip("no C++ compiler here")
+    source = torch.tensor([[5, 6, 7, 3]])
+    inference = CompiledInference(compiled(model))
+    state = inference.start(inference.encode(source, torch.tensor([4])))
+    hidden, _ = inference.step(torch.tensor([2]), state)
+    with torch.no_grad():
+        expected = model.logits(model.decode(torch.tensor([[2]]), model.encode(source, torch.tensor([4]))))[0]
+    torch.testing.assert_close(inference.logits(hidden), expected, rtol=1e-4, atol=1e-4)
