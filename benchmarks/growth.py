@@ -36,7 +36,7 @@ from heedful.decoding.whole_search import whole_search
 from heedful.heap import keep_heap
 from heedful.inspection.cost import search_flops
 from heedful.inspection.timing import peak_memory, time_training
-from heedful.model.compiled_inference import can_compile, compiled
+from heedful.model.compiled_inference import compiled
 from heedful.model.family import engine_of
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import Transformer
@@ -93,8 +93,8 @@ def translate(work: Work) -> tuple[float, float]:
     """Return the seconds of greedy search on one thread for outputs as long as the inputs, and its operations."""
     model, lines = work.model().eval(), work.lines()
     config = SearchConfig(beam=1, length_penalty=0.0, max_extra=1, min_length=work.length - 1)
-    if can_compile(model):
-        once = partial(whole_search, compiled(model), lines, config)
+    if made := compiled(model):
+        once = partial(whole_search, made, lines, config)
     else:
         once = partial(search_by_steps, engine_of(model), lines, config)
     flops = sum(search_flops(model.config, work.vocabulary, work.length, work.length, 1).values())

@@ -27,7 +27,7 @@ from heedful import files
 from heedful.config import Table, from_table, read_toml
 from heedful.errors import HeedfulError
 from heedful.model.arrays import read_arrays
-from heedful.model.compiled import Compiled
+from heedful.model.compiled import Compiled, multiplies
 from heedful.model.settings import ModelConfig, Weights
 from heedful.text.vocabulary import Vocabulary
 
@@ -72,12 +72,15 @@ class Bundle:
         put_weights(model, weights, self.folder / WEIGHTS)
         return model.to(self.device).eval()
 
-    def compiled(self, weights: Weights = "float32") -> Compiled:
-        """Return the Transformer in this folder, ready to translate with on a processor that `multiplies` so.
+    def compiled(self, weights: Weights = "float32") -> Compiled | None:
+        """Return the model ready to translate with; None where it is no Transformer, or this no processor for it.
 
         Raises:
             HeedfulError: the weights are not those of such a model.
         """
+        alone = [config.family for config in self.configs] == ["transformer"]
+        if not (alone and str(self.device) == "cpu" and multiplies(weights)):
+            return None
         return Compiled(self.configs[0], self.vocabulary.sizes, self.arrays, weights, self.folder / WEIGHTS)
 
 

@@ -21,7 +21,7 @@ from heedful.decoding.settings import SearchConfig
 from heedful.decoding.whole_search import is_whole, whole_search
 from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
-from heedful.model.compiled import Compiled, multiplies
+from heedful.model.compiled import Compiled
 from heedful.model.settings import ModelConfig, Weights
 from heedful.text.capitals import in_capitals
 from heedful.text.document import careful, clean, translating
@@ -134,28 +134,20 @@ class Translator:
 
     @cached_property
     def compiled(self) -> Compiled | None:
-        """The model for search without torch; None where it is no Transformer, not on a processor, or no compiler is.
-
-        As `inference`, it keeps the weights of when it was made.
-        """
-        if not isinstance(self.trained, Bundle):
-            from heedful.model.compiled_inference import can_compile, compiled
-            from heedful.model.transformer import Transformer
-
-            if not (isinstance(self.trained, Transformer) and can_compile(self.trained, self.weights)):
-                return None
-            made = compiled(self.trained, self.weights)
-        else:
-            alone = [config.family for config in self.configs] == ["transformer"]
-            if not (alone and self.trained.device == "cpu" and multiplies(self.weights)):
-                return None
+        """The model for search without torch, with its weights of now; None where only torch can search with it."""
+        if isinstance(self.trained, Bundle):
             made = self.trained.compiled(self.weights)
-        keep_heap()
+        else:
+            from heedful.model.compiled_inference import compiled
+
+            made = compiled(self.trained, self.weights)
+        if made:
+            keep_heap()
         return made
 
     @cached_property
     def inference(self) -> "Engine":
-        """The model as search by steps uses it; one whose weights change after this needs a new Translator."""
+        """The model for search by steps; one whose weights change after this was asked for needs a new Translator."""
         from heedful.model.family import engine_of
 
         if self.compiled is None and self.device.type == "cpu":

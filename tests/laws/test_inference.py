@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
+from heedful.model.compiled import multiplies
+from heedful.model.compiled_inference import CompiledInference, compiled
 from heedful.model.inference import ROOM, Inference
 from heedful.model.transformer import Memory, lengths_to_mask
 
@@ -28,7 +29,7 @@ def engine(request, tiny_model):
     def make(weights="float32", **settings):
         by_compiled = request.param is CompiledInference
         model = tiny_model(**settings, dtype=torch.float32 if by_compiled else torch.float64)
-        if by_compiled and not can_compile(model, weights):
+        if by_compiled and not multiplies(weights):
             pytest.skip(f"no C++ compiler here, or no {weights}")
         if weights == "int8" and not by_compiled:
             pytest.skip("compiled only")

@@ -14,7 +14,8 @@ import torch
 
 from heedful import native
 from heedful.errors import HeedfulError
-from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
+from heedful.model.compiled import multiplies
+from heedful.model.compiled_inference import CompiledInference, compiled
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def check_products_of_8_bits(model, rows):
 @pytest.mark.parametrize("rows", [1, 5, 13])
 def test_products_of_8_bits_are_those_of_the_rounded_numbers(tiny_model, inputs, rows):
     model = tiny_model(d_model=inputs, heads=1, d_k=2, d_v=2)
-    if not can_compile(model, "int8"):
+    if not multiplies("int8"):
         pytest.skip("no C++ compiler here, or a processor without products of 8 bits")
     check_products_of_8_bits(model, rows)
 
@@ -88,7 +89,7 @@ def test_products_of_8_bits_are_the_same_on_narrower_processors(tiny_model, fres
 
 def test_a_row_of_zeros_stays_one_in_8_bits(tiny_model):
     model = tiny_model()
-    if not can_compile(model, "int8"):
+    if not multiplies("int8"):
         pytest.skip("no C++ compiler here, or a processor without products of 8 bits")
     assert not CompiledInference(compiled(model, "int8")).logits(torch.zeros(3, model.config.d_model)).any()
 

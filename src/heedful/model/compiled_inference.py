@@ -11,18 +11,18 @@ from heedful.model.transformer import Transformer
 from heedful.model.weights import weights_of
 
 
-def can_compile(model: EncoderDecoder, weights: Weights = "float32") -> bool:
-    """Return whether `compiled` can serve here: a Transformer in float32, on a processor that has such products."""
-    if not isinstance(model, Transformer):
-        return False
-    token = model.source_embedding.token.weight
-    return token.device.type == "cpu" and token.dtype == torch.float32 and multiplies(weights)
+def compiled(model: EncoderDecoder, weights: Weights = "float32") -> Compiled | None:
+    """Return a model with its weights of this moment, ready to translate with.
 
-
-def compiled(model: Transformer, weights: Weights = "float32") -> Compiled:
-    """Return a model's weights of this moment, ready to translate with."""
+    None where it cannot be: it is no Transformer in float32, or not on a processor that multiplies such weights.
+    """
+    if not isinstance(model, Transformer) or not multiplies(weights):
+        return None
+    arrays = weights_of(model)
+    if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in arrays.values()):
+        return None
     sizes = model.source_embedding.token.num_embeddings, model.output.out_features
-    return Compiled(model.config, sizes, {name: tensor.numpy() for name, tensor in weights_of(model).items()}, weights)
+    return Compiled(model.config, sizes, {name: tensor.numpy() for name, tensor in arrays.items()}, weights)
 
 
 class CompiledInference:

@@ -6,7 +6,7 @@ import torch
 
 from heedful.errors import HeedfulError
 from heedful.model.compiled import Compiled
-from heedful.model.compiled_inference import CompiledInference, can_compile, compiled
+from heedful.model.compiled_inference import CompiledInference, compiled
 from heedful.model.convolution import Convolution
 from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.engine import Engine
@@ -57,8 +57,8 @@ def engine_of(model: EncoderDecoder | Compiled, weights: Weights = "float32") ->
         if weights != "float32":
             raise HeedfulError(f"{weights} weights are for Transformers: leave --weights out")
         return cast(Engine, model)  # steps by itself
-    if can_compile(model, weights):
-        return CompiledInference(compiled(model, weights))
+    if made := compiled(model, weights):
+        return CompiledInference(made)
     on_processor = model.output.weight.device.type == "cpu"
     if weights == "int8" and not on_processor:
         raise HeedfulError("int8 weights are for processors: leave --weights out")
