@@ -12,6 +12,7 @@ from heedful import bundle
 from heedful.config import to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
+from heedful.model.arrays import read_arrays
 from heedful.model.ensemble import Ensemble
 from heedful.model.family import build_model
 from heedful.model.settings import ModelConfig
@@ -52,6 +53,19 @@ def test_a_copied_folder_translates_exactly_as_the_model_that_was_saved(made, co
     assert loaded.search == SEARCH
     assert not loaded.model.training
     assert translations(loaded) == translations(made[1])
+
+
+def test_a_folder_becomes_torch_s_model_only_when_asked_and_is_held_once(copy):
+    loaded = bundle.load(copy)
+    translator = Translator(loaded, loaded.vocabulary, SEARCH)
+    by_arrays = translations(translator)
+    assert ("model" in vars(loaded)) == (translator.compiled is None)
+    assert translator.model is loaded.model
+    assert not loaded.arrays
+    again = Translator(loaded, loaded.vocabulary, SEARCH)
+    assert again.compiled is translator.compiled
+    loaded._compiled.clear()  # as for weights of another type, which are made of the model then
+    assert translations(Translator(loaded, loaded.vocabulary, SEARCH)) == by_arrays
 
 
 @pytest.mark.parametrize("share", ["target", "none"])
@@ -147,7 +161,8 @@ def test_any_byte_of_the_manifest_altered_is_refused_or_means_the_same(copy):
         content[position] ^= 1
 
 
-def test_bytes_all_over_the_weights_header_altered_are_refused(copy):
+@pytest.mark.parametrize("reading", [read_weights, read_arrays])
+def test_bytes_all_over_the_weights_header_altered_are_refused(copy, reading):
     path = copy / bundle.WEIGHTS
     content = bytearray(path.read_bytes())
     header = int.from_bytes(content[:8], "little")
@@ -155,14 +170,26 @@ def test_bytes_all_over_the_weights_header_altered_are_refused(copy):
         content[position] ^= 1
         path.write_bytes(content)
         with pytest.raises(HeedfulError, match=bundle.WEIGHTS):
-            read_weights(path)
+            reading(path)
         content[position] ^= 1
+
+
+def test_both_readers_read_the_same_and_only_what_a_model_has(copy):
+    weights, arrays = read_weights(copy / bundle.WEIGHTS), read_arrays(copy / bundle.WEIGHTS)
+    narrow = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    assert {name: array.tolist() for name, array in arrays.items()} == {n: w.tolist() for n, w in weights.items()}
+    write_weights(copy / bundle.WEIGHTS, narrow)
+    found = {name: torch.from_numpy(array) for name, array in read_arrays(copy / bundle.WEIGHTS).items()}
+    assert all(torch.equal(found[name], tensor.float()) for name, tensor in narrow.items())
+    write_weights(copy / bundle.WEIGHTS, {"seen": torch.tensor([1, 2])})
+    with pytest.raises(HeedfulError, match="numbers of type I64, where a model has F32 or BF16"):
+        read_arrays(copy / bundle.WEIGHTS)
 
 
 def test_weights_of_another_model_are_refused_by_name(copy, tiny_model):
     write_weights(copy / bundle.WEIGHTS, weights_of(tiny_model()))
     with pytest.raises(HeedfulError, match=bundle.WEIGHTS):
-        Translator.load(copy)
+        list(Translator.load(copy).translate(LINES))
     with pytest.raises(HeedfulError, match=bundle.WEIGHTS):
         bundle.load(copy).model  # noqa: B018 - made when asked for
 

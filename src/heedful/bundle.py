@@ -14,7 +14,7 @@ that loads.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256 as sha256_of
 from pathlib import Path
@@ -42,16 +42,17 @@ WEIGHTS = "weights.safetensors"
 BOX = Path(__file__).with_name("models")  # the models that come with heedful
 
 
-@dataclass
+@dataclass(eq=False)
 class Bundle:
-    """A model folder that was read: what becomes a model, one for torch or a compiled one, when it is asked for."""
+    """A model folder that was read: what becomes a model when it is asked for, one for torch or a compiled one."""
 
     folder: Path
     manifest: Table
     vocabulary: Vocabulary
     configs: list[ModelConfig]  # one, or one for each member of an ensemble
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray] = field(repr=False)  # the weights, until they are those of `model`
     device: "str | torch.device" = "cpu"
+    _compiled: dict[Weights, Compiled] = field(default_factory=dict[Weights, Compiled], repr=False)
 
     @cached_property
     def model(self) -> "EncoderDecoder":
@@ -68,8 +69,8 @@ class Bundle:
 
         models = [build_model(config, *self.vocabulary.sizes) for config in self.configs]
         model = Ensemble(models) if self.manifest["format"] == ENSEMBLE else models[0]
-        weights = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
-        put_weights(model, weights, self.folder / WEIGHTS)
+        put_weights(model, {name: torch.from_numpy(each) for name, each in self.arrays.items()}, self.folder / WEIGHTS)
+        self.arrays = {}
         return model.to(self.device).eval()
 
     def compiled(self, weights: Weights = "float32") -> Compiled | None:
@@ -79,9 +80,20 @@ class Bundle:
             HeedfulError: the weights are not those of such a model.
         """
         alone = [config.family for config in self.configs] == ["transformer"]
-        if not (alone and str(self.device) == "cpu" and multiplies(weights)):
+        if not (alone and str(self.device).partition(":")[0] == "cpu" and multiplies(weights)):
             return None
-        return Compiled(self.configs[0], self.vocabulary.sizes, self.arrays, weights, self.folder / WEIGHTS)
+        if weights not in self._compiled:
+            self._compiled[weights] = Compiled(
+                self.configs[0], self.vocabulary.sizes, self._arrays(), weights, self.folder / WEIGHTS
+            )
+        return self._compiled[weights]
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        if self.arrays:
+            return self.arrays
+        from heedful.model.weights import weights_of
+
+        return {name: tensor.numpy() for name, tensor in weights_of(self.model).items()}
 
 
 def locate(name: Path | str) -> Path:

@@ -5,9 +5,9 @@ import sys
 
 
 def threads() -> int:
-    """Return how many threads compute together: torch's number once it is there, and what it would begin with before.
+    """Return how many threads compute together: torch's number where it is, else OMP_NUM_THREADS, else all there are.
 
-    So many cores this process may use, unless OMP_NUM_THREADS says otherwise.
+    Where a core has two threads, torch begins with one of them.
     """
     if torch := sys.modules.get("torch"):
         return int(torch.get_num_threads())
@@ -18,7 +18,7 @@ def threads() -> int:
 
 
 def set_threads(number: int) -> None:
-    """Compute with so many threads from now on, and where torch is imported later, there too."""
+    """Compute with so many threads from now on; torch, too, if it is imported later, but with no more than cores."""
     os.environ["OMP_NUM_THREADS"] = str(number)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(number)

@@ -80,9 +80,7 @@ class Translator:
         config = from_table(SearchConfig, loaded.manifest.get("search", {}), str(folder))
         capitals, languages = loaded.manifest.get("capitals", False), tuple(loaded.manifest.get("languages", ()))
         aligner = loaded.manifest.get("alignment", {}).get("attention", "")
-        translator = cls(loaded, loaded.vocabulary, config, weights, capitals, languages, aligner)
-        translator.compiled or translator.model  # noqa: B018 - made now: weights that do not fit are refused at once
-        return translator
+        return cls(loaded, loaded.vocabulary, config, weights, capitals, languages, aligner)
 
     def with_reverse(self, reverse: "Translator") -> "Translator":
         """Return this translator, its beams ordered with the help of a model of the other direction.
@@ -110,7 +108,10 @@ class Translator:
 
     @cached_property
     def model(self) -> "EncoderDecoder":
-        """The model itself, in evaluation mode if it came from a folder."""
+        """The model itself, in evaluation mode if it came from a folder.
+
+        If it is changed then, search does not know of it: `Translator(translator.model, translator.vocabulary)` does.
+        """
         return self.trained.model if isinstance(self.trained, Bundle) else self.trained
 
     @property
@@ -171,7 +172,7 @@ class Translator:
         Lines are taken `window` at a time, sorted by length and translated `batch` together; what else is in a
         batch does not change a translation. Each output begins with its prefix, if prefixes are given. A model of the
         other direction, if there is one, helps to choose among what the beam found. On a processor with compiled
-        steps, `workers` batches are translated at a time, by a thread each; 0 = as many as torch has.
+        steps, `workers` batches are translated at a time, by a thread each; 0 = as many as torch has, or would have.
         """
         config = config or self.search
         config.check()
@@ -346,7 +347,8 @@ class Translator:
             begun = [forced[i] for i in chosen] if forced else None
             return self._search([sources[i] for i in chosen], config, [start + i for i in chosen], begun)
 
-        workers = (workers or threads()) if self.compiled or self.inference.one_thread else 1
+        whole = self.compiled is not None and is_whole(config) and not forced
+        workers = (workers or threads()) if whole or self.inference.one_thread else 1
         batches = _batches(full, sources, batch, workers)
         for chosen, found in zip(batches, self._each(one_batch, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):

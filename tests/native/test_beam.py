@@ -82,8 +82,11 @@ def test_what_it_cannot_do_is_done_by_steps(monkeypatch, change):
     begun = [change["prefix"]] if "prefix" in change else None
     config = SearchConfig(**{name: value for name, value in change.items() if name != "prefix"})
     [[output]] = translator.translate(["Hello."], config, prefixes=begun)
+    steps, [source] = CompiledInference(translator.compiled), translator.vocabulary.encode_source(["Hello."])
+    forced = translator.reader.encode_prefixes(begun, [False]) if begun else None
+    [[expected]] = search_by_steps(steps, [source], config, prefixes=forced)
+    assert output.ids == expected.ids
     assert output.text.startswith(change.get("prefix", ""))
-    assert output.ids[-1] == END
 
 
 def test_too_little_memory_is_an_error_and_not_the_end_of_the_process():

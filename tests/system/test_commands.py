@@ -646,7 +646,8 @@ def test_attend_reads_one_line_of_utf8(trained):
 
 
 def test_bfloat16_is_refused_where_it_would_be_slower(trained, monkeypatch):
-    monkeypatch.setattr("heedful.cli.model.has_native_bfloat16", lambda _device: False)
+    monkeypatch.setattr("heedful.cli.model.multiplies", lambda _weights: False)
+    monkeypatch.setattr("heedful.model.linear.has_native_bfloat16", lambda _device: False)
     ran = heedful("translate", trained / "model", "--weights", "bfloat16", text="a b\n")
     assert ran.returncode == 2
     assert "leave --weights out" in ran.stderr
@@ -783,14 +784,25 @@ assert "torch" not in sys.modules
     return ran.stdout
 
 
-@pytest.mark.parametrize("choices", [[], ["--weights", "int8"], ["--document"], ["--beam", "1", "--threads", "2"]])
+@pytest.mark.parametrize(
+    "choices",
+    [[], ["--weights", "int8"], ["--weights", "bfloat16"], ["--document"], ["--beam", "1", "--threads", "2"]],
+)
 def test_the_models_in_the_box_translate_without_torch_where_a_compiler_is(tmp_path, choices):
-    weights = "int8" if "int8" in choices else "float32"
+    weights = choices[1] if "--weights" in choices else "float32"
     if not multiplies(weights):
         pytest.skip(f"no C++ compiler here, or no {weights}")
     said = without_torch("translate", "en-de", *choices, cwd=tmp_path, text="Where is the station?\n")
     assert said == "Wo ist der Bahnhof?\n"
-    assert said == heedful("translate", "en-de", *choices, text="Where is the station?\n").stdout
+
+
+def test_a_model_is_evaluated_without_torch_where_a_compiler_is(tmp_path):
+    if not multiplies("float32"):
+        pytest.skip("no C++ compiler here")
+    (tmp_path / "source").write_text("Where is the station?\n")
+    (tmp_path / "reference").write_text("Wo ist der Bahnhof?\n")
+    said = without_torch("evaluate", "en-de", "--source", "source", "--reference", "reference", cwd=tmp_path)
+    assert "100.00" in said
 
 
 @pytest.mark.slow

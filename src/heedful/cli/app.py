@@ -110,7 +110,7 @@ def _open_streams() -> None:
 
 
 def _prepare(arguments: list[str]) -> None:
-    """Compile before torch is imported, which takes as long as the compiler; not for what is answered at once."""
+    """Begin to compile before all else is imported; not for what is answered at once."""
     if {"--help", "-h", "--new-key"} & set(arguments):
         return
     if arguments[1:2] in (["translate"], ["attend"], ["serve"]):

@@ -11,7 +11,9 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
+from heedful import bundle as bundles
 from heedful import files
+from heedful.cli.model import load, say_if_slow, search_of
 from heedful.cli.settings import Device, Json, Reverse, SearchFlags, Threads, Weights, flags, given
 from heedful.cli.terminal import terminal
 from heedful.config import from_table
@@ -163,9 +165,7 @@ def _error_rates(lines: list[str], references: list[list[str]], found: list[str]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    from heedful import bundle  # not above: it imports torch, which scoring --outputs does without
-
-    return bundle.read_manifest(bundle.locate(folder))
+    return bundles.read_manifest(bundles.locate(folder))
 
 
 def _check_alike(lines: list[str], outputs: list[str]) -> None:
@@ -177,8 +177,6 @@ def _check_alike(lines: list[str], outputs: list[str]) -> None:
 
 
 def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:
-    from heedful.cli.model import load, say_if_slow, search_of
-
     translator = load(bundle, **options)
     say_if_slow(translator)
     config = search_of(translator, {"n_best": 1, **search})

@@ -8,6 +8,7 @@ from heedful.cli.terminal import terminal
 from heedful.config import Table, from_table, merge, refuse_unread, to_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
+from heedful.model.compiled import multiplies
 from heedful.model.settings import Weights
 from heedful.threads import set_threads
 from heedful.translator import Translator
@@ -22,7 +23,7 @@ def load(
         HeedfulError: there is no such device here, bfloat16 is wanted where it would be slower, or the other bundle is
             not of the other direction.
     """
-    if device != "cpu" or weights == "bfloat16":
+    if device != "cpu" or (weights == "bfloat16" and not multiplies(weights)):
         _check(device, weights)
     if threads:
         set_threads(threads)
@@ -46,10 +47,10 @@ def _check(device: str, weights: Weights) -> None:
 
 def say_if_slow(translator: Translator) -> None:
     """Say, once, that searching takes longer here than it needs to, and why; not where compiling is not wanted."""
-    compiles = any(config.family == "transformer" for config in translator.configs)
-    if not compiles or translator.weights != "float32" or not native.is_wanted() or native.library("search"):
+    if translator.compiled or translator.weights != "float32" or not native.is_wanted():
         return  # other weights are refused where nothing is compiled
-    if translator.device.type == "cpu":
+    could_be = any(config.family == "transformer" for config in translator.configs)
+    if could_be and translator.device.type == "cpu" and not native.library("search"):
         _say_slow(native.lacking("search"))
 
 

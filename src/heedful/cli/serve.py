@@ -50,7 +50,8 @@ def serve(
     chosen = bundles or (locate("en-de"), locate("de-en"))
     translators = [load(bundle, device, threads, weights) for bundle in chosen]
     for translator in translators:
-        translator.inference  # noqa: B018 - made now, so that weights it cannot have are refused before the address is said
+        # made now: weights it cannot have are refused before the address is said, and nobody waits for torch's model
+        translator.inference, translator.model  # noqa: B018
     for translator in translators:
         say_if_slow(translator)
     app = make_app(translators, config)

@@ -1,1 +1,1 @@
-"""Ids to tensors: the token store and the batches made from it."""
+"""Ids to arrays and tensors: the token store and the batches made from it."""

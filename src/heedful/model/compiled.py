@@ -19,7 +19,6 @@ from heedful.model.settings import ModelConfig, Weights
 from heedful.native import F32, F64, I64, PTR, library
 
 STEPS = 64  # to begin with
-SIDES = ("source", "target")
 
 
 KINDS: dict[Weights, int] = {"float32": 0, "bfloat16": 1, "int8": 2}  # as search.cpp numbers them
@@ -142,6 +141,35 @@ class State:
         self._known = (*addresses, self._came_NT.shape[1], *last)
 
 
+class _Given:
+    """A model's weights by name, each asked for with its shape."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], source: Path | str) -> None:
+        self._arrays, self._source = dict(arrays), source
+        self._asked = set[str]()
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """Return the weights of this name.
+
+        Raises:
+            HeedfulError: there are none, or they have another shape.
+        """
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape:
+            raise unfit(self._source, name)
+        self._asked.add(name)
+        return array
+
+    def refuse_rest(self) -> None:
+        """Refuse weights that nobody has asked for.
+
+        Raises:
+            HeedfulError: naming one.
+        """
+        if rest := sorted(self._arrays.keys() - self._asked):
+            raise unfit(self._source, rest[0])
+
+
 class Compiled:
     """A trained Transformer, ready to translate on a processor. Its matrices are those of the moment when it was made.
 
@@ -155,7 +183,7 @@ class Compiled:
         source: where the weights come from, to be named
 
     Raises:
-        HeedfulError: the weights are not those of such a model.
+        HeedfulError: the weights are not those of such a model, or its sizes do not fit together.
     """
 
     def __init__(
@@ -166,19 +194,22 @@ class Compiled:
         weights: Weights = "float32",
         source: Path | str = "the model",
     ) -> None:
+        config.check_transformer(*sizes)
         found = library("search")
         assert found is not None, "ask `multiplies` first"
         self._library, self._kept = found, []  # type: tuple[ctypes.CDLL, list[Any]]
         self.config, self.sizes, self.weights = config, sizes, weights
         self._panel, self._together = found.panel(), found.together(KINDS[weights])
-        self._arrays, self._source, self._asked = arrays, source, set[str]()
+        self._given = _Given(arrays, source)
         d_head = config.d_model // config.heads
         self._d_k, self._d_v = config.d_k or d_head, config.d_v or d_head
         tables = [self._table("source", sizes[0])]
         tables.append(tables[0] if config.share == "all" else self._table("target", sizes[1]))
         untied = config.share == "none"
-        logits_VD = self._array("output.weight", sizes[1], config.d_model) if untied else tables[1]
-        self._source_positions, self._target_positions = (_Positions(config, self._learned(side)) for side in SIDES)
+        logits_VD = self._given.take("output.weight", sizes[1], config.d_model) if untied else tables[1]
+        self._source_positions, self._target_positions = (
+            _Positions(config, self._learned(side)) for side in ("source", "target")
+        )
         encoder = [self._layer(name) for name in self._layers("encoder", config.encoder_layers)]
         decoder = [self._decoder_layer(name) for name in self._layers("decoder", config.decoder_layers)]
         pre = config.normalization == "pre"
@@ -204,9 +235,8 @@ class Compiled:
             target_scale=config.d_model**0.5,
             epsilon=EPSILON,
         )
-        if left := sorted(arrays.keys() - self._asked):
-            raise unfit(source, left[0])
-        del self._arrays
+        self._given.refuse_rest()
+        del self._given
         self._self = ctypes.byref(self._model)
         self._numbers = len(decoder) * config.heads * (self._d_k + self._d_v)
 
@@ -292,25 +322,13 @@ class Compiled:
             for ids_WT, lengths, totals in found
         ]
 
-    def _array(self, name: str, *shape: int) -> np.ndarray:
-        """Return the weights of this name.
-
-        Raises:
-            HeedfulError: there are none, or they have another shape.
-        """
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape:
-            raise unfit(self._source, name)
-        self._asked.add(name)
-        return array
-
     def _table(self, side: str, size: int) -> np.ndarray:
-        return self._array(f"{side}_embedding.token.weight", size, self.config.d_model)
+        return self._given.take(f"{side}_embedding.token.weight", size, self.config.d_model)
 
     def _learned(self, side: str) -> np.ndarray | None:
         if self.config.positions != "learned":
             return None
-        return self._array(f"{side}_embedding.learned.weight", self.config.max_positions, self.config.d_model)
+        return self._given.take(f"{side}_embedding.learned.weight", self.config.max_positions, self.config.d_model)
 
     def _layers(self, stack: str, layers: int) -> list[str]:
         """Return the name of each layer's weights; tied ones have those of the first."""
@@ -325,7 +343,7 @@ class Compiled:
 
     def _norm(self, name: str) -> _Norm:
         return _Norm(
-            *(self._address(self._array(f"{name}.{part}", self.config.d_model)) for part in ("weight", "bias"))
+            *(self._address(self._given.take(f"{name}.{part}", self.config.d_model)) for part in ("weight", "bias"))
         )
 
     def _product(self, weight_OI: np.ndarray, bias_O: np.ndarray | None = None) -> _Product:
@@ -336,27 +354,31 @@ class Compiled:
         if self.weights == "int8":
             scale_O = np.maximum(np.abs(padded_OI).max(1) / 127, np.finfo(np.float32).tiny)
             padded_OI = np.round(padded_OI / scale_O[:, None])
-            scales, offsets = self._address(scale_O), self._address((-128 * padded_OI.sum(1)).astype(np.int32))
+            with np.errstate(invalid="ignore"):  # what is no number is found by whoever searches with it
+                offset_O = (-128 * padded_OI.sum(1)).astype(np.int32)
+            scales, offsets = self._address(scale_O), self._address(offset_O)
         panels = _narrowed(padded_OI, self.weights).reshape(-1, self._panel, padded_OI.shape[1] // together, together)
         bias = None if bias_O is None else self._address(bias_O)
         return _Product(self._address(panels.swapaxes(1, 2)), bias, scales, offsets, inputs, outputs)
 
     def _query(self, name: str) -> _Product:
         """Return W^Q times 1/sqrt(d_k), so that scores need no scaling."""
-        weight_OI = self._array(f"{name}.query.weight", self.config.heads * self._d_k, self.config.d_model)
+        weight_OI = self._given.take(f"{name}.query.weight", self.config.heads * self._d_k, self.config.d_model)
         return self._product(weight_OI * self._d_k**-0.5)
 
     def _keys_values(self, name: str) -> _Product:
         """Return W^K and W^V in one, head by head: its key, then its value."""
         heads, d_model = self.config.heads, self.config.d_model
         halves = [
-            self._array(f"{name}.{part}.weight", heads * width, d_model).reshape(heads, width, d_model)
+            self._given.take(f"{name}.{part}.weight", heads * width, d_model).reshape(heads, width, d_model)
             for part, width in (("key", self._d_k), ("value", self._d_v))
         ]
         return self._product(np.concatenate(halves, axis=1).reshape(-1, d_model))
 
     def _output(self, name: str) -> _Product:
-        return self._product(self._array(f"{name}.output.weight", self.config.d_model, self.config.heads * self._d_v))
+        return self._product(
+            self._given.take(f"{name}.output.weight", self.config.d_model, self.config.heads * self._d_v)
+        )
 
     def _layer(self, name: str, residuals: int = 2) -> _Layer:
         d_model, d_ff = self.config.d_model, self.config.d_ff
@@ -366,8 +388,12 @@ class Compiled:
             query=self._query(f"{name}.self_attention"),
             keys_values=self._keys_values(f"{name}.self_attention"),
             output=self._output(f"{name}.self_attention"),
-            inner=self._product(self._array(f"{inner}.weight", d_ff, d_model), self._array(f"{inner}.bias", d_ff)),
-            outer=self._product(self._array(f"{outer}.weight", d_model, d_ff), self._array(f"{outer}.bias", d_model)),
+            inner=self._product(
+                self._given.take(f"{inner}.weight", d_ff, d_model), self._given.take(f"{inner}.bias", d_ff)
+            ),
+            outer=self._product(
+                self._given.take(f"{outer}.weight", d_model, d_ff), self._given.take(f"{outer}.bias", d_model)
+            ),
         )
 
     def _decoder_layer(self, name: str) -> _Layer:
@@ -396,7 +422,7 @@ class _Positions:
         Raises:
             HeedfulError: so many were not learned.
         """
-        rows_L = self._rows_L  # another thread may put a longer one in its place
+        rows_L = self._rows_L  # another thread may put a shorter one in its place
         if length > len(rows_L):
             if self._learned_LD is not None:
                 raise HeedfulError(f"{length} tokens, but the model learned {len(rows_L)} positions; split the text")
@@ -428,7 +454,8 @@ def _angles(first: int, length: int, width: int) -> np.ndarray:
 def _narrowed(weight_OI: np.ndarray, weights: Weights) -> np.ndarray:
     """Return numbers in the type to multiply by; bfloat16, which numpy does not know, by its bits."""
     if weights == "int8":
-        return weight_OI.astype(np.int8)
+        with np.errstate(invalid="ignore"):
+            return weight_OI.astype(np.int8)
     if weights == "float32":
         return weight_OI
     bits_OI = np.ascontiguousarray(weight_OI).view(np.uint32)

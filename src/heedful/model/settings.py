@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from heedful.config import setting
+from heedful.config import check_ranges, setting
 from heedful.errors import HeedfulError
 
 Weights = Literal["float32", "bfloat16", "int8"]  # the type to translate by; int8: compiled steps only
@@ -75,6 +75,21 @@ class ModelConfig:
         """The tokens of the longest text, END among them; None where positions are not learned."""
         learned = self.family == "convolution" or (self.family == "transformer" and self.positions == "learned")
         return self.max_positions - self.first_position if learned else None
+
+    def check_transformer(self, source_size: int, target_size: int) -> None:
+        """Refuse a Transformer whose sizes do not fit together.
+
+        Raises:
+            HeedfulError: with the sizes, and what to change.
+        """
+        check_ranges(self, "model")
+        if self.d_model % self.heads and not (self.d_k and self.d_v):
+            raise HeedfulError(
+                f"model: d_model {self.d_model} is not a multiple of {self.heads} heads; change one, or set d_k and d_v"
+            )
+        if self.rotary and (self.d_k or self.d_model // self.heads) % 2:
+            raise HeedfulError("model: rotary turns pairs of numbers, but d_k is odd; change d_model, heads or d_k")
+        self.check_sharing(source_size, target_size)
 
     def check_sharing(self, source_size: int, target_size: int) -> None:
         """Refuse to share an embedding between vocabularies that differ.

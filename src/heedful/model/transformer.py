@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heedful.config import check_ranges
 from heedful.errors import HeedfulError
 from heedful.model.dropout import Dropout
 from heedful.model.encoder_decoder import EncoderDecoder
@@ -269,7 +268,7 @@ class Transformer(EncoderDecoder):
 
     def __init__(self, config: ModelConfig, source_size: int, target_size: int) -> None:
         super().__init__()
-        _check(config, source_size, target_size)
+        config.check_transformer(source_size, target_size)
         self.config = config
         source = TokenEmbedding(source_size, config.d_model)
         target = source if config.share == "all" else TokenEmbedding(target_size, config.d_model)
@@ -335,14 +334,3 @@ def lengths_to_mask(lengths_B: Tensor, width: int) -> Tensor | None:
     if bool((lengths_B == width).all()):
         return None
     return (torch.arange(width, device=lengths_B.device) < lengths_B[:, None])[:, None, None, :]
-
-
-def _check(config: ModelConfig, source_size: int, target_size: int) -> None:
-    check_ranges(config, "model")
-    if config.d_model % config.heads and not (config.d_k and config.d_v):
-        raise HeedfulError(
-            f"model: d_model {config.d_model} is not a multiple of {config.heads} heads; change one, or set d_k and d_v"
-        )
-    if config.rotary and (config.d_k or config.d_model // config.heads) % 2:
-        raise HeedfulError("model: rotary turns pairs of numbers, but d_k is odd; change d_model, heads or d_k")
-    config.check_sharing(source_size, target_size)

@@ -61,7 +61,7 @@ COUNTS = ("panel", "together", "lanes", "encode", "step", "search")  # of all fu
 
 
 def prepare(*names: Name) -> None:
-    """Compile in the background what is still to be compiled: the compiler can work while torch is imported."""
+    """Compile in the background what is still to be compiled: the compiler can work while all else is imported."""
     for name in names:
         threading.Thread(target=_path_of, args=(name,)).start()
 
