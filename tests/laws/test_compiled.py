@@ -1,5 +1,7 @@
 """What compiled.py makes of weights and positions without torch is what torch makes of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,18 @@ def test_shared_tied_and_untied_weights_are_found(tiny_model, share):
     with torch.no_grad():
         expected = model.logits(model.decode(torch.tensor([[2]]), model.encode(source, torch.tensor([4]))))[0]
     torch.testing.assert_close(inference.logits(hidden), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes", "message"),
+    [
+        ((SYMBOLS, 31), {}, "29 source and 31 target"),
+        ((SYMBOLS, SYMBOLS), {"rotary": True, "d_k": 5}, "d_k is odd"),
+        ((SYMBOLS, SYMBOLS), {"heads": 3, "d_k": 0}, "not a multiple of 3 heads"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_computed_with_them(tiny_model, sizes, changes, message):
+    model = tiny_model()
+    arrays = {name: tensor.numpy() for name, tensor in weights_of(model).items()}
+    with pytest.raises(HeedfulError, match=message):
+        Compiled(replace(model.config, **changes), sizes, arrays)
