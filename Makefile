@@ -46,6 +46,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/translating.py
 	$(BIN)/python benchmarks/serving.py --seconds 20 --rounds 1
 	$(BIN)/python benchmarks/recording.py
+	$(BIN)/python benchmarks/starting.py
 	$(BIN)/python benchmarks/growth.py
 
 # torch comes first, alone, from its own index (which is not asked for anything else); the rest finds it there.
