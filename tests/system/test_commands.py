@@ -26,7 +26,7 @@ import tomli_w
 import torch
 from rich.console import Console
 
-from heedful import bundle, run
+from heedful import bundle, native, run
 from heedful.cli import translate
 from heedful.cli.app import main
 from heedful.cli.model import _say_slow
@@ -659,16 +659,16 @@ def test_int8_is_refused_where_it_cannot_be_had(trained, without_compiler):
     assert ran.stderr == ("heedful: no steps with int8 weights here: HEEDFUL_COMPILE is 0; or leave --weights out\n")
 
 
-def test_a_translation_that_takes_longer_for_want_of_a_compiler_says_so(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("heedful.native.library", lambda _name: None)
-    monkeypatch.setattr("heedful.native.lacking", lambda _name: "no C++ compiler was found (g++)")
-    monkeypatch.delenv("HEEDFUL_COMPILE", raising=False)
+def test_a_translation_that_takes_longer_for_want_of_a_compiler_says_so(trained, without_compiler, monkeypatch):
+    monkeypatch.delenv("HEEDFUL_COMPILE")
+    monkeypatch.setenv("CXX", "no-such-g++")
     _say_slow.cache_clear()
     ran = heedful("translate", trained / "model", text="a b\n")
     assert ran.returncode == 0
-    assert "without compiled steps takes longer: no C++ compiler was found (g++)\n" in ran.stderr
+    assert "without compiled steps takes longer: no C++ compiler was found (no-such-g++)\n" in ran.stderr
     _say_slow.cache_clear()
     monkeypatch.setenv("HEEDFUL_COMPILE", "0")  # as was wanted
+    native._compiled.cache_clear()
     assert "takes longer" not in heedful("translate", trained / "model", text="a b\n").stderr
 
 
