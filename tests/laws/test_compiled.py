@@ -42,9 +42,8 @@ def test_without_positions_nothing_is_added():
 
 def test_bfloat16_is_rounded_as_torch_rounds():
     spread = torch.randn(1000) * torch.logspace(-38, 38, 1000)
-    halves = torch.arange(0x3F800000, 0x3F880000, 0x8000, dtype=torch.int32).view(
-        torch.float32
-    )  # every other one half way
+    # every other one is half way between two
+    halves = torch.arange(0x3F800000, 0x3F880000, 0x8000, dtype=torch.int32).view(torch.float32)
     for numbers in (spread, halves, torch.tensor([0.0, -0.0, float("inf"), 1e-45])):
         found = torch.from_numpy(_narrowed(numbers.numpy()[None], "bfloat16").view(np.int16)).view(torch.bfloat16)
         assert torch.equal(found[0], numbers.bfloat16())
