@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from heedful import bundle
 from heedful.bundle import Bundle
 from heedful.config import from_table
-from heedful.data.lines import by_length, pairs_by_length
+from heedful.data.lines import pairs_by_length, shared
 from heedful.decoding.hypothesis import Hypothesis, length_penalty
 from heedful.decoding.settings import SearchConfig
 from heedful.decoding.whole_search import is_whole, whole_search
@@ -272,7 +272,7 @@ class Translator:
         Raises:
             HeedfulError: there is nothing in the text to translate, or the search does not find so many outputs.
         """
-        from heedful.decoding.alignment import align_words, words_of_pieces
+        from heedful.decoding.alignment import words_of_pieces
         from heedful.decoding.explanation import Explanation, Tree
         from heedful.decoding.forced import look_into
 
@@ -289,21 +289,18 @@ class Translator:
             raise HeedfulError(f"no output of rank {rank}: the search found {len(found)}; choose one of them")
         outputs = [self._output(hypothesis, shouted) for hypothesis in found]
         chosen = outputs[rank - 1]
-        seen = look_into(self.model, source, chosen.ids, self.aligner)
-        source_pieces = self.vocabulary.pieces(source, "source")
-        target_pieces = self.vocabulary.pieces(chosen.ids, "target")
-        weights_TS = seen.alignment_TS
+        seen = look_into(self.model, self.vocabulary, source, chosen.ids, self.aligner)
         return Explanation(
             source=clean(text),
             text=chosen.text,
             languages=self.languages,
             score=chosen.score,
-            source_pieces=source_pieces,
-            target_pieces=target_pieces,
-            source_words=words_of_pieces(source_pieces),
-            target_words=words_of_pieces(target_pieces),
+            source_pieces=seen.source_pieces,
+            target_pieces=seen.target_pieces,
+            source_words=words_of_pieces(seen.source_pieces),
+            target_words=words_of_pieces(seen.target_pieces),
             log_probabilities=seen.log_probabilities,
-            alignment=[] if weights_TS is None else align_words(weights_TS, source_pieces, target_pieces),
+            alignment=seen.links,
             alternatives=[(output.text, output.score) for output in outputs],
             rank=rank,
             tree=tree.finish(chosen.ids, lambda ids: self.vocabulary.pieces(ids, "target")),
@@ -349,7 +346,7 @@ class Translator:
 
         whole = self.compiled is not None and is_whole(config) and not forced
         workers = (workers or threads()) if whole or self.inference.one_thread else 1
-        batches = _batches(full, sources, batch, workers)
+        batches = shared(full, sources, batch, workers)
         for chosen, found in zip(batches, self._each(one_batch, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
                 if not hypotheses:  # an end always has its price, unless that is no number
@@ -427,15 +424,6 @@ class Translator:
             [replace(output, alignment=links[next(rows)]) if output.ids else output for output in found]
             for found in outputs
         ]
-
-
-def _batches(rows: list[int], sources: list[list[int]], batch: int, workers: int) -> list[list[int]]:
-    """Return rows of similar length together, at least one batch for each worker where there are so many rows."""
-    batches = list(by_length(rows, sources, min(batch, -(-len(rows) // workers))))
-    if workers == 1 or len(batches) > workers:
-        return batches
-    order = [row for each in batches for row in each]  # one each: none shall have all of the long ones
-    return [order[first::workers] for first in range(min(workers, len(order)))]
 
 
 def _ordered_with(

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from heedful.errors import HeedfulError
-from heedful.model.compiled import Compiled, _narrowed, _Positions, multiplies
+from heedful.model.compiled import Compiled, _narrowed, multiplies
 from heedful.model.compiled_inference import CompiledInference, compiled
+from heedful.model.positions import Positions
 from heedful.model.rotation import Rotation
 from heedful.model.settings import ModelConfig
 from heedful.model.transformer import sinusoids
@@ -21,7 +22,7 @@ SYMBOLS = 29
 @pytest.mark.parametrize("first", [0, 1])
 def test_positions_are_those_of_the_model(d_model, d_k, first):
     config = ModelConfig(d_model=d_model, heads=1, d_k=d_k, d_v=3, first_position=first, rotary=True)
-    positions = _Positions(config, None)
+    positions = Positions(config, None)
     for length in (3, 64, 65, 2500):  # from the first table, and from longer ones
         found = torch.from_numpy(positions.rows(length))[:length]
         expected = torch.cat([sinusoids(length, d_model, first), Rotation(d_k).turns(length).flatten(1)], dim=1)
@@ -30,14 +31,14 @@ def test_positions_are_those_of_the_model(d_model, d_k, first):
 
 def test_more_positions_than_were_learned_are_refused():
     learned = np.arange(20, dtype=np.float32).reshape(5, 4)
-    positions = _Positions(ModelConfig(d_model=4, heads=2, positions="learned", first_position=1), learned)
+    positions = Positions(ModelConfig(d_model=4, heads=2, positions="learned", first_position=1), learned)
     assert np.array_equal(positions.rows(4), learned[1:])
     with pytest.raises(HeedfulError, match="5 tokens, but the model learned 4 positions"):
         positions.rows(5)
 
 
 def test_without_positions_nothing_is_added():
-    assert not _Positions(ModelConfig(d_model=4, heads=2, positions="none"), None).rows(3).any()
+    assert not Positions(ModelConfig(d_model=4, heads=2, positions="none"), None).rows(3).any()
 
 
 def test_bfloat16_is_rounded_as_torch_rounds():

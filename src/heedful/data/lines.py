@@ -36,3 +36,12 @@ def by_length(rows: list[int], sources: list[list[int]], batch: int) -> Iterator
         count = max(1, min(batch, batch * 128 // widest))
         yield order[position : position + count]
         position += count
+
+
+def shared(rows: list[int], sources: list[list[int]], batch: int, workers: int) -> list[list[int]]:
+    """Return rows of similar length together, at least one batch for each worker where there are so many rows."""
+    batches = list(by_length(rows, sources, min(batch, -(-len(rows) // workers))))
+    if workers == 1 or len(batches) > workers:
+        return batches
+    order = [row for each in batches for row in each]  # one each: none shall have all of the long ones
+    return [order[first::workers] for first in range(min(workers, len(order)))]

@@ -79,27 +79,34 @@ def log_probabilities(model: EncoderDecoder, reading: Reading) -> list[float]:
 
 
 class Look(NamedTuple):
-    """What is to be seen of a pair that was read: `attention` [H, L, M] by its place, `alignment_TS` of the aligner."""
+    """What is to be seen of a pair that was read: `attention` [H, L, M] by its place, words that belong together."""
 
+    source_pieces: list[str]
+    target_pieces: list[str]
     log_probabilities: list[float]
     attention: dict[str, np.ndarray]
     aligner: str
-    alignment_TS: Tensor | None
+    links: list[tuple[int, int]]
 
 
 @torch.inference_mode()
-def look_into(model: EncoderDecoder, source: list[int], target: list[int], aligner: str = "") -> Look:
+def look_into(
+    model: EncoderDecoder, vocabulary: Vocabulary, source: list[int], target: list[int], aligner: str = ""
+) -> Look:
     """Read one pair of tokens, END last, and keep all that there is to see; `aligner` as in `alignment_weights`."""
     batch = batch_of([source], [target]).to(next(model.parameters()).device)
     with recording(model) as maps:
         memory = model.encode(batch.source_BS, batch.source_lengths_B)
         hidden_BTD = model.decode(batch.target_in_BT, memory)
     log_TV = model.logits(hidden_BTD)[0].float().log_softmax(-1)
+    pieces = vocabulary.pieces(source, "source"), vocabulary.pieces(target, "target")
+    weights_TS = alignment_weights(maps, 0, aligner)
     return Look(
+        *pieces,
         log_probabilities=log_TV.gather(1, batch.target_out_BT[0][:, None])[:, 0].tolist(),
         attention={name: uses[0][0].float().cpu().numpy() for name, uses in maps.items()},
         aligner=aligner or alignment_layer(maps) or "",
-        alignment_TS=alignment_weights(maps, 0, aligner),
+        links=[] if weights_TS is None else align_words(weights_TS, *pieces),
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from heedful.errors import HeedfulError
 from heedful.model.arrays import unfit
+from heedful.model.positions import Positions
 from heedful.model.settings import ModelConfig, Weights
 from heedful.native import F32, F64, I64, PTR, library
 
@@ -208,7 +208,7 @@ class Compiled:
         untied = config.share == "none"
         logits_VD = self._given.take("output.weight", sizes[1], config.d_model) if untied else tables[1]
         self._source_positions, self._target_positions = (
-            _Positions(config, self._learned(side)) for side in ("source", "target")
+            Positions(config, self._learned(side)) for side in ("source", "target")
         )
         encoder = [self._layer(name) for name in self._layers("encoder", config.encoder_layers)]
         decoder = [self._decoder_layer(name) for name in self._layers("decoder", config.decoder_layers)]
@@ -402,53 +402,6 @@ class Compiled:
         made.memory = self._keys_values(f"{name}.cross_attention")
         made.cross_output = self._output(f"{name}.cross_attention")
         return made
-
-
-class _Positions:
-    """What search.cpp wants to know of positions: what is added to embeddings, and how queries and keys are turned.
-
-    Made as far as texts have gone, and then at least twofold: asked for at every step. transformer.py and rotation.py
-    say the same in torch; equal by test.
-    """
-
-    def __init__(self, config: ModelConfig, learned_LD: np.ndarray | None) -> None:
-        self._config, self._learned_LD = config, learned_LD
-        self._d_k = config.d_k or config.d_model // config.heads
-        self._rows_L = self._made(64 if learned_LD is None else len(learned_LD) - config.first_position)
-
-    def rows(self, length: int) -> np.ndarray:
-        """Return those of the first `length` positions, or of more  [L, D], with rotary ones [L, D + 2 K].
-
-        Raises:
-            HeedfulError: so many were not learned.
-        """
-        rows_L = self._rows_L  # another thread may put a shorter one in its place
-        if length > len(rows_L):
-            if self._learned_LD is not None:
-                raise HeedfulError(f"{length} tokens, but the model learned {len(rows_L)} positions; split the text")
-            rows_L = self._rows_L = self._made(max(length, 2 * len(rows_L)))
-        return rows_L
-
-    def _made(self, length: int) -> np.ndarray:
-        config, first = self._config, self._config.first_position
-        if self._learned_LD is not None:
-            added_LD = self._learned_LD[first : first + length]
-        elif config.positions == "sinusoidal":
-            angle_LI = _angles(first, length, config.d_model)
-            added_LD = np.stack([np.sin(angle_LI), np.cos(angle_LI)], axis=2).reshape(length, -1)[:, : config.d_model]
-        else:
-            added_LD = np.zeros((length, config.d_model))
-        turns = list[np.ndarray]()
-        if config.rotary:
-            angle_LI = _angles(0, length, self._d_k)
-            cosine_LI, sine_LI = np.cos(angle_LI), np.sin(angle_LI)
-            turns = [cosine_LI, cosine_LI, -sine_LI, sine_LI]
-        return np.concatenate([added_LD, *turns], axis=1, dtype=np.float32)
-
-
-def _angles(first: int, length: int, width: int) -> np.ndarray:
-    """Return position / 10000^(2i / width)  (section 3.5)."""
-    return np.arange(first, first + length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
 
 
 def _narrowed(weight_OI: np.ndarray, weights: Weights) -> np.ndarray:
