@@ -1,6 +1,6 @@
 """Break the code by hand, one line at a time: some test must fail each time.
 
-    python tests/mutations.py
+    python tests/mutations.py [NAME ...]
 
 Works on a copy of src/; prints which tests failed for each mutation, and ends with 1 if one survived.
 """
@@ -37,6 +37,18 @@ MUTATIONS = {
         "self._came_NT[rows_N], self._sentence_N[rows_N]",
         "self._came_NT[np.sort(rows_N)], self._sentence_N[rows_N]",
     ),
+    "compiled positions begin one too late": (
+        "model/positions.py",
+        "np.arange(first, first + length)",
+        "np.arange(first + 1, first + 1 + length)",
+    ),
+    "compiled weights cut to bfloat16": ("model/compiled.py", "0x7FFF + ((bits_OI >> 16) & 1)", "0"),
+    "compiled layers that are tied, but to others": (
+        "model/compiled.py",
+        "{number // tied * tied}",
+        "{number // tied}",
+    ),
+    "compiled sizes not checked": ("model/compiled.py", "config.check_transformer(*sizes)", "pass"),
     "compiled attention without its last position": (
         "native/search.cpp",
         "own.data(), position + 1, heads",
@@ -124,7 +136,8 @@ def failures(source: Path) -> list[str]:
 def main() -> int:
     """Try every mutation; return the exit status."""
     survived = 0
-    for name, (file, old, new) in MUTATIONS.items():
+    for name in sys.argv[1:] or MUTATIONS:
+        file, old, new = MUTATIONS[name]
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "src"
             shutil.copytree(ROOT / "src", source)
