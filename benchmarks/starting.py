@@ -28,7 +28,6 @@ import ctranslate2
 import sentencepiece
 words = sentencepiece.SentencePieceProcessor(model_file={vocabulary!r})
 translator = ctranslate2.Translator({folder!r}, compute_type="float32")
-names = {{2: "<s>", 3: "</s>", 1: "<unk>"}}
 for line in sys.stdin:
     source = [str(number) for number in words.encode(line.strip())]
     [found] = translator.translate_batch([[*source, "</s>"]], beam_size=4)

@@ -144,10 +144,10 @@ def unite(folders: Sequence[Path], out: Path) -> None:
     Raises:
         HeedfulError: there is something at `out`, or the models differ in vocabulary, languages or capitals.
     """
-    if out.exists():
-        raise HeedfulError(f"{out}: exists already; give another --out")
     from heedful.model.weights import read_weights, write_weights
 
+    if out.exists():
+        raise HeedfulError(f"{out}: exists already; give another --out")
     manifests = [read_manifest(folder) for folder in folders]
     first, vocabulary = manifests[0], Vocabulary.load(folders[0])
     _refuse_strangers(folders, manifests, vocabulary)

@@ -410,11 +410,11 @@ class Translator:
         return Output(text.upper() if shouted else text, hypothesis.score, hypothesis.log_probability, hypothesis.ids)
 
     def _aligned(self, sources: list[list[int]], outputs: list[list[Output]], batch: int) -> list[list[Output]]:
+        from heedful.decoding.forced import read
+
         known = [
             (ids, output.ids) for ids, found in zip(sources, outputs, strict=True) for output in found if output.ids
         ]
-        from heedful.decoding.forced import read
-
         links: dict[int, list[tuple[int, int]]] = {}
         for chosen in pairs_by_length([source for source, _ in known], [target for _, target in known], batch):
             reading = read(self.model, self.vocabulary, [known[i] for i in chosen], self.aligner)

@@ -1,6 +1,5 @@
 """The corpus as ids: an Arrow file, memory-mapped, so that memory does not grow with the corpus."""
 
-import os
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import islice
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from heedful.files import replacing
 from heedful.text.vocabulary import UNKNOWN, Vocabulary
+from heedful.threads import cores
 
 CHUNK = 20_000  # pairs encoded, written and mapped at a time
 SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint16())])
@@ -83,7 +83,7 @@ def encode_corpus(
     """Encode (corpus number, source, target) triples on all cores and write the store to `path`, atomically."""
     counts = np.zeros(4, dtype=np.int64)
     schema = SCHEMA if max(vocabulary.sizes) <= 1 << 16 else WIDE_SCHEMA
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = cores()
     with (
         replacing(path) as aside,
         pa.OSFile(str(aside), "wb") as file,

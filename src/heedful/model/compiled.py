@@ -19,8 +19,6 @@ from heedful.model.settings import ModelConfig, Weights
 from heedful.native import F32, F64, I64, PTR, library
 
 STEPS = 64  # to begin with
-
-
 KINDS: dict[Weights, int] = {"float32": 0, "bfloat16": 1, "int8": 2}  # as search.cpp numbers them
 EPSILON = 1e-5  # torch.nn.LayerNorm's
 

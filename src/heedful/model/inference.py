@@ -266,7 +266,7 @@ class _Attention:
 class _SelfAttention(_Attention):
     def __init__(self, attention: MultiHeadAttention, weights: Weights) -> None:
         super().__init__(attention, weights)
-        self.all_three = Product(torch.cat([query_weight(attention), keys_values_weight(attention)]), weights)
+        self.all_three = Product(torch.cat([_query_weight(attention), _keys_values_weight(attention)]), weights)
         self.rotation = attention.rotation
 
     def project(self, x_ND: Tensor, sentences: int, position: int | None = None) -> tuple[Tensor, Tensor]:
@@ -284,8 +284,8 @@ class _SelfAttention(_Attention):
 class _CrossAttention(_Attention):
     def __init__(self, attention: MultiHeadAttention, weights: Weights) -> None:
         super().__init__(attention, weights)
-        self.query = Product(query_weight(attention), weights)
-        self.memory = Product(keys_values_weight(attention), weights)
+        self.query = Product(_query_weight(attention), weights)
+        self.memory = Product(_keys_values_weight(attention), weights)
 
     def queries(self, x_ND: Tensor, sentences: int) -> Tensor:
         """Return queries [B x H, L, K]."""
@@ -308,13 +308,13 @@ class _FeedForward:
         return self.outer(self.inner(x_ND, self.inner_bias).relu_(), onto_ND + self.outer_bias)
 
 
-def query_weight(attention: MultiHeadAttention) -> Tensor:
+def _query_weight(attention: MultiHeadAttention) -> Tensor:
     """Return W^Q times 1/sqrt(d_k), so that scores need no scaling."""
     weight: Tensor = attention.query.weight * (attention.query.out_features // attention.heads) ** -0.5
     return weight
 
 
-def keys_values_weight(attention: MultiHeadAttention) -> Tensor:
+def _keys_values_weight(attention: MultiHeadAttention) -> Tensor:
     """Return W^K and W^V in one, head by head: its key, then its value."""
     halves = [each.weight.reshape(attention.heads, -1, each.in_features) for each in (attention.key, attention.value)]
     return torch.cat(halves, dim=1).flatten(0, 1)
