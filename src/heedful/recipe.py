@@ -121,7 +121,7 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     usual = merge(PRESETS[preset], begun)
     recipe = from_table(Recipe, merge(usual, table, {"preset": preset}), where)
     recipe = _drop_unread(recipe, tables, from_table(Recipe, usual, where), where)
-    _check_rate(recipe.training, tables, where)
+    check_rate(recipe.training, tables, where)
     if recipe.start_from is None:  # else as it was trained
         _check_sharing(recipe, where)
     if recipe.model.family == "transformer" and recipe.model.positions == "none" and recipe.model.first_position:
@@ -171,8 +171,14 @@ def _check_sharing(recipe: Recipe, where: str) -> None:
         )
 
 
-def _check_rate(training: TrainingConfig, tables: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Refuse a rate that was meant for another kind of schedule: equation 3 takes a factor, the others a peak."""
+def check_rate(training: TrainingConfig, tables: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Refuse a rate that was meant for another kind of schedule: equation 3 takes a factor, the others a peak.
+
+    The last of `tables` that has a rate, with those under it, tells which schedule that rate was meant for.
+
+    Raises:
+        HeedfulError: with the kind of rate that the schedule takes; `where` names the place.
+    """
     rated = [number for number, table in enumerate(tables) if "rate" in table.get("training", {})]
     known = merge(*tables[: rated[-1] + 1]) if rated else {"preset": merge(*tables).get("preset", Recipe.preset)}
     known = merge(PRESETS[known.get("preset", Recipe.preset)], known)

@@ -13,7 +13,7 @@ import torch
 from heedful import bundle, files
 from heedful.config import Table, from_table, read_toml, to_table
 from heedful.errors import HeedfulError
-from heedful.recipe import Recipe, check_changeable, other_state
+from heedful.recipe import Recipe, check_changeable, check_rate, other_state
 from heedful.text.vocabulary import JOINT, SIDES, Vocabulary
 from heedful.training.processes import rank
 from heedful.training.state import newest_state
@@ -102,6 +102,8 @@ def refuse_edits(folder: Path, recipe: Recipe, *, saved: bool) -> Table:
             f"put back what is in {kept}, or begin another training in a new folder"
         )
     check_changeable(recipe, str(folder / "recipe.toml"))
+    edited = {name: value for name, value in now["training"].items() if value != before["training"][name]}
+    check_rate(recipe.training, [before, {"training": edited}], str(folder / "recipe.toml"))
     return before
 
 

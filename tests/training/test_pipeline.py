@@ -864,6 +864,19 @@ def test_an_edited_recipe_is_checked_as_a_new_one_is(tmp_path):
         list(resume(folder))
 
 
+def test_a_schedule_edited_before_a_resume_wants_a_rate_of_its_kind(tmp_path):
+    folder, wishes = tmp_path / "model", iter([False, True])
+    list(run(build(toy(tmp_path, steps=3)), folder, lambda: next(wishes, False)))
+    table = read_toml(folder / "recipe.toml")
+    other = {"paper": "cosine"}.get(table["training"]["schedule"], "paper")
+    (folder / "recipe.toml").write_text(tomli_w.dumps(merge(table, {"training": {"schedule": other}})))
+    with pytest.raises(HeedfulError, match=rf'recipe\.toml: training\.rate .* give training\.rate for "{other}" too'):
+        next(resume(folder))
+    both = {"schedule": other, "rate": 2 * table["training"]["rate"]}
+    (folder / "recipe.toml").write_text(tomli_w.dumps(merge(table, {"training": both})))
+    assert isinstance(list(resume(folder))[-1], Finished)
+
+
 def test_a_run_without_development_text_says_that_it_was_not_scored(tmp_path):
     list(run(build(merge(toy(tmp_path), {"data": {"held_out": 0}})), tmp_path / "model"))
     card = (tmp_path / "model" / "README.md").read_text()
