@@ -1,6 +1,8 @@
 """Put the three training words that are spelt most alike, and how they sound, beside each word of CMUdict.
 
-    python recipes/similar_words.py FOLDER-OF-CMUDICT OUT
+    python recipes/similar_words.py FOLDER-OF-CMUDICT OUT [WORDS ...]
+
+with further files of words, a word a line, for a model that was trained so to read: OUT has each by its name.
 
 For `A B B O T T` of val.words, OUT/val.words has
 
@@ -90,28 +92,33 @@ class Dictionary:
 
 
 def main() -> None:
-    """Write the six files."""
+    """Write the six files, and those of further words."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of CMUdict: train, val and test, .words and .phones")
     parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("words", type=Path, nargs="*", help="further files of words, which have no pronunciations yet")
     arguments = parser.parse_args()
     folder, out = arguments.folder, arguments.out
     if not (folder / "train.words").is_file():
         parser.error(f"{folder}: no train.words in it; give the folder of CMUdict")
+    parts = [folder / f"{part}.words" for part in ("val", "test", "train")]
+    lines_of = {path: _lines(path) for path in (*parts, *arguments.words)}
+    if len({path.name for path in lines_of}) < len(lines_of):
+        parser.error(f"{out} takes one file of each name; give files of other names than each other's and the folder's")
     out.mkdir(parents=True, exist_ok=True)
     sounds: dict[str, str] = {}  # of several ways to say a word the first
     for word, phones in zip(_lines(folder / "train.words"), _lines(folder / "train.phones"), strict=True):
         sounds.setdefault(word, phones.lower())
     dictionary = Dictionary([word.replace(" ", "") for word in sounds])
-    for part in ("val", "test", "train"):
+    for path, lines in lines_of.items():
         beside = {}
-        for word in dict.fromkeys(_lines(folder / f"{part}.words")):
+        for word in dict.fromkeys(lines):
             similar = [" ".join(other) for other in dictionary.similar(word.replace(" ", ""))]
             beside[word] = " | ".join([word, *(f"{other} = {sounds[other]}" for other in similar)])
-        lines = "".join(f"{beside[word]}\n" for word in _lines(folder / f"{part}.words"))
-        files.write_text(out / f"{part}.words", lines)
-        files.write_text(out / f"{part}.phones", (folder / f"{part}.phones").read_text(encoding="utf-8"))
-        print(f"{out / part}.words: {len(beside):,} words")
+        files.write_text(out / path.name, "".join(f"{beside[word]}\n" for word in lines))
+        print(f"{out / path.name}: {len(beside):,} words")
+    for path in (part.with_suffix(".phones") for part in parts):
+        files.write_text(out / path.name, path.read_text(encoding="utf-8"))
 
 
 def _lines(path: Path) -> list[str]:

@@ -186,7 +186,7 @@ def test_a_cache_may_be_the_folder_that_one_is_in(fresh, kernels, tmp_path):
 def test_an_odd_name_of_a_compiler_is_none(fresh, compiler):
     fresh.setenv("CXX", compiler)
     assert native.library("search") is None
-    assert native.lacking("search") == f"no C++ compiler was found ({compiler})"
+    assert native.lacking("search") == f"no C++ compiler was found ({compiler}); install one, or name one in CXX"
 
 
 def test_a_compiler_may_stand_in_a_folder_with_spaces(fresh, tmp_path):

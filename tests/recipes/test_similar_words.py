@@ -23,9 +23,11 @@ def written(tmp_path):
     write(given, "train", [*WORDS.items(), ("Z O O", "Z AO")])
     write(given, "val", [("A B B O T S", "AE B AH T S"), ("A B B O T S", "AH B AA T S"), ("Z O O S", "Z UW Z")])
     write(given, "test", [("Q X", "K Y UW EH K S")])
-    command = [sys.executable, str(SCRIPT), str(given), str(tmp_path / "out")]
+    (tmp_path / "new.words").write_text("Z O O S\n")
+    command = [sys.executable, str(SCRIPT), str(given), str(tmp_path / "out"), str(tmp_path / "new.words")]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return {part: (tmp_path / "out" / f"{part}.words").read_text().splitlines() for part in ("train", "val", "test")}
+    parts = ("train", "val", "test", "new")
+    return {part: (tmp_path / "out" / f"{part}.words").read_text().splitlines() for part in parts}
 
 
 def test_words_stand_beside_one_each_with_the_first_of_its_pronunciations(written):
@@ -44,6 +46,25 @@ def test_only_training_words_are_shown_and_lines_stay_in_order(written):
     assert [line.split(" | ")[0] for line in written["train"]] == [*WORDS, "Z O O"]
     shown = {other.split(" = ")[0] for lines in written.values() for line in lines for other in line.split(" | ")[1:]}
     assert shown <= set(WORDS)
+
+
+def test_words_of_ones_own_are_read_as_the_dictionarys(written):
+    assert written["new"] == written["val"][2:]
+
+
+def test_a_file_that_would_take_the_place_of_another_is_refused(tmp_path):
+    for part in ("train", "val", "test"):
+        write(tmp_path, part, WORDS.items())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "val.words").write_text("Z O O\n")
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path, tmp_path / "out", tmp_path / "mine" / "val.words"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, "give files of other names" in ran.stderr) == (2, True)
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_folder_without_the_dictionary_is_refused(tmp_path):

@@ -656,7 +656,7 @@ def test_bfloat16_is_refused_where_it_would_be_slower(trained, monkeypatch):
 def test_int8_is_refused_where_it_cannot_be_had(trained, without_compiler):
     ran = heedful("translate", trained / "model", "--weights", "int8", text="a b\n")
     assert ran.returncode == 2
-    assert ran.stderr == ("heedful: no steps with int8 weights here: HEEDFUL_COMPILE is 0; or leave --weights out\n")
+    assert ran.stderr == ("heedful: int8 weights are not to be had here (HEEDFUL_COMPILE is 0): leave --weights out\n")
 
 
 def test_a_translation_that_takes_longer_for_want_of_a_compiler_says_so(trained, without_compiler, monkeypatch):
@@ -665,7 +665,8 @@ def test_a_translation_that_takes_longer_for_want_of_a_compiler_says_so(trained,
     _say_slow.cache_clear()
     ran = heedful("translate", trained / "model", text="a b\n")
     assert ran.returncode == 0
-    assert "without compiled steps takes longer: no C++ compiler was found (no-such-g++)\n" in ran.stderr
+    why = "no C++ compiler was found (no-such-g++); install one, or name one in CXX"
+    assert f"without compiled steps takes longer: {why}\n" in ran.stderr
     _say_slow.cache_clear()
     monkeypatch.setenv("HEEDFUL_COMPILE", "0")  # as was wanted
     native._compiled.cache_clear()

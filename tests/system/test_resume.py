@@ -95,7 +95,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resuming_ends_in_the_same_bytes(tmp_
     status, said = run_until(heedful("train", recipe, "--out", folder), folder, 30, signal.SIGINT)
     assert status == 130, "a script does not go on with it"
     assert f"heedful train --resume {folder}" in said.replace("\n", "")
-    assert "heedful: stopping after this step, and saving; once more ends at once\n" in said
+    assert "heedful: stopping once a step is done, and saving; once more ends at once\n" in said
     monkeypatch.chdir("/")  # the recipe in the folder knows where its data is
     list(resume(folder))
     assert same_bytes(folder, recipe.parent / "whole")

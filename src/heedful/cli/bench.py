@@ -59,7 +59,7 @@ def translate(
     *,
     input: Annotated[Path, Parameter(name=["--input", "-i"], help="Text to translate")],
     lines: Annotated[
-        int, Parameter(help="Lines of it to translate, after 64 that are not timed", validator=POSITIVE)
+        int, Parameter(help="Lines of it to translate; the first 64 once before, untimed", validator=POSITIVE)
     ] = 1000,
     batch: Annotated[int, Parameter(help="Lines translated together", validator=POSITIVE)] = 64,
     json_: Json = False,

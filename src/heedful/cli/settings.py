@@ -30,7 +30,8 @@ Threads = Annotated[int, Parameter(help="CPU threads; 0 = all cores", validator=
 Weights = Annotated[
     Literal["float32", "bfloat16", "int8"],
     Parameter(
-        help="Multiply by weights of this type: bfloat16 and int8 are faster where the processor has them, less exact"
+        help="Multiply by weights of this type: a Transformer's bfloat16 and int8 are faster where the processor has "
+        "them, less exact"
     ),
 ]
 

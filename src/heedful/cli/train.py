@@ -21,7 +21,7 @@ from heedful.training.loop import Evaluation, Step
 from heedful.training.processes import join, rank, world_size
 
 SAME_WISH = 1.0  # seconds
-STOPPING = b"\nheedful: stopping after this step, and saving; once more ends at once\n"
+STOPPING = b"\nheedful: stopping once a step is done, and saving; once more ends at once\n"
 
 RecipeFlags: Any = flags(Recipe, build())
 
@@ -46,8 +46,9 @@ def train(
         if resume_from is not None:
             if recipe or changes or out:
                 raise HeedfulError(
-                    "--resume takes nothing else: the run goes on with the recipe that it began with. To train "
-                    f"its model longer, or otherwise: --start-from {resume_from} --out NEW"
+                    f"--resume takes nothing else: the run goes on with {resume_from / 'recipe.toml'}; edit that to "
+                    f"train longer (training.steps), or train another model from its weights: --start-from "
+                    f"{resume_from} --out NEW"
                 )
             folder, events = resume_from, resume(resume_from, stopping)
         else:

@@ -51,7 +51,7 @@ def translate(
     window: Annotated[
         int | None,
         Parameter(
-            help="Lines read before the first is answered (default: 4096; typed: 1); 1 if a program waits for each",
+            help="Lines read before the first is answered (4096, typed at a terminal 1); 1 if a program waits for each",
             validator=POSITIVE,
         ),
     ] = None,

@@ -114,8 +114,8 @@ def verdict(data: Table) -> Verdict:
     epochs, bleu = (sum(run[key] for run in data["base"]) / len(data["base"]) for key in ("epochs", "bleu"))
     learned = bleu >= LEARNED
     begun = (
-        f" The base model itself has a BLEU of {bleu:.1f}: it has hardly begun to translate (with layer norm after the "
-        "sums, as in the paper, it begins late), and what can be told is which changes help it to begin."
+        f" The base model itself has a BLEU of {bleu:.1f}: it has hardly begun to translate, and what can be "
+        "told is which changes help it to begin."
     )
     return Verdict(
         learned and max(chances) < 0.5 and min(chances) < 0.05,

@@ -67,5 +67,5 @@ def engine_of(model: EncoderDecoder | Compiled, weights: Weights = "float32") ->
             lacking("search")
             or f"this processor has no {NEEDED[weights]}, or its compiler knows none (set CXX to a newer one)"
         )
-        raise HeedfulError(f"no steps with {weights} weights here: {why}; or leave --weights out")
+        raise HeedfulError(f"{weights} weights are not to be had here ({why}): leave --weights out")
     return Inference(model, weights)

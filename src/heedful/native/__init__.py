@@ -142,7 +142,9 @@ def _compiler() -> tuple[str, ...]:
         HeedfulError: there is none, or none is wanted.
     """
     if not is_wanted():
-        raise HeedfulError("HEEDFUL_COMPILE is 0" if os.environ.get("HEEDFUL_COMPILE") == "0" else "not on Windows")
+        raise HeedfulError(
+            "HEEDFUL_COMPILE is 0" if os.environ.get("HEEDFUL_COMPILE") == "0" else "nothing is compiled on Windows"
+        )
     wanted = os.environ.get("CXX", "").strip()
     for name in (wanted,) if wanted else COMPILERS:
         if found := shutil.which(name):
@@ -151,7 +153,7 @@ def _compiler() -> tuple[str, ...]:
         name, *options = shlex.split(wanted)
         if found := shutil.which(name):
             return (found, *options)
-    raise HeedfulError(f"no C++ compiler was found ({wanted or ', '.join(COMPILERS)})")
+    raise HeedfulError(f"no C++ compiler was found ({wanted or ', '.join(COMPILERS)}); install one, or name one in CXX")
 
 
 def _compile(compiler: tuple[str, ...], name: Name, path: Path) -> None:

@@ -30,7 +30,9 @@ class DataConfig:
     pairs: tuple[Path, ...] = setting(
         (), 'Pairs in one file: source, tab, target; .csv; or .jsonl of "source" and "target"', flag="pairs"
     )
-    weights: tuple[float, ...] = setting((), "How often an epoch shows each corpus: files, then pairs; 0.1 = a tenth")
+    weights: tuple[float, ...] = setting(
+        (), "How often an epoch shows each corpus, first of source, then of pairs; 0.1 = a tenth"
+    )
     tags: tuple[str, ...] = setting((), 'Tag in front of each corpus\'s source lines, such as "<bt>"; "" for none')
     altered: float = setting(
         0.0,

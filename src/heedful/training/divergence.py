@@ -1,4 +1,4 @@
-"""When training goes astray: what is said of a loss that climbs, or that is not a number."""
+"""When training goes astray: what is said of a loss that climbs, and of a loss or gradient that is not a number."""
 
 import math
 from dataclasses import dataclass, field
@@ -43,4 +43,4 @@ class LossWatch:
 def not_a_number(step: int, epoch: int, batch: int, good: Path | None) -> str:
     """Return what ends a training whose loss or gradient is not a number; `good` is its last state on disk."""
     kept = f"the last good state is kept in {good}" if good else "no state was saved yet"
-    return f"step {step} (epoch {epoch}, batch {batch}): the loss is not a number; {kept}. {_REMEDY}"
+    return f"step {step} (epoch {epoch}, batch {batch}): the loss or its gradient is not a number; {kept}. {_REMEDY}"
