@@ -86,7 +86,7 @@ MUTATIONS = {
     ),
     "accumulated gradients not averaged": (
         "training/loop.py",
-        "scale_and_clip(model, 1.0 / counted",
+        "scale_and_clip(model, 1.0 / tokens",
         "scale_and_clip(model, 1.0",
     ),
     "gradients of bfloat16 not collected": ("training/precision.py", "if self.computing is self.learning:", "if True:"),

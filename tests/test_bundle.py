@@ -1,6 +1,7 @@
 """Promise 7: a model folder is complete and portable, and refused, by name, if anything in it is not as written."""
 
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -192,6 +193,15 @@ def test_weights_of_another_model_are_refused_by_name(copy, tiny_model):
         list(Translator.load(copy).translate(LINES))
     with pytest.raises(HeedfulError, match=bundle.WEIGHTS):
         bundle.load(copy).model  # noqa: B018 - made when asked for
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc/self/maps")
+def test_weights_that_were_read_are_no_view_of_their_file(tmp_path):
+    """Or its folder could not be removed on a network's file system, as that of an older state is."""
+    write_weights(tmp_path / "weights.safetensors", {"a": torch.ones(8192)})
+    kept = read_weights(tmp_path / "weights.safetensors")
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert kept["a"].sum() == 8192
 
 
 def test_a_manifest_edited_by_hand_is_refused(copy):

@@ -1,5 +1,7 @@
 """Running a recipe: from raw text to a model folder, as a generator of events."""
 
+import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from heedful import bundle, files, run_folder
-from heedful.config import from_table, read_toml
+from heedful.config import from_table, read_toml, to_table
 from heedful.data.batches import BatchStream
 from heedful.decoding.forced import agreements
 from heedful.errors import HeedfulError
@@ -32,9 +34,9 @@ from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
 from heedful.training.loop import Ended, Notice, Record, Saved, Step
 from heedful.training.precision import settled
-from heedful.training.processes import broadcast, join, rank, wait_for_all, world_size
+from heedful.training.processes import broadcast, check_alike, join, rank, wait_for_all, world_size
 from heedful.training.settings import TrainingConfig
-from heedful.training.state import check_processes, newest_state
+from heedful.training.state import check_processes, newest_state, read_progress
 from heedful.translator import Translator
 
 LOOK = 50  # development lines that a training without evaluations is looked at by
@@ -131,12 +133,15 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
             check_processes(place)
         before = run_folder.refuse_edits(folder, recipe, saved=bool(place))
         examined = examine(recipe.data)
+        begun = Run(recipe, folder, examined, started)
+        if place:  # before anything is written: what has to be put back is still there
+            begun.stream().restore(read_progress(place).data)
         if rank() == 0:
             run_folder.take_edits(folder, recipe, before)
             run_folder.remove_leftovers(folder)
             forget_unsaved(folder / "log.jsonl", place)
         wait_for_all()
-        yield from Run(recipe, folder, examined, started).logged_events(stop)
+        yield from begun.logged_events(stop)
 
 
 class Run:
@@ -159,6 +164,14 @@ class Run:
             weights = recipe.start_from / bundle.WEIGHTS
             put_weights(self.model, read_weights(weights), weights)
         self.dev, self.too_long = self._that_fit(development_pairs(examined))
+        self._check_alike()
+
+    def _check_alike(self) -> None:
+        """Refuse to train with processes that would learn otherwise or from other text; paths may differ by machine."""
+        table = to_table(self.recipe)
+        settings = [table[part] for part in ("vocabulary", "model", "batches")]
+        check_alike("settings", [*settings, table["training"] | {"threads": 0}, table["data"].get("weights")])
+        check_alike("text", [self.store.name, len(self.store)])
 
     def logged_events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield the events of the run; the first process also writes them to log.jsonl."""
@@ -201,6 +214,7 @@ class Run:
             self.folder / "state",
             accumulate=self.recipe.batches.accumulate,
             evaluate=self._evaluate if self.dev else None,
+            judged_by=self._judged_by(),
             stop=stop,
         )
         began = time.monotonic()
@@ -252,6 +266,11 @@ class Run:
         kept = self.reader.fitting(pairs, self.recipe.data.max_length + 1)  # END is not counted there
         self.report.development -= len(pairs) - len(kept)
         return [pairs[number] for number in kept], len(pairs) - len(kept)
+
+    def _judged_by(self) -> str:
+        """Return a digest of the development data, and of how it is scored."""
+        said = json.dumps([self.dev, self.recipe.data.languages, self.recipe.data.capitals])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def _find_aligner(self) -> None:
         """Find the attention that agrees most with a lexicon of the training pairs, on the development data."""

@@ -59,7 +59,9 @@ def check_names(folder: Path, recipe: Recipe) -> None:
 def start(folder: Path, recipe: Recipe, vocabulary: Vocabulary) -> None:
     """Write all that stands in the folder before the first step."""
     folder.mkdir(parents=True, exist_ok=True)
-    files.remove(folder / "state")  # checkpoints of a run that was killed before it could be resumed
+    # of a run that was killed before it could be resumed: its checkpoints, and what it would be resumed with
+    for name in ("recipe.toml", "state"):
+        files.remove(folder / name)
     provenance = {
         "heedful": version("heedful"),
         "torch": torch.__version__,

@@ -190,6 +190,17 @@ def test_a_line_that_is_not_utf8_is_named_by_file_and_line(tmp_path):
         list(read_lines(file))
 
 
+@pytest.mark.parametrize("added", ["a third dog\n", ""])
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, added):
+    source, target = write_pair_of_files(tmp_path, [("a cat", "eine Katze"), ("two dogs", "zwei Hunde")])
+    found = examine([Corpus(source, target)], [], DataConfig(held_out=0))
+    assert len(list(found.training())) == 2
+    source.write_text("one dog\ntwo cats\n" + added)
+    target.write_text("ein Hund\nzwei Katzen\n" + added)
+    with pytest.raises(HeedfulError, match=r"train\.source: changed while it was read"):
+        list(found.training())
+
+
 def test_lines_that_are_not_utf8_are_dropped_with_their_partners_and_counted(tmp_path):
     source = write(tmp_path / "s", b"one\n\xff\nthree\nfour\n")
     target = write(tmp_path / "t", b"eins\nzwei\n\xc3\nvier\n")

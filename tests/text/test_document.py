@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from heedful.text import markup
 from heedful.text.document import (
     BLANK_LINES,
     LINE_ENDS,
@@ -19,6 +20,7 @@ from heedful.text.document import (
     split,
     translating,
 )
+from heedful.text.markup import Tag, place
 
 MIXED = st.lists(
     st.one_of(
@@ -199,6 +201,16 @@ def test_words_are_counted_between_spaces_alone():
     with pytest.raises(StopIteration) as finished:
         steps.send([[Answer("Zehn\u00a0Meilen zu gehen.", [(1, 0), (2, 1), (3, 2)])]])
     assert finished.value.value == ["Zehn\u00a0Meilen zu <b>gehen</b>."]
+
+
+def test_no_tag_is_sought_among_all_others(monkeypatch):
+    """A page that is all tags is placed in a time that grows as it does; and no tag is lost."""
+    name, looks = markup._name, []
+    monkeypatch.setattr(markup, "_name", lambda tag: (looks.append(tag), name(tag))[1])
+    tags = [Tag(0, "<b>")] * 100 + [Tag(5, "</i>")] * 70 + [Tag(0, "<i>")] * 3 + [Tag(5, "</i>")] * 2
+    found = place(tags, "Hello", "Hallo", [(0, 0)])
+    assert found == "<b>" * 100 + "<i>" + "<i><i>Hallo</i></i>" + "</i>" * 70
+    assert len(looks) == len(tags)
 
 
 @pytest.mark.parametrize("icon", ["<i></i>", '<i class="icon"> </i>', "<b><i></i></b>"])

@@ -186,6 +186,15 @@ def test_full_dropout_of_merges_spells_in_characters():
     assert len(line) == len("▁the▁cat") + 1
 
 
+def test_a_line_whose_text_is_not_known_any_more_is_not_segmented_anew():
+    words = vocabulary(byte_fallback=False)
+    ids = words.encode_source(["the cat ☃", "the cat"])
+    sampled = words.resample(ids, "source", 1.0, 7)
+    assert UNKNOWN in ids[0]
+    assert sampled[0] == ids[0]
+    assert len(sampled[1]) > len(ids[1])
+
+
 @pytest.mark.parametrize("kind", ["characters", "symbols"])
 def test_a_kind_with_one_segmentation_only_gives_it_under_dropout(kind):
     words = vocabulary(kind)

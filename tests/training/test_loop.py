@@ -377,6 +377,62 @@ def test_the_best_step_is_that_of_the_metric_asked_for(tmp_path, metric, scores,
     assert [record.best for record in records if isinstance(record, Evaluation)] == best
 
 
+def losses(*given):
+    """Return an evaluator that gives these scores, one after another, and is killed where there is none."""
+    coming = iter(given)
+
+    def evaluate(_model):
+        if (loss := next(coming)) is None:
+            raise KeyboardInterrupt
+        return {"loss": loss}, []
+
+    return evaluate
+
+
+def test_what_was_learned_is_on_disk_before_it_is_evaluated_and_a_resume_evaluates_first(tmp_path):
+    config = settings(steps=6, checkpoint_every=2, evaluate_every=2, metric="loss", patience=9)
+    batch = random_batch()
+    whole = list(train(fresh_model(), OneBatch(batch), config, tmp_path / "a", evaluate=losses(3.0, 2.0, 4.0)))
+    killed = train(fresh_model(), OneBatch(batch), config, tmp_path / "b", evaluate=losses(3.0, None))
+    with pytest.raises(KeyboardInterrupt):
+        list(killed)
+    assert newest_state(tmp_path / "b").name == "step-00000004"
+    model = fresh_model()
+    resumed = list(train(model, OneBatch(batch), config, tmp_path / "b", evaluate=losses(2.0, 4.0)))
+    assert [(one.step, one.best) for one in resumed if isinstance(one, Evaluation)] == [(4, True), (6, False)]
+    assert isinstance(resumed[0], Evaluation)
+    assert [one.step for one in steps_of(resumed)] == [5, 6]
+    assert [type(one) for one in whole[-3:]] == [Saved, Evaluation, Ended]
+    averages = [loop.final_weights(tmp_path / name, config) for name in ("a", "b")]
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+
+
+def test_where_patience_ends_between_two_checkpoints_the_weights_are_kept(tmp_path):
+    config = settings(steps=9, checkpoint_every=4, evaluate_every=1, metric="loss", patience=2)
+    records = list(train(fresh_model(), OneBatch(random_batch()), config, tmp_path, evaluate=losses(*range(9))))
+    assert records[-1].reason == "patience"
+    assert (newest_state(tmp_path).name, records[-1].step) == ("step-00000003", 3)
+    assert [path.stem for path in loop.last_checkpoints(tmp_path / "checkpoints", 9)] == ["step-00000003"]
+    again = list(train(fresh_model(), OneBatch(random_batch()), config, tmp_path, evaluate=losses()))
+    assert isinstance(again[-1], Ended)
+    assert not steps_of(again)
+
+
+def test_scores_on_other_development_text_are_not_compared(tmp_path):
+    def records(steps, judged_by, *scores):
+        config = settings(steps=steps, checkpoint_every=1, evaluate_every=1, metric="loss", patience=2)
+        made = train(
+            fresh_model(), OneBatch(random_batch()), config, tmp_path, evaluate=losses(*scores), judged_by=judged_by
+        )
+        return list(made)
+
+    records(2, "easy", 1.0, 1.5)
+    later = records(4, "hard", 3.0, 2.9, 2.8)  # the last step of before is evaluated anew: no state has its score
+    assert [one.best for one in later if isinstance(one, Evaluation)] == [True, True, True]
+    assert any("development text is not that of the scores so far" in str(one) for one in later)
+    assert later[-1].reason == "steps"
+
+
 def test_two_passes_without_dropout_cost_what_one_does():
     model, batch = fresh_model(), random_batch()
     one, two = (loop.batch_loss(model, batch, 0.1, weight).smoothed for weight in (0.0, 5.0))

@@ -864,6 +864,31 @@ def test_an_edited_recipe_is_checked_as_a_new_one_is(tmp_path):
         list(resume(folder))
 
 
+def test_a_resume_that_cannot_go_on_changes_nothing(tmp_path):
+    folder, wishes = tmp_path / "model", iter([False, True])
+    list(run(build(toy(tmp_path, steps=3)), folder, lambda: next(wishes, False)))
+    written = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(written.replace("max_length = ", "max_length = 1"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(HeedfulError, match="data settings are not those that this training began with"):
+        next(resume(folder))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (folder / "recipe.toml").write_text(written)
+    assert isinstance(list(resume(folder))[-1], Finished)
+
+
+def test_a_run_killed_as_it_begins_is_not_resumed_with_the_recipe_of_an_earlier_one(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    next(run(build(toy(tmp_path)), folder))  # ended before its first state
+    with monkeypatch.context() as patch:
+        patch.setattr("heedful.run_folder.write_recipe", None)
+        with pytest.raises(TypeError):
+            next(run(build(merge(toy(tmp_path), {"model": {"d_ff": 31}})), folder))
+    with pytest.raises(HeedfulError, match="no training to resume"):
+        next(resume(folder))
+    assert isinstance(list(run(build(toy(tmp_path)), folder))[-1], Finished)
+
+
 def test_a_schedule_edited_before_a_resume_wants_a_rate_of_its_kind(tmp_path):
     folder, wishes = tmp_path / "model", iter([False, True])
     list(run(build(toy(tmp_path, steps=3)), folder, lambda: next(wishes, False)))

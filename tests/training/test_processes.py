@@ -103,6 +103,28 @@ def test_processes_that_drew_other_weights_go_on_with_those_of_the_first(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ('recipe = replace(recipe, batches=replace(recipe.batches, tokens=96 + int(os.environ["RANK"])))', "settings"),
+        ('recipe = replace(recipe, data=replace(recipe.data, source=(texts[int(os.environ["RANK"])],)))', "text"),
+    ],
+)
+def test_processes_that_would_learn_otherwise_are_refused(tmp_path, first, said):
+    table = settings(*write_pairs(tmp_path), steps=2, checkpoint_every=1, evaluate_every=0)
+    texts = [Path(table["data"]["source"][0]), tmp_path / "backwards"]
+    texts[1].write_text("".join(f"{line}\n" for line in reversed(texts[0].read_text().splitlines())))
+    apart = f"""
+import os
+from dataclasses import replace
+os.environ["HEEDFUL_CACHE"] += os.environ["RANK"]
+os.environ["LOCAL_RANK"] = "0"
+texts = [Path(name) for name in {[str(text) for text in texts]}]
+"""
+    with pytest.raises(AssertionError, match=f"process 1: not the {said} of the first process"):
+        run_twofold(table, tmp_path / "two", apart + first)
+
+
+@pytest.mark.parametrize(
     ("first", "status", "said"),
     [("", 2, "typo: no such file"), ("import heedful.pipeline; heedful.pipeline.examine = None", 1, "TypeError")],
 )

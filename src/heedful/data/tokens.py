@@ -1,4 +1,4 @@
-"""The corpus as ids: an Arrow file, memory-mapped, so that memory does not grow with the corpus."""
+"""The corpus as ids: an Arrow file, memory-mapped, so that memory grows by some bytes a pair only."""
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
@@ -28,7 +28,7 @@ class EncodingCounts(NamedTuple):
 
 
 class TokenStore:
-    """Encoded pairs on disk, named by their content. Only the lengths are held in memory, 4 bytes a side and pair."""
+    """Encoded pairs on disk, named by their content. Of a pair memory holds 10 bytes: lengths and corpus."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.stem

@@ -59,7 +59,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # copies: what is read is else a view of the file, whose folder cannot be removed then on NFS and Windows
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             expected = (file.metadata() or {}).get("sha256")
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(path, error) from None

@@ -85,6 +85,9 @@ class Report:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
+Looks = dict[Path, tuple[int, int]]  # a file's size, and when it was changed last, in nanoseconds
+
+
 @dataclass
 class Examined:
     """The verdict on each pair of a corpus list, in reading order: one byte a pair."""
@@ -94,6 +97,7 @@ class Examined:
     use: np.ndarray  # uint8: LEFT_OUT, TRAINING or HELD_OUT
     report: Report
     given: list[tuple[str, str]]  # the development pairs that have files of their own
+    files: Looks  # as they were when the verdicts were found
 
     def training(self) -> Iterator[Triple]:
         """Yield (corpus number, source, target) of each training pair."""
@@ -120,12 +124,21 @@ class Examined:
         return self._chosen(HELD_OUT)
 
     def _chosen(self, use: int) -> Iterator[Triple]:
-        position = 0
-        for number, corpus in enumerate(self.corpora):
-            for pair in read_pairs(corpus, self.config.undecodable):
-                if self.use[position] == use:
-                    yield number, cast(str, pair.source), cast(str, pair.target)
-                position += 1
+        """Yield the pairs of one verdict, in another reading of the files.
+
+        Raises:
+            HeedfulError: they are not what they were, so that verdicts would fall on other pairs.
+        """
+        pairs = (
+            (number, pair)
+            for number, corpus in enumerate(self.corpora)
+            for pair in read_pairs(corpus, self.config.undecodable)
+        )
+        for verdict, (number, pair) in zip(self.use, pairs, strict=False):
+            if verdict == use:
+                yield number, cast(str, pair.source), cast(str, pair.target)
+        if changed := [path for path, look in _looks(self.corpora).items() if look != self.files[path]]:
+            raise HeedfulError(f"{changed[0]}: changed while it was read; train anew when it is whole")
 
 
 def corpora(config: DataConfig) -> list[Corpus]:
@@ -212,7 +225,7 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
     Raises:
         HeedfulError: whatever `read_pairs` raises, or no pair is left.
     """
-    report = Report(development=len(dev))
+    report, files = Report(development=len(dev)), _looks(training)
     use, keys = _first_reading(training, config, report)
     if not dev and config.held_out:
         _hold_out(use, keys, config, report)
@@ -229,7 +242,13 @@ def examine(training: list[Corpus], dev: list[tuple[str, str]], config: DataConf
             "set --data.held-out 0, or give development files" if report.shared_with_held_out else "check the files"
         )
         raise HeedfulError(f"{names}: no pair left to train on, of {report.read:,} read ({reasons}); {remedy}")
-    return Examined(config, training, use, report, dev)
+    return Examined(config, training, use, report, dev, files)
+
+
+def _looks(training: Sequence[Corpus]) -> Looks:
+    """Return the size and the time of the last change of each file."""
+    files = dict.fromkeys(path for corpus in training for path in corpus if path)
+    return {path: (status.st_size, status.st_mtime_ns) for path in files for status in [path.stat()]}
 
 
 def _first_reading(training: list[Corpus], config: DataConfig, report: Report) -> tuple[np.ndarray, np.ndarray]:

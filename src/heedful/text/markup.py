@@ -6,6 +6,7 @@ gets the tags of the word that it is aligned with; so they are always nested wel
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def place(tags: Sequence[Tag], source: str, target: str, links: Iterable[tuple[i
     words = re.split(r"( +)", target)  # words and the spaces between them; other white space is part of a word
     made: list[str] = []
     now: list[Span] = []  # the elements that are open, the outermost first
-    lost = list(spans)
+    placed = set[int]()
     for number, word in enumerate(words[::2]):
         source_word = looks.get(number)
         # a word that is aligned with nothing stands where its neighbour before it does
@@ -89,10 +90,11 @@ def place(tags: Sequence[Tag], source: str, target: str, links: Iterable[tuple[i
         alone = [one for one in alone if one[0] != source_word]
         made += [span.opening for span in wanted[same:]]
         made.append(html.escape(word, quote=False))
-        lost = [span for span in lost if span not in wanted]
+        placed.update(map(id, wanted))
         now = wanted
     _close(made, now)
-    made += [span.opening + span.closing for span in lost]  # no word is aligned with theirs; nothing is dropped
+    # no word is aligned with these; nothing is dropped
+    made += [span.opening + span.closing for span in spans if id(span) not in placed]
     return "".join([*made, *(tag for _, tag in alone)])
 
 
@@ -109,18 +111,23 @@ def _spans(tags: Sequence[Tag], source: str) -> tuple[list[Span], list[tuple[int
     """Pair opening tags with their closing ones; return these, and the rest with the word that each stands before."""
     spans: list[tuple[int, Span]] = []
     alone: list[tuple[int, int, str]] = []
-    waiting: list[tuple[int, Tag]] = []
+    waiting: list[tuple[int, Tag, str]] = []
+    opened_by_name = Counter[str]()  # of those that wait, so that none is sought in vain: a page may be all tags
     for number, tag in enumerate(tags):
+        name = _name(tag)
         if not tag.text.startswith("</"):
-            waiting.append((number, tag))
+            waiting.append((number, tag, name))
+            opened_by_name[name] += 1
             continue
-        own = next((i for i in reversed(range(len(waiting))) if _name(waiting[i][1]) == _name(tag)), None)
-        if own is None:
+        if not opened_by_name[name]:
             alone.append((number, _words_before(source, tag.at), tag.text))
             continue
-        opened, opening = waiting[own]
-        alone += [(n, _word_at(source, left.at), left.text) for n, left in waiting[own + 1 :]]
-        del waiting[own:]
+        while True:
+            opened, opening, its_name = waiting.pop()
+            opened_by_name[its_name] -= 1
+            if its_name == name:
+                break
+            alone.append((opened, _word_at(source, opening.at), opening.text))
         first, last = _word_at(source, opening.at), _words_before(source, tag.at)
         if first >= last:  # an icon, say: it has no words to go with
             space = " " if source[tag.at : tag.at + 1] == " " else ""
@@ -128,7 +135,7 @@ def _spans(tags: Sequence[Tag], source: str) -> tuple[list[Span], list[tuple[int
             continue
         marks = bool(MARKS.search(source[opening.at : tag.at]))
         spans.append((opened, Span(first, last, opening.text, tag.text, marks)))
-    alone += [(n, _word_at(source, left.at), left.text) for n, left in waiting]
+    alone += [(n, _word_at(source, left.at), left.text) for n, left, _ in waiting]
     return [span for _, span in sorted(spans)], [(first, text) for _, first, text in sorted(alone)]
 
 

@@ -115,7 +115,8 @@ class Vocabulary:
     def resample(self, ids: Sequence[Sequence[int]], side: str, dropout: float, seed: int) -> list[list[int]]:
         """Segment encoded lines anew with subword dropout (Provilkov et al. 2020); a function of its arguments.
 
-        Characters and whitespace symbols have one segmentation only: those come back as they are.
+        Characters and whitespace symbols have one segmentation only: those come back as they are. So do lines with an
+        unknown token, whose text is not known any more.
         """
         if not self._has_many_segmentations:
             return [list(map(int, line)) for line in ids]
@@ -123,7 +124,8 @@ class Vocabulary:
         texts = [processor.decode([int(i) for i in line if i > END]) for line in ids]
         sentencepiece.set_random_generator_seed(seed & 0x7FFFFFFF)
         options = {"enable_sampling": True, "alpha": dropout, "nbest_size": -1}
-        return [processor.encode(text, add_eos=True, **options) for text in texts]
+        anew = [processor.encode(text, add_eos=True, **options) for text in texts]
+        return [list(map(int, old)) if UNKNOWN in old else new for old, new in zip(ids, anew, strict=True)]
 
     def files(self) -> dict[str, bytes]:
         """Return the vocabulary's files by name: one if joint, else one for each side."""

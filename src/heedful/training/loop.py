@@ -103,13 +103,14 @@ def train(
     *,
     accumulate: int = 1,
     evaluate: Evaluate | None = None,
+    judged_by: str = "",
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
     """Train `model` in place, resuming from the newest state under `state_folder` if there is one.
 
-    `evaluate` scores the model on development data and returns warnings beside the scores; `stop` is asked after
-    each batch, and obeyed at the end of its step. On several processes (torchrun) each has its own `stream`, and
-    gradients are summed over all.
+    `evaluate` scores the model on development data, which `judged_by` is a digest of, and returns warnings beside the
+    scores; what took long to learn is saved before. `stop` is asked after each batch, and obeyed at the end of its
+    step. On several processes (torchrun) each has its own `stream`, and gradients are summed over all.
 
     Raises:
         HeedfulError: the loss or the gradient is not a number; the last state on disk is good.
@@ -117,13 +118,14 @@ def train(
     device = next(model.parameters()).device
     _share_weights(model)
     optimizer = make_optimizer(model, config)
-    progress, average = Progress(), _start_average(model, config)
+    progress, average = Progress(evaluated=0, judged_by=judged_by), _start_average(model, config)
     if place := newest_state(state_folder):
         check_processes(place)
         progress, random, average = load_state(place, model, optimizer)
         stream.restore(progress.data)
         restore_random_state(random[rank()], device)
         yield from _other_arithmetic(progress, arithmetic(device))
+        yield from _other_judge(progress, judged_by)
     if broadcast(progress.step) != progress.step:
         raise HeedfulError(
             f"{state_folder}: holds step {progress.step:,}, but the first process's holds another; --out must be one "
@@ -133,39 +135,32 @@ def train(
     mixed, watch = Mixed(model, config.precision), LossWatch()
     started = time.monotonic() - progress.seconds
 
-    def save() -> Saved:
+    def save(*, checkpoint: bool) -> Saved:
+        if checkpoint:
+            weights = average or weights_of(model)
+            _keep_checkpoint(state_folder / "checkpoints", progress.step, weights, config.average)
         progress.seconds = time.monotonic() - started
         return _save(state_folder, progress, model, optimizer, average, device)
 
-    while progress.step < config.steps and not _patience_is_over(config, progress):
+    while True:
+        if evaluate and _evaluation_is_due(config, progress):
+            yield from _evaluate(model, evaluate, config, progress, average, state_folder)
+        if progress.step >= config.steps or _patience_is_over(config, progress):
+            break
         began = time.monotonic()
         mixed.computing.train()
         step = progress.step + 1
-        rate = learning_rate(
-            config.schedule,
-            step,
-            config.steps,
-            config.rate,
-            config.warmup,
-            config.decay,
-            model.config.d_model,
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-
+        rate = _set_rate(optimizer, config, step, model.config.d_model)
         sums = _forward_backward(mixed, islice(batches, accumulate), config, stop)
         # the gradient of the mean over all tokens of this step, on all processes
         sum_over_processes(model, sums)
         smoothed, nll, counted, stops = sums.tolist()
-        norm = scale_and_clip(model, 1.0 / counted, config.clip)
-        if not (math.isfinite(smoothed) and math.isfinite(norm)):
+        if not (math.isfinite(smoothed) and _learn(model, optimizer, config, counted)):
             raise HeedfulError(not_a_number(step, stream.epoch, stream.position, newest_state(state_folder)))
-        optimizer.step()
         mixed.renew()
         if average:
             update_exponential(average, weights_of(model), config.exponential_average, step)
         progress.step, progress.tokens, progress.data = step, progress.tokens + int(counted), stream.state()
-        speed = counted / (time.monotonic() - began)
         yield Step(
             step=step,
             steps=config.steps,
@@ -173,22 +168,19 @@ def train(
             nll=nll / counted,
             rate=rate,
             tokens=int(counted),
-            tokens_per_second=speed,
+            tokens_per_second=counted / (time.monotonic() - began),
             epoch=stream.epoch,
         )
         yield from map(Notice, watch.see(step, nll / counted))
 
-        last = step == config.steps
-        if evaluate and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
-            yield from _evaluate(model, evaluate, config, progress, average, state_folder)
-        over, interrupted = last or _patience_is_over(config, progress), stops > 0
-        if over or step % config.checkpoint_every == 0:
-            _keep_checkpoint(state_folder / "checkpoints", step, average or weights_of(model), config.average)
-        if over or interrupted or step % config.checkpoint_every == 0:
-            yield save()
-        if interrupted and not over:
+        whole, interrupted = _checkpoint_is_due(config, step), stops > 0
+        if whole or interrupted:
+            yield save(checkpoint=whole)
+        if interrupted and step < config.steps:
             yield Ended(step, "interrupted", progress.seconds)
             return
+    if not _checkpoint_is_due(config, progress.step):  # ended by patience
+        yield save(checkpoint=True)
     yield from _end(config, progress, state_folder, time.monotonic() - started)
 
 
@@ -209,7 +201,7 @@ def _forward_backward(
         loss = batch_loss(mixed.computing, batch.to(device), config.label_smoothing, config.consistency)
         loss.smoothed.backward()  # type: ignore[no-untyped-call]
         mixed.collect_gradients()
-        losses.append(torch.stack(loss).detach())  # read once, at the end: a GPU need not wait for us
+        losses.append(torch.stack(loss).detach())  # read once, at the end
         stops += stop()
     counts = torch.tensor([tokens, stops], dtype=torch.float64)
     return torch.cat([torch.stack(losses).cpu().double().sum(0), counts])
@@ -261,6 +253,22 @@ def make_optimizer(model: EncoderDecoder, config: TrainingConfig) -> torch.optim
     return kind(model.parameters(), **settings)
 
 
+def _set_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int, d_model: int) -> float:
+    """Let the optimizer learn at this step's rate, and return it."""
+    rate = learning_rate(config.schedule, step, config.steps, config.rate, config.warmup, config.decay, d_model)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _learn(model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig, tokens: float) -> bool:
+    """Take a step by the mean of the summed gradients over so many tokens; return False if they are no numbers."""
+    if not math.isfinite(scale_and_clip(model, 1.0 / tokens, config.clip)):
+        return False
+    optimizer.step()
+    return True
+
+
 def scale_and_clip(model: nn.Module, scale: float, clip: float) -> float:
     """Multiply the gradients by `scale`, then shrink them to norm `clip` if that is above 0; return their norm."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -268,6 +276,16 @@ def scale_and_clip(model: nn.Module, scale: float, clip: float) -> float:
     factor = scale * (clip / norm if 0 < clip < norm else 1.0)
     torch._foreach_mul_(gradients, factor)
     return norm
+
+
+def _checkpoint_is_due(config: TrainingConfig, step: int) -> bool:
+    return step == config.steps or step % config.checkpoint_every == 0
+
+
+def _evaluation_is_due(config: TrainingConfig, progress: Progress) -> bool:
+    """Return whether the present step is one to evaluate, and has not been."""
+    step, every = progress.step, config.evaluate_every
+    return step > (progress.evaluated or 0) and (step == config.steps or (every > 0 and step % every == 0))
 
 
 def _patience_is_over(config: TrainingConfig, progress: Progress) -> bool:
@@ -302,6 +320,7 @@ def _evaluate(
             write_weights(state_folder / "checkpoints" / "best.safetensors", weights)
     else:
         progress.evaluations_without_gain += 1
+    progress.evaluated = progress.step
     _assign(weights, trained)
     yield Evaluation(progress.step, scores, better)
     yield from map(Notice, warnings)
@@ -389,6 +408,14 @@ def _other_arithmetic(progress: Progress, now: str) -> Iterator[Record]:
             f"this training was saved with {progress.arithmetic}, and goes on with {now}: as good, but not the same to "
             f"the last bit as if it had never been stopped"
         )
+
+
+def _other_judge(progress: Progress, now: str) -> Iterator[Record]:
+    """Forget the best score if it is one on other development data."""
+    if progress.judged_by not in ("", now) and progress.best is not None:
+        progress.best, progress.best_step, progress.evaluations_without_gain = None, 0, 0
+        yield Notice("the development text is not that of the scores so far: the best one, and patience, begin anew")
+    progress.judged_by = now
 
 
 def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds: float) -> Iterator[Record]:

@@ -70,5 +70,18 @@ def broadcast(value: T) -> T:
     return values[0]
 
 
+def check_alike(what: str, mine: object) -> None:
+    """Refuse to train with the first process where it has another `what`.
+
+    Raises:
+        HeedfulError: on each process whose `mine` is not equal to the first one's.
+    """
+    if broadcast(mine) != mine:
+        raise HeedfulError(
+            f"process {rank()}: not the {what} of the first process; start all with the same command, of one version, "
+            f"on the same files"
+        )
+
+
 def _joined() -> bool:
     return distributed.is_available() and distributed.is_initialized()

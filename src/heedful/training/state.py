@@ -44,6 +44,8 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    evaluated: int | None = None  # the last step whose evaluation is over; older states were saved after theirs
+    judged_by: str = ""  # digest of what it is evaluated on
     best: float | None = None
     best_step: int = 0
     evaluations_without_gain: int = 0
@@ -97,6 +99,24 @@ def check_processes(place: Path) -> None:
         )
 
 
+def read_progress(place: Path) -> Progress:
+    """Read how far the training had come that saved the state at `place`.
+
+    Raises:
+        HeedfulError: that file of it is missing or damaged.
+    """
+    try:
+        progress = Progress(**json.loads((place / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise HeedfulError(
+            f"{place / 'state.json'}: damaged ({error}); begin another training with the weights that "
+            f"there are: --start-from {place.parent.parent} --out NEW"
+        ) from None
+    if progress.evaluated is None:
+        progress.evaluated = progress.step
+    return progress
+
+
 def load_state(
     place: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, Tensor, dict[str, Tensor]]:
@@ -107,13 +127,7 @@ def load_state(
     """
     put_weights(model, read_weights(place / "weights.safetensors"), place)
     _put_optimizer_tensors(model, optimizer, read_weights(place / "optimizer.safetensors"))
-    try:
-        progress = Progress(**json.loads((place / "state.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise HeedfulError(
-            f"{place / 'state.json'}: damaged ({error}); begin another training with the weights that "
-            f"there are: --start-from {place.parent.parent} --out NEW"
-        ) from None
+    progress = read_progress(place)
     random = read_weights(place / "random.safetensors")["random"]
     device = next(model.parameters()).device
     average = {name: tensor.to(device) for name, tensor in read_weights(place / "average.safetensors").items()}
