@@ -134,6 +134,7 @@ def train(
     batches = iter(stream)
     mixed, watch = Mixed(model, config.precision), LossWatch()
     started = time.monotonic() - progress.seconds
+    begun_at = progress.step, progress.evaluated
 
     def save(*, checkpoint: bool) -> Saved:
         if checkpoint:
@@ -148,7 +149,6 @@ def train(
         if progress.step >= config.steps or _patience_is_over(config, progress):
             break
         began = time.monotonic()
-        mixed.computing.train()
         step = progress.step + 1
         rate = _set_rate(optimizer, config, step, model.config.d_model)
         sums = _forward_backward(mixed, islice(batches, accumulate), config, stop)
@@ -179,7 +179,7 @@ def train(
         if interrupted and step < config.steps:
             yield Ended(step, "interrupted", progress.seconds)
             return
-    if not _checkpoint_is_due(config, progress.step):  # ended by patience
+    if not _checkpoint_is_due(config, progress.step) and (progress.step, progress.evaluated) != begun_at:  # by patience
         yield save(checkpoint=True)
     yield from _end(config, progress, state_folder, time.monotonic() - started)
 
@@ -196,6 +196,7 @@ def _forward_backward(
     """
     device = next(mixed.computing.parameters()).device
     losses, tokens, stops = [], 0, 0
+    mixed.computing.train()  # it may have been evaluated
     for batch in batches:
         tokens += int((batch.target_out_BT != PAD).sum())
         loss = batch_loss(mixed.computing, batch.to(device), config.label_smoothing, config.consistency)
