@@ -26,7 +26,7 @@ from heedful.recipe import PRESETS, Recipe
 from heedful.remarks import collapse
 from heedful.text.corpus import DataConfig, corpora, examine
 from heedful.text.vocabulary import Vocabulary
-from heedful.training.loop import Evaluation, Notice
+from heedful.training.loop import Evaluation, Notice, Step
 from heedful.training.schedule import learning_rate
 from heedful.training.state import newest_state
 
@@ -862,6 +862,17 @@ def test_an_edited_recipe_is_checked_as_a_new_one_is(tmp_path):
     (folder / "recipe.toml").write_text(tomli_w.dumps(table))
     with pytest.raises(HeedfulError, match=r"recipe\.toml: training\.patience counts evaluations"):
         list(resume(folder))
+
+
+def test_a_finished_training_goes_on_where_its_steps_are_raised(tmp_path):
+    folder = tmp_path / "model"
+    list(run(build(toy(tmp_path, steps=3)), folder))
+    recipe = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(recipe.replace("steps = 3\n", "steps = 5\n"))
+    events = list(resume(folder))
+    assert [event.step for event in events if isinstance(event, Step)] == [4, 5]
+    assert isinstance(events[-1], Finished)
+    assert ", 5 steps, " in (folder / "README.md").read_text()
 
 
 def test_a_resume_that_cannot_go_on_changes_nothing(tmp_path):

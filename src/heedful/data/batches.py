@@ -173,7 +173,7 @@ class BatchStream:
     def _collate(self, rows: np.ndarray) -> Batch:
         if not (self._subword_dropout and self._vocabulary):
             return collate(self._store.take("source", rows), self._store.take("target", rows))
-        seed = hash((self._config.seed, self.epoch, self.position))
+        seed = int(np.random.default_rng((self._config.seed, self.epoch, self.position)).integers(2**31))
         sides = []
         for side in ("source", "target"):
             lines = self._store.lines(side, rows)
