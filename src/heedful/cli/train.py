@@ -21,7 +21,6 @@ from heedful.training.loop import Evaluation, Step
 from heedful.training.processes import join, rank, world_size
 
 SAME_WISH = 1.0  # seconds
-HANGUP = getattr(signal, "SIGHUP", None)  # there is none on Windows
 STOPPING = b"\nheedful: stopping once a step is done, and saving; once more ends at once\n"
 
 RecipeFlags: Any = flags(Recipe, build())
@@ -76,21 +75,12 @@ def train(
 def _graceful() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or TERM into a wish to stop after this step; a second one, later, ends at once.
 
-    Not one in the same second: under torchrun a manager's TERM to all processes arrives from torchrun too. A terminal
-    that is closed is such a wish, unless that is ignored, as under nohup.
+    Not one in the same second: under torchrun a manager's TERM to all processes arrives from torchrun too.
     """
     first: float | None = None
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if HANGUP and signal.getsignal(HANGUP) != signal.SIG_IGN:
-        signals.append(HANGUP)
-    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
-    def ask(number: int, _frame: object) -> None:
+    def ask(_number: int, _frame: object) -> None:
         nonlocal first
-        if number == HANGUP:  # what is said there would be an error, before all is saved
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in terminals:
-                os.dup2(nowhere, stream)
         if first is None:
             first = time.monotonic()
             if rank() == 0:
@@ -99,7 +89,7 @@ def _graceful() -> Iterator[Callable[[], bool]]:
         if time.monotonic() - first > SAME_WISH:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in signals}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: first is not None
     finally:
