@@ -72,6 +72,16 @@ def test_the_tree_of_the_readme_is_the_tree_on_disk():
     assert {path.removeprefix("src/heedful/") for path in listed if path.startswith("src/")} == on_disk
 
 
+@pytest.mark.parametrize("name", ["en-de", "de-en"])
+def test_what_a_model_card_shows_is_in_the_list_of_what_the_model_says(name):
+    cards = ROOT / "docs" / "model-cards"
+    card, kept = ((cards / file).read_text(encoding="utf-8") for file in (f"{name}.md", f"{name}-inputs.md"))
+    rows = re.findall(r"^\| .* \| .* \|$", card, re.M)
+    examples = [row for row in rows if row != "| input | output |"]
+    assert len(examples) == 20
+    assert set(examples) <= set(kept.splitlines())
+
+
 def test_the_reference_is_what_the_program_says():
     made = runpy.run_path(str(ROOT / "docs" / "reference.py"))["page"]()
     assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == made, "run `make docs`"

@@ -36,10 +36,10 @@ def toy(folder, **training):
 
 
 @pytest.mark.parametrize(
-    ("preset", "sizes", "steps", "average"),
-    [("paper-base", (512, 2048, 8, 0.1), 100_000, 5), ("paper-big", (1024, 4096, 16, 0.3), 300_000, 20)],
+    ("preset", "sizes", "steps", "average", "seconds"),
+    [("paper-base", (512, 2048, 8, 0.1), 100_000, 5, 0.4), ("paper-big", (1024, 4096, 16, 0.3), 300_000, 20, 1.0)],
 )
-def test_two_presets_are_the_papers(preset, sizes, steps, average):
+def test_two_presets_are_the_papers(preset, sizes, steps, average, seconds):
     """Sections 3.1, 3.5, 5.1 to 5.4 and 6.1, and table 3."""
     recipe = build({"preset": preset})
     model, training, search = recipe.model, recipe.training, recipe.search
@@ -50,6 +50,7 @@ def test_two_presets_are_the_papers(preset, sizes, steps, average):
     assert (training.schedule, training.rate, training.warmup) == ("paper", 1.0, 4000)
     assert (training.label_smoothing, training.clip, training.weight_decay) == (0.1, 0.0, 0.0)
     assert (training.steps, training.average, recipe.batches.tokens) == (steps, average, 25_000)
+    assert training.checkpoint_every * seconds == 10 * 60  # "written at 10-minute intervals"
     assert (search.beam, search.length_penalty, search.max_extra) == (4, 0.6, 50)
 
 
