@@ -192,12 +192,13 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o640, "two")
 
 
-def test_a_file_that_can_be_written_but_not_replaced_is_written(tmp_path, monkeypatch):
-    def is_mounted(self, to):
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(to))
+@pytest.mark.parametrize("why", [errno.EBUSY, errno.EPERM])  # mounted by itself; somebody else's in a sticky folder
+def test_a_file_that_can_be_written_but_not_replaced_is_written(tmp_path, monkeypatch, why):
+    def cannot_be(self, to):
+        raise OSError(why, os.strerror(why), str(to))
 
     (tmp_path / "out").write_text("one")
-    monkeypatch.setattr(Path, "replace", is_mounted)
+    monkeypatch.setattr(Path, "replace", cannot_be)
     write_text(tmp_path / "out", "two")
     assert (everything_in(tmp_path), (tmp_path / "out").read_text()) == (["out"], "two")
 
@@ -219,6 +220,38 @@ def test_what_cannot_be_written_whole_in_place_is_kept_beside(tmp_path, monkeypa
     with pytest.raises(HeedfulError, match=r"out: not written whole .*all of it is in .*out\.partial"):
         write_text(tmp_path / "out", "two")
     assert (everything_in(tmp_path), (tmp_path / "out.partial").read_text()) == (["out", "out.partial"], "two")
+
+
+def interrupted_while(path, monkeypatch, doing, kept):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*doing, interrupt)
+    with pytest.raises(KeyboardInterrupt), replacing(path, kept) as aside:
+        aside.write_text("new")
+
+
+def test_the_work_of_hours_is_kept_where_it_cannot_take_its_place(tmp_path, monkeypatch):
+    kept = []
+    for _ in range(2):
+        interrupted_while(tmp_path / "out", monkeypatch, (os, "fsync"), kept)
+    assert kept == [tmp_path / "out.partial", tmp_path / "out.partial.2"]
+    assert [path.read_text() for path in kept] == ["new", "new"]
+    assert everything_in(tmp_path) == ["out.partial", "out.partial.2"]
+
+
+def test_what_is_interrupted_while_it_is_written_in_place_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "out").write_text("old")
+    replace = Path.replace
+
+    def is_mounted(self, to):
+        if to.name == "out":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(to))
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", is_mounted)
+    interrupted_while(tmp_path / "out", monkeypatch, (shutil, "copyfile"), None)
+    assert (tmp_path / "out.partial").read_text() == "new"
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file is meant")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 
 from heedful.errors import HeedfulError
@@ -64,13 +65,14 @@ def remove_leftovers(folder: Path, *names: str) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, kept: list[Path] | None = None) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and takes the place of `path`.
 
-    On an exception nothing of the old file is touched and the new one is removed. A folder may be written in
-    place of a file, provided that `path` does not exist yet. A link stays one: what it points to is replaced. A file
-    keeps its permissions, and its owner where that may be. A pipe or a device, such as /dev/null, is written to as it
-    is.
+    On an exception nothing of the old file is touched and the new one is removed; but where `kept` is given, the work
+    of hours, a new file that is not empty is kept as PATH.partial, or PATH.partial.2 and so on, and `kept` is told. A
+    folder may be written in place of a file, provided that `path` does not exist yet. A link stays one: what it points
+    to is replaced. A file keeps its permissions, and its owner where that may be. A pipe or a device, such as
+    /dev/null, is written to as it is.
 
     Raises:
         IsADirectoryError: `path` is a folder that exists.
@@ -91,6 +93,10 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(file)
         _put(aside, path)
         _sync(path.parent)
+    except BaseException:
+        if kept is not None and aside.is_file() and aside.stat().st_size:
+            kept.append(_keep(aside, path))
+        raise
     finally:
         remove(aside)
 
@@ -161,9 +167,10 @@ def _put(aside: Path, path: Path) -> None:
     try:
         aside.replace(path)
     except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.EXDEV):
+        # mounted by itself, as containers do; somebody else's in a folder like /tmp; open elsewhere on Windows
+        if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES) or not path.is_file():
             raise
-        _write_in_place(aside, path)  # it is mounted by itself, as containers do
+        _write_in_place(aside, path)
 
 
 def _be_like(path: Path, aside: Path) -> None:
@@ -184,9 +191,20 @@ def _write_in_place(aside: Path, path: Path) -> None:
         shutil.copyfile(aside, path)
         _sync(path)
     except OSError as error:
-        kept = path.with_name(f"{path.name}.partial")
-        aside.replace(kept)
-        raise HeedfulError(f"{path}: not written whole ({error.strerror}); all of it is in {kept}") from None
+        raise HeedfulError(
+            f"{path}: not written whole ({error.strerror}); all of it is in {_keep(aside, path)}"
+        ) from None
+    except BaseException:
+        _keep(aside, path)  # the old file is gone already
+        raise
+
+
+def _keep(aside: Path, path: Path) -> Path:
+    """Move what was written to a name of its own beside `path`, and return it; that of an earlier time stays."""
+    place = path.with_name(f"{path.name}.partial")
+    others = (place.with_name(f"{place.name}.{number}") for number in count(2))
+    place = next(free for free in chain([place], others) if not free.exists())
+    return aside.replace(place)
 
 
 def _sync(path: Path) -> None:

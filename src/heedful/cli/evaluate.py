@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from heedful import bundle as bundles
 from heedful import files
 from heedful.cli.model import load, say_if_slow, search_of
 from heedful.cli.settings import Device, Json, Reverse, SearchFlags, Threads, Weights, flags, given
-from heedful.cli.terminal import terminal
+from heedful.cli.terminal import STANDARD_OUTPUT, terminal
 from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
@@ -78,16 +79,19 @@ def evaluate(
     translate = _translating(bundle, given(search), options) if bundle else None
     translate_too = _translating(against, given(search), options) if against else None
     lines = sources or []
-    if translate and symbols:  # equal lines are one input
-        inputs = list(dict.fromkeys(lines))
-        of_input = dict(zip(inputs, translate(inputs), strict=True))
-        found = [of_input[line] for line in lines]
-    else:
-        found = translate(lines) if translate else made or []
-    if symbols:
-        _check_alike(lines, found)
-    if save:  # before anything is counted, which may fail
-        files.write_text(save, "".join(line + "\n" for line in found))
+    with files.replacing(save) if save else nullcontext() as place:
+        if place:
+            place.touch()  # before minutes of translating: there may be no way to write here
+        if translate and symbols:  # equal lines are one input
+            inputs = list(dict.fromkeys(lines))
+            of_input = dict(zip(inputs, translate(inputs), strict=True))
+            found = [of_input[line] for line in lines]
+        else:
+            found = translate(lines) if translate else made or []
+        if symbols:
+            _check_alike(lines, found)
+        if place:  # before anything is counted, which may fail
+            place.write_text("".join(line + "\n" for line in found), encoding="utf-8", newline="\n")
     rows = _error_rates(lines, references, found) if symbols else _scores(found, references, config)
     if translate_too:
         compared = compare(found, translate_too(lines), references, config)
@@ -109,6 +113,8 @@ def _check(
         _manifest(folder)
     if save and save.is_dir():
         raise HeedfulError(f"{save}: a folder; give --save the name of a file")
+    if save in STANDARD_OUTPUT:  # which may be a file that the scores go to
+        raise HeedfulError(f"{save}: the scores go there; give --save the name of a file")
     if save and save.suffix.lower() in COMPRESSION:
         raise HeedfulError(f"{save}: written as plain text; leave {save.suffix} out, and compress it afterwards")
 

@@ -1,10 +1,12 @@
 """The terminal as every command writes to it."""
 
 import os
+from pathlib import Path
 
 from rich.console import Console
 
 WIDE = 160  # columns of what is not a terminal
+STANDARD_OUTPUT = Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/self/fd/1")
 
 
 class _Terminal(Console):

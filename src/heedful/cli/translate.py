@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from itertools import chain, count, tee
+from contextlib import contextmanager, nullcontext
+from itertools import tee
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -16,13 +16,12 @@ from heedful import files
 from heedful.cli.model import load, say_if_slow, search_of
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, SearchFlags, Threads, Weights, given
 from heedful.cli.standard_input import standard_input
-from heedful.cli.terminal import terminal
+from heedful.cli.terminal import STANDARD_OUTPUT, terminal
 from heedful.errors import HeedfulError
 from heedful.text.document import repeats
 from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines, without_nul
 from heedful.translator import WINDOW, Output
 
-STANDARD_OUTPUT = Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/self/fd/1")
 A_LINE_EACH = "give as many lines as the text has, an empty one where an output may begin as it likes"
 
 
@@ -51,7 +50,8 @@ def translate(
     window: Annotated[
         int | None,
         Parameter(
-            help="Lines read before the first is answered (4096, typed at a terminal 1); 1 if a program waits for each",
+            help="Lines read before the first is answered, and lost at most where it is stopped (4096, typed at a "
+            "terminal 1); 1 if a program waits for each",
             validator=POSITIVE,
         ),
     ] = None,
@@ -176,17 +176,17 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
     else:
         if path.suffix.lower() in COMPRESSION:
             raise HeedfulError(f"{path}: written as plain text; leave {path.suffix} out, and compress it afterwards")
-        with (
-            _ended_by_signals(),
-            files.replacing(path) as aside,
-            aside.open("w", encoding="utf-8", newline="\n") as file,
-        ):
-            try:
+        kept: list[Path] = []
+        try:
+            with (
+                _ended_by_signals(),
+                files.replacing(path, kept) as aside,
+                aside.open("w", encoding="utf-8", newline="\n") as file,
+            ):
                 yield file
-                file.close()  # what a full disk says now is said while there is something to keep
-            except BaseException:
-                _keep_what_there_is(file, aside, path.resolve().with_name(f"{path.name}.partial"))
-                raise
+        finally:
+            for place in kept:
+                print(f"heedful: what was translated so far is in {place}", file=sys.stderr)
 
 
 @contextmanager
@@ -201,17 +201,6 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _keep_what_there_is(file: IO[str], aside: Path, place: Path) -> None:
-    """Keep what was written before an end that nobody wanted: it may be the work of hours."""
-    with suppress(OSError):  # the disk may be full
-        file.close()
-    if aside != place and aside.is_file() and aside.stat().st_size:
-        others = (place.with_name(f"{place.name}.{number}") for number in count(2))
-        place = next(free for free in chain([place], others) if not free.exists())  # the work of an earlier time stays
-        aside.replace(place)
-        print(f"heedful: what was translated so far is in {place}", file=sys.stderr)
 
 
 @contextmanager
