@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +24,9 @@ import numpy as np
 from libretranslatepy import LibreTranslateAPI
 from starlette.requests import Request
 
+from heedful.bundle import WEIGHTS, locate
 from heedful.errors import HeedfulError
+from heedful.model.weights import read_weights, write_weights
 from heedful.serve.app import make_app
 from heedful.serve.batching import Batcher, TooManyError
 from heedful.serve.limits import Keys, ServeConfig, new_key
@@ -63,8 +67,10 @@ def test_texts_lists_forms_html_and_alternatives(serving, boxed):
     assert html["translatedText"].startswith("<b>")
     found = client.post("/translate", json={**TEXT, "alternatives": 3}).json()
     assert 1 <= len(found["alternatives"]) <= 3
-    assert client.post("/translate", files={name: (None, value) for name, value in TEXT.items()}).json() == {
-        "translatedText": expected
+    fields = {name: (None, value) for name, value in TEXT.items()}
+    assert client.post("/translate", files=fields).json() == {"translatedText": expected}
+    assert client.post("/translate", files={**fields, "q": ("a.txt", f"{TEXT['q']}\r\n\r\n--")}).json() == {
+        "translatedText": f"{expected}\r\n\r\n--"
     }
     assert client.post("/translate", json={**TEXT, "source": "auto"}).json() == {
         "translatedText": expected,
@@ -304,7 +310,9 @@ def test_what_is_explained_is_what_was_translated(serving):
     assert not np.any(found["steps"]["steps"]["output"]["numbers"])
 
 
-@pytest.mark.parametrize("changes", [{"beam": 1}, {"patience": 0.25}, {"beam": 6, "patience": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{"beam": 1}, {"patience": 0.25}, {"beam": 6, "patience": 0.0}, {"patience": math.inf}]
+)
 def test_what_is_explained_is_what_this_model_translates(served, boxed, changes):
     lines = [
         "You'd better not go out tonight.",
@@ -526,6 +534,23 @@ def test_what_cannot_be_served_is_said_in_one_line(arguments, says, tmp_path):
     assert ended.returncode == 2
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_model_of_no_numbers_is_refused_before_an_address_is_said(boxed, tmp_path):
+    shutil.copytree(locate("en-de"), tmp_path / "model")
+    weights = read_weights(tmp_path / "model" / WEIGHTS)
+    write_weights(tmp_path / "model" / WEIGHTS, {name: tensor * math.nan for name, tensor in weights.items()})
+    command = [*HEEDFUL, "serve", tmp_path / "model", "--port", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert "its weights are damaged" in ended.stderr
+
+
+def test_a_header_of_a_part_costs_no_more_than_its_length(serving):
+    head = f'content-disposition: form-data; name="{";" * 300_000}"'  # the standard library reads it for minutes
+    body = f"--b\r\n{head}\r\n\r\ntext\r\n--b--\r\n"
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    assert serving().post("/translate", content=body, headers=kind).status_code == 422
 
 
 def test_sigterm_ends_after_what_is_running_was_answered(boxed):

@@ -50,8 +50,9 @@ def serve(
     chosen = bundles or (locate("en-de"), locate("de-en"))
     translators = [load(bundle, device, threads, weights) for bundle in chosen]
     for translator in translators:
-        # made now: weights it cannot have are refused before the address is said, and nobody waits for torch's model
+        # made now: what it cannot have, or compute with, is refused before the address is said, and nobody waits for it
         translator.inference, translator.model  # noqa: B018
+        list(translator.translate(["a"]))
     for translator in translators:
         say_if_slow(translator)
     app = make_app(translators, config)

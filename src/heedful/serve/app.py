@@ -153,7 +153,8 @@ class Server:
         if wanted.alternatives > limits.alternatives:
             raise Refused(422, f"{wanted.alternatives} alternatives; ask for at most {limits.alternatives}")
         pair, count = self.find(wanted.source, wanted.target), 1 + wanted.alternatives
-        begun = [_begin(translating(text, pair[0], markup=wanted.format == "html", count=count)) for text in texts]
+        markup, fits = wanted.format == "html", self.batchers[pair].translator.has_room_for
+        begun = [_begin(translating(text, pair[0], markup=markup, count=count, fits=fits)) for text in texts]
         sentences, most = sum(len(lot) for _, lot, _ in begun), min(limits.share, limits.queue)
         if sentences > most:
             raise Refused(413, f"{sentences:,} sentences; send at most {most:,} at a time")
@@ -191,7 +192,8 @@ class Server:
         if len(wanted.q) > self.config.characters:
             raise Refused(413, f"{len(wanted.q):,} characters; send at most {self.config.characters:,}")
         pair = self.find(wanted.source, wanted.target)
-        sentences = [part.text for part in split(wanted.q, pair[0]) if part.translate]
+        fits = self.batchers[pair].translator.has_room_for
+        sentences = [part.text for part in split(wanted.q, pair[0], fits=fits) if part.translate]
         if not sentences:  # an address, say, or a number
             return {"sentences": [], "sentence": 0}
         if wanted.sentence >= len(sentences):
@@ -334,7 +336,7 @@ def _pair(translator: Translator) -> tuple[str, str]:
 def _with_all_outputs(config: SearchConfig) -> SearchConfig:
     """Return the search of `/translate` with all outputs that it has found by its end: the same one is the best."""
     ended = config.patience * config.beam if config.patience else config.beam
-    return replace(config, n_best=max(1, min(config.beam, int(ended))), sample=False)
+    return replace(config, n_best=max(1, int(min(config.beam, ended))), sample=False)
 
 
 def _warm_up(translator: Translator, batch: int) -> None:

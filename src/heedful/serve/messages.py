@@ -2,9 +2,8 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable
-from email.parser import BytesParser
-from email.policy import HTTP
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
@@ -19,6 +18,9 @@ from heedful.serve.limits import ServeConfig
 from heedful.text.document import clean
 
 FORMS = "application/x-www-form-urlencoded", "multipart/form-data"  # as curl -d and -F send them, and browsers
+BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^";,\s]{1,70}))""", re.I)  # as long as RFC 2046 lets it be
+NAME = re.compile(rb"""^content-disposition:[^\r\n]*?[;\s]name=(?:"([^"\r\n]*)"|([^";\s]*))""", re.I | re.M)
+HEAD = 1000  # bytes of a part's header that are looked at
 ARRIVAL = 30.0  # seconds in which a request must be here
 T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
@@ -171,11 +173,14 @@ def _form(kind_of_body: str, body: bytes) -> dict[str, list[str]]:
     if kind_of_body.startswith(FORMS[0]):
         return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
     form: dict[str, list[str]] = {}
-    message = BytesParser(policy=HTTP).parsebytes(f"content-type: {kind_of_body}\r\n\r\n".encode() + body)
-    for part in message.iter_parts():
-        name, value = part.get_param("name", header="content-disposition"), part.get_payload(decode=True)
-        if isinstance(value, bytes):  # not a form within the form
-            form.setdefault(str(name), []).append(value.decode("utf-8", "replace"))
+    if boundary := BOUNDARY.search(kind_of_body):
+        # RFC 7578, by hand: the standard library's reading of headers takes time in proportion to their square
+        between = f"\r\n--{boundary[1] or boundary[2]}".encode()
+        for part in (b"\r\n" + body).split(between)[1:]:
+            head, _, value = part.partition(b"\r\n\r\n")
+            if found := NAME.search(head[:HEAD]):
+                name = found[1] if found[1] is not None else found[2]
+                form.setdefault(name.decode("utf-8", "replace"), []).append(value.decode("utf-8", "replace"))
     return form
 
 
