@@ -33,6 +33,11 @@ def test_words_are_numbered_upwards_without_gaps(pieces):
     assert set(numbers) == set(range(len(set(numbers))))
 
 
+def test_all_pieces_of_a_source_word_count_together():
+    weights_TS = torch.tensor([[0.3, 0.3, 0.4]])
+    assert align_words(weights_TS, [SPACE + "a", "x", SPACE + "b"], [SPACE + "c"]) == [(0, 0)]
+
+
 def test_a_permutation_is_found():
     source, target = ([SPACE + letter for letter in text] + ["</s>"] for text in ("abcde", "vwxyz"))
     order = [3, 0, 4, 1, 2, 5]

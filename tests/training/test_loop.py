@@ -340,6 +340,15 @@ def test_random_states_of_a_gpu_stand_behind_the_processors(monkeypatch):
     assert len(restored) == 1
 
 
+def test_nothing_of_the_first_half_of_the_steps_is_averaged(tmp_path):
+    model, config, seen = fresh_model(), settings(steps=4, checkpoint_every=1, average=5), {}
+    for record in train(model, OneBatch(random_batch()), config, tmp_path):
+        if isinstance(record, Step):
+            seen[record.step] = model.output.weight.detach().clone()
+    mean = loop.final_weights(tmp_path, config)["source_embedding.token.weight"]
+    torch.testing.assert_close(mean, (seen[3] + seen[4]) / 2)
+
+
 def test_only_the_last_checkpoints_are_kept_and_averaged(tmp_path):
     model = fresh_model()
     seen = {}

@@ -60,7 +60,6 @@ def align_words(
     columns, rows = np.flatnonzero(source_words >= 0), np.flatnonzero(target_words >= 0)
     if not len(columns) or not len(rows):
         return []
-    weights_WS = np.zeros((target_words.max() + 1, len(columns)))
-    np.add.at(weights_WS, target_words[rows], weights_TS.numpy()[np.ix_(rows, columns)])
-    best_W = source_words[columns[weights_WS.argmax(1)]]
-    return list(zip(best_W.tolist(), range(len(best_W)), strict=True))
+    weights_VW = np.zeros((target_words.max() + 1, source_words.max() + 1))  # of all pieces of a word together
+    np.add.at(weights_VW, np.ix_(target_words[rows], source_words[columns]), weights_TS.numpy()[np.ix_(rows, columns)])
+    return list(zip(weights_VW.argmax(1).tolist(), range(len(weights_VW)), strict=True))

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from heedful import files
 from heedful.training.loop import Step
-from heedful.training.state import step_of
+from heedful.training.state import read_progress, step_of
 
 
 def write_event(log: IO[str], event: Any) -> None:
@@ -21,16 +21,25 @@ def write_event(log: IO[str], event: Any) -> None:
 
 
 def forget_unsaved(path: Path, state: Path | None) -> None:
-    """Drop all records after those of the saved `state`, if there is one, one cut off too: they will be made again."""
-    saved = step_of(state) if state else 0
+    """Drop all records after those of the saved `state`, if there is one, one cut off too: they will be made again.
+
+    So will an evaluation that the state does not know of: a state is saved before its step is evaluated.
+    """
+    saved, evaluated = (step_of(state), read_progress(state).evaluated or 0) if state else (0, 0)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = max((number for number, line in enumerate(lines, start=1) if 0 < _step_of(line) <= saved), default=0)
+    kept = 0
+    for number, (event, step) in enumerate(map(_event_and_step, lines), start=1):
+        if event == "evaluation" and step > evaluated:
+            break
+        if 0 < step <= saved:
+            kept = number
     files.write_text(path, "".join(line + "\n" for line in lines[:kept]))
 
 
-def _step_of(line: str) -> int:
-    """Return the step of a record, 0 if it has none or was cut off."""
+def _event_and_step(line: str) -> tuple[str, int]:
+    """Return the kind and the step of a record, 0 if it has none or was cut off."""
     try:
-        return int(json.loads(line).get("step", 0))
+        record = json.loads(line)
+        return str(record.get("event")), int(record.get("step", 0))
     except ValueError:
-        return 0
+        return "", 0

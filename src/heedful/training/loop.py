@@ -351,12 +351,17 @@ def final_weights(state_folder: Path, config: TrainingConfig) -> dict[str, Tenso
 
     Before the first checkpoint there are none.
     """
-    return average_files(last_checkpoints(state_folder / "checkpoints", _averaged(config)))
+    return average_files(_averaged(state_folder, config))
 
 
-def _averaged(config: TrainingConfig) -> int:
-    """Return of how many last checkpoints the final weights are made."""
-    return 1 if config.exponential_average else max(config.average, 1)
+def _averaged(state_folder: Path, config: TrainingConfig) -> list[Path]:
+    """Return the checkpoints that the final weights are made of, none from the first half of the steps so far.
+
+    The paper's five are the last 7 % of its steps; in a short training as many reach back to what had hardly learned.
+    """
+    most = 1 if config.exponential_average else max(config.average, 1)
+    found = last_checkpoints(state_folder / "checkpoints", most)
+    return [path for path in found if 2 * step_of(path) > step_of(found[-1])]
 
 
 def _save(
@@ -421,7 +426,7 @@ def _other_judge(progress: Progress, now: str) -> Iterator[Record]:
 
 def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds: float) -> Iterator[Record]:
     """Tell why it ends, and first of a best step that the final weights have nothing of."""
-    kept = last_checkpoints(state_folder / "checkpoints", _averaged(config))
+    kept = _averaged(state_folder, config)
     if progress.best is not None and kept and progress.best_step < step_of(kept[0]):
         best = state_folder / "checkpoints" / "best.safetensors"
         yield Notice(

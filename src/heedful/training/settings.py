@@ -50,7 +50,7 @@ class TrainingConfig:
     )
     average: int = setting(
         5,
-        "The final weights are the mean of so many last checkpoints (section 6.1)",
+        "The final weights are the mean of so many last checkpoints, of the second half alone (section 6.1)",
         least=0,
     )
     exponential_average: float = setting(
