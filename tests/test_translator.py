@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heedful.decoding.hypothesis import length_penalty
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
-from heedful.text.vocabulary import END
+from heedful.text.vocabulary import END, VocabularyConfig, learn
 from heedful.training.loop import mean_loss
 from heedful.translator import Output, Translator
 
@@ -27,12 +27,13 @@ def translator(tiny_model, toy_vocabulary):
     return Translator(model, toy_vocabulary, SearchConfig(beam=3, max_extra=5))
 
 
-def test_a_model_of_no_numbers_is_told_of(tiny_model, toy_vocabulary):
+@pytest.mark.parametrize("search", [SearchConfig(), SearchConfig(sample=True)])
+def test_a_model_of_no_numbers_is_told_of(tiny_model, toy_vocabulary, search):
     size = toy_vocabulary.sizes[0]
     model = tiny_model(encoder_layers=1, decoder_layers=1, source_size=size, target_size=size)
     with torch.no_grad():
         model.output.weight.fill_(float("nan"))
-    translator = Translator(model, toy_vocabulary)
+    translator = Translator(model, toy_vocabulary, search)
     with pytest.raises(HeedfulError, match="its weights are damaged"):
         list(translator.translate(["a"]))
     assert list(translator.translate([""])) == [EMPTY]
@@ -221,6 +222,13 @@ def test_a_cased_translation_of_a_line_in_capitals_is_scored_as_it_stands(transl
     assert (scored.ids, scored.score) == (expected.ids, expected.score)
 
 
+def test_a_prefix_that_no_output_can_begin_with_is_refused(tiny_model):
+    words = learn(["the cat"] * 9, ["ein Kater"] * 9, VocabularyConfig(kind="characters", byte_fallback=False))
+    model = tiny_model(source_size=words.sizes[0], target_size=words.sizes[1])
+    with pytest.raises(HeedfulError, match="prefix 'ein Kaffee': the model's vocabulary lacks a part of it"):
+        list(Translator(model, words).translate(["the cat"], prefixes=["ein Kaffee"]))
+
+
 def test_a_line_or_prefix_that_the_model_has_no_positions_for_is_named(tiny_model, toy_vocabulary):
     size = toy_vocabulary.sizes[0]
     model = tiny_model(source_size=size, target_size=size, positions="learned", max_positions=9)
@@ -229,6 +237,7 @@ def test_a_line_or_prefix_that_the_model_has_no_positions_for_is_named(tiny_mode
         list(short.translate(["the", "", long], window=2))
     with pytest.raises(HeedfulError, match="prefix 2: "):
         list(short.translate(["the", "cat"], prefixes=["the", long]))
+    assert short.translate_document(f"{long}\n\n{long}").count("\n\n") == 1, "a text may have any length"
     for source, target, named in (("the", long, "target 8: "), (long, "the", "source 8: ")):
         with pytest.raises(HeedfulError, match=named):
             short.score(["the", source], ["the", target], start=6)

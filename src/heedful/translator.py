@@ -197,7 +197,7 @@ class Translator:
         """
         config = replace(config or self.search, n_best=1)
         with_care = replace(config, no_repeat_ngram=careful(config.no_repeat_ngram))
-        steps = translating(text, *self.languages[:1], markup=markup)
+        steps = translating(text, *self.languages[:1], markup=markup, fits=self.has_room_for)
         answers: list[list[Output]] | None = None
         while True:
             try:
@@ -206,6 +206,10 @@ class Translator:
                 return cast(list[str], finished.value)[0]
             wanted = [(s.text, with_care if s.careful else config, s.align) for s in sentences]
             answers = self.translate_each(wanted, batch=batch)
+
+    def has_room_for(self, text: str) -> bool:
+        """Return whether the model knows positions enough for a text, and for names in place of its placeholders."""
+        return self.longest is None or len(self.reader.encode([text])[0][0]) <= self.longest * 3 // 4
 
     def translate_each(
         self, wanted: Sequence[tuple[str, SearchConfig, bool]], *, batch: int = 64

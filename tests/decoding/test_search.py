@@ -378,6 +378,7 @@ def test_frequencies_of_samples_follow_the_distribution(change, kept):
         {"n_best": 0},
         {"n_best": 5},
         {"temperature": 0.0},
+        {"temperature": 1e-40},
         {"temperature": math.nan},
         {"temperature": 1e6},
         {"top_p": 0.0},

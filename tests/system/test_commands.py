@@ -1,6 +1,7 @@
 """The program as a user meets it: commands, pipes, errors."""
 
 import contextlib
+import errno
 import gc
 import gzip
 import io
@@ -262,6 +263,8 @@ def test_a_program_may_wait_for_each_answer(trained):
         (["model", "--source", "pairs.source", "--symbols", "--against", "model"], "alone: leave"),
         (["model", "--source", "pairs.source", "--against", "typo"], "typo"),
         (["model", "--source", "pairs.source", "--save", "model"], "a folder"),
+        (["model", "--source", "pairs.source", "--save", "/dev/stdout"], "the scores go there"),
+        (["model", "--source", "pairs.source", "--save", "pairs.source/out"], "pairs.source: "),
         (["model", "--source", "short"], "short has 1 lines and pairs.target"),
         (["--outputs", "pairs.target", "--symbols"], "--symbols needs --source"),
         (["--outputs", "pairs.target", "--beam", "2"], "translated already"),
@@ -367,6 +370,12 @@ def test_an_ensemble_is_a_model_for_every_command_but_those_of_training(trained,
     assert "start from one of its members" in refused.stderr
 
 
+def test_attend_waits_for_no_input_where_an_empty_text_is_given(trained):
+    ran = heedful("attend", trained / "model", "", text="a b\n")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "the text is empty" in ran.stderr
+
+
 def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_path):
     written = [part for name in ("html", "plot", "npz") for part in (f"--{name}", tmp_path / f"a.{name}")]
     written[3] = tmp_path / "a.svg"
@@ -394,9 +403,11 @@ def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_pa
         (["--without", "cross.0.9"], "no attention 'cross.0.9'"),
         (["--plot", "a.gif"], "end the name with one of"),
         (["--kind", "encoder"], "--kind is for the picture: give --plot FILE"),
+        (["--html", "a.html"], "too many for a page: give a shorter text"),
     ],
 )
-def test_what_attend_cannot_show_is_said_in_one_line(trained, tmp_path, arguments, expected):
+def test_what_attend_cannot_show_is_said_in_one_line(trained, tmp_path, arguments, expected, monkeypatch):
+    monkeypatch.setattr("heedful.inspection.attention_page.MOST_NUMBERS", 10)
     ran = heedful("attend", trained / "model", "a b", *arguments, cwd=tmp_path)
     assert ran.returncode == 2
     assert expected in ran.stderr
@@ -965,6 +976,18 @@ def test_what_was_translated_before_an_error_is_kept_beside_the_output(trained, 
     assert f"what was translated so far is in {out}.partial.2" in ran.stderr
     kept = [len((tmp_path / name).read_text().splitlines()) for name in ("out.partial", "out.partial.2")]
     assert kept == [2, 1]
+
+
+def test_what_is_translated_but_cannot_be_put_in_its_place_is_kept(trained, tmp_path, monkeypatch):
+    def over_quota(_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fsync", over_quota)
+    out = tmp_path / "out"
+    ran = heedful("translate", trained / "model", "-o", out, text="a b\nc\n")
+    assert ran.returncode == 2
+    assert f"what was translated so far is in {out}.partial" in ran.stderr
+    assert len((tmp_path / "out.partial").read_text().splitlines()) == 2
 
 
 def test_standard_output_by_its_name_does_not_replace_the_file_that_it_goes_to(trained, tmp_path):

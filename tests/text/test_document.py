@@ -356,6 +356,14 @@ def test_a_long_sentence_is_split_not_cut():
     assert len(re.findall("word", "".join(part.text for part in parts))) == 300
 
 
+def test_a_sentence_that_a_model_has_no_room_for_is_split_too():
+    text = "word, " * 40 + "\U0001f642" * 40 + " {" + "x" * 90 + "}"
+    parts = [part.text for part in split(text, "en", fits=lambda sentence: len(sentence.encode()) <= 60)]
+    assert "".join(parts) == text
+    assert max(len(part.encode()) for part in parts if "x" not in part) <= 60
+    assert "{" + "x" * 90 + "}" in parts, "a placeholder is never cut"
+
+
 def test_a_headline_is_read_as_a_sentence():
     asked = []
     finish("Where Is The Next Station?", lambda s: asked.append(s.text) or s.text)

@@ -22,7 +22,7 @@ from heedful.inspection.attention_plot import plot_attention
 
 def attend(
     bundle: Bundle,
-    text: Annotated[str, Parameter(help="What to translate (default: the first line of standard input)")] = "",
+    text: Annotated[str | None, Parameter(help="What to translate (default: the first line of standard input)")] = None,
     /,
     *,
     show: Annotated[
@@ -60,7 +60,7 @@ def attend(
     if without:
         translator = translator.without(*without)
     config = search_of(translator, given(search))
-    found = translator.explain(text or next(standard_input(), ""), config, rank=rank)
+    found = translator.explain(next(standard_input(), "") if text is None else text, config, rank=rank)
     chosen = _chosen(found, show)  # before anything is written: there may be no such head
     if plot:
         plot_attention(found, kind or "cross", plot)

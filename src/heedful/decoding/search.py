@@ -311,7 +311,7 @@ def _pick(log_NV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
     assert rules.uniforms is not None
     uniform_BW = torch.from_numpy(rules.uniforms[beams.sentence_B, :, beams.length % rules.uniforms.shape[2]])
     place_N1 = (cumulative_NV < uniform_BW.to(cumulative_NV).view(-1, 1)).sum(1, keepdim=True)
-    allowed_N1 = (sorted_NV > 0).sum(1, keepdim=True) - 1
+    allowed_N1 = ((sorted_NV > 0).sum(1, keepdim=True) - 1).clamp_(min=0)  # none, where they are no numbers
     return order_NV.gather(1, torch.minimum(place_N1, allowed_N1))
 
 

@@ -6,7 +6,10 @@ from heedful.config import check_ranges, setting
 from heedful.errors import HeedfulError
 
 _DRAWN = {"sample": [True]}
-HOTTEST = 1000  # temperature: beyond it rounding lets what is forbidden be drawn
+COLDEST, HOTTEST = (
+    1e-3,
+    1000,
+)  # temperature: below, logits over it overflow; above, rounding lets what is forbidden be drawn
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,10 @@ class SearchConfig:
         "Stop when so many times the beam have ended (Kasai et al. 2022); 0 = when no other can become the best",
         least=0,
     )
-    max_extra: int = setting(50, "Longest output: the source's length plus this, in tokens", least=-10_000, most=10_000)
-    min_length: int = setting(0, "Shortest output, in tokens", least=0)
+    max_extra: int = setting(
+        50, "Longest output: the source's length plus this, in tokens, the end's among both", least=-10_000, most=10_000
+    )
+    min_length: int = setting(0, "Shortest output, in tokens, the end's not among them", least=0)
     no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many tokens; 0 = allow", least=0)
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
     temperature: float = setting(1.0, "Divide logits by this", only=_DRAWN)
@@ -49,5 +54,5 @@ class SearchConfig:
         check_ranges(self, "search")
         if self.n_best > self.width:
             raise HeedfulError(f"search: n_best {self.n_best} must be between 1 and the beam, {self.beam}")
-        if not 0 < self.temperature <= HOTTEST or not 0 < self.top_p <= 1:
-            raise HeedfulError(f"search: temperature must be in (0, {HOTTEST}], top_p in (0, 1]")
+        if not COLDEST <= self.temperature <= HOTTEST or not 0 < self.top_p <= 1:
+            raise HeedfulError(f"search: temperature must be in [{COLDEST}, {HOTTEST}], top_p in (0, 1]")

@@ -5,12 +5,21 @@ from html import escape
 from pathlib import Path
 
 from heedful.decoding.explanation import Explanation
+from heedful.errors import HeedfulError
 
 PAGE = Path(__file__).with_name("page")
+MOST_NUMBERS = 4_000_000  # a page of more takes a browser minutes; 256 tokens of 48 heads are 3 million
 
 
 def attention_page(explanation: Explanation) -> str:
-    """Return the page. The text in it, the model's too, is data: it can neither end the script nor become markup."""
+    """Return the page. The text in it, the model's too, is data: it can neither end the script nor become markup.
+
+    Raises:
+        HeedfulError: it would be too large to be looked at.
+    """
+    numbers = sum(weights_HTS.size for weights_HTS in explanation.attention.values())
+    if numbers > MOST_NUMBERS:
+        raise HeedfulError(f"{numbers:,} weights are too many for a page: give a shorter text, or write --npz")
     style, views = ((PAGE / name).read_text(encoding="utf-8") for name in ("style.css", "views.js"))
     data = json.dumps(explanation.to_table(), ensure_ascii=False).replace("<", "\\u003c")
     return f"""<!doctype html>

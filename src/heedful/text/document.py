@@ -87,7 +87,14 @@ class Answer(Protocol):
 Translating = Generator[list[Sentence], Sequence[Sequence[Answer]], list[str]]
 
 
-def translating(text: str, language: str = "", *, markup: bool = False, count: int = 1) -> Translating:
+def translating(
+    text: str,
+    language: str = "",
+    *,
+    markup: bool = False,
+    count: int = 1,
+    fits: Callable[[str], bool] = lambda sentence: True,
+) -> Translating:
     """Translate a text with somebody else's model: yield sentences, be sent their translations, return `count` texts.
 
     Each sentence is answered by its translations, best first; at most two lots of sentences are asked for.
@@ -97,8 +104,9 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
         language: code of its language, for the rules that find the ends of sentences
         markup: tags are kept, and entities understood
         count: how many texts to return: the n-th has the n-th translation of every sentence, or its last
+        fits: whether a model has room for a sentence; one that does not fit is cut where a clause ends
     """
-    parts = list(split(text, language, markup=markup))
+    parts = list(split(text, language, markup=markup, fits=fits))
     asked = {i: _Asked(part.text, language, markup=markup) for i, part in enumerate(parts) if part.translate}
     if not asked:
         return [clean(text)] * count
@@ -128,8 +136,15 @@ def translating(text: str, language: str = "", *, markup: bool = False, count: i
     ]
 
 
-def split(text: str, language: str = "", *, markup: bool = False, longest: int = LONGEST) -> Iterator[Part]:
-    """Cut a text into sentences, none longer than `longest`, and what stands between them.
+def split(
+    text: str,
+    language: str = "",
+    *,
+    markup: bool = False,
+    longest: int = LONGEST,
+    fits: Callable[[str], bool] = lambda sentence: True,
+) -> Iterator[Part]:
+    """Cut a text into sentences, none longer than `longest` or one that does not fit, and what stands between them.
 
     >>> [part.text for part in split("- Hi, {name}! How are you?\\n\\n42", "en")]
     ['- ', 'Hi, {name}!', ' ', 'How are you?', '\\n\\n', '42']
@@ -143,7 +158,7 @@ def split(text: str, language: str = "", *, markup: bool = False, longest: int =
             if number % 2 or not line:
                 yield from _some(line)
             else:
-                yield from _sentences(line, language, longest, inline)
+                yield from _sentences(line, language, longest, fits, inline)
 
 
 def _outside_fences(text: str) -> Iterator[tuple[str, bool]]:
@@ -332,14 +347,16 @@ def _alone(texts: Sequence[str], tags: Sequence[str], written: Callable[[str], s
         yield from _some(tag)
 
 
-def _sentences(line: str, language: str, longest: int, inline: re.Pattern[str]) -> Iterator[Part]:
+def _sentences(
+    line: str, language: str, longest: int, fits: Callable[[str], bool], inline: re.Pattern[str]
+) -> Iterator[Part]:
     bullet = BULLET.match(line)
     start = bullet.end() if bullet else 0
     if start:
         yield Part(line[:start], False)
     rest = line[start:]
     plain = inline.sub("", rest)
-    lengths = (len(piece) for sentence in _segments(plain, language) for piece in _short(sentence, longest))
+    lengths = (len(piece) for sentence in _segments(plain, language) for piece in _fitting(sentence, longest, fits))
     for piece in _cut(rest, lengths, inline):
         yield from _trimmed(piece, inline)
 
@@ -370,6 +387,15 @@ def _cut(text: str, lengths: Iterable[int], inline: re.Pattern[str]) -> Iterator
         yield text[begin:end]
         begin = end
     yield text[begin:]
+
+
+def _fitting(sentence: str, longest: int, fits: Callable[[str], bool]) -> Iterator[str]:
+    """Cut into pieces that fit and are not longer than `longest`, half as long ones where they do not fit."""
+    for piece in _short(sentence, longest):
+        if longest < 4 or fits(piece):  # a placeholder is never cut, and a name stands for it
+            yield piece
+        else:
+            yield from _fitting(piece, min(longest, len(piece)) // 2, fits)
 
 
 def _short(sentence: str, longest: int) -> Iterator[str]:
