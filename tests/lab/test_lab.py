@@ -360,6 +360,8 @@ def test_a_decoders_first_position_which_has_no_choice_is_no_look():
     maps = {"decoder.0": uniform / uniform.sum(-1, keepdims=True)}
     found = _describe([SimpleNamespace(attention=maps, source_words=[], target_words=[], alignment=[])], "decoder.0", 0)
     assert found["looks"]["same"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert found["entropy"] == pytest.approx((math.log(2) + math.log(3)) / 2)
+    assert found["distance"] == pytest.approx((1 / 2 + (2 + 1) / 3) / 2)
 
 
 def test_families_that_are_compared_differ_in_parameters_as_the_verdict_says():

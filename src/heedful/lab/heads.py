@@ -227,8 +227,8 @@ def _describe(found: list[Explanation], name: str, head: int) -> Table:
             has_word = np.array(one.target_words) >= 0
             looks["aligned"] += (weights_LM * _aligned(one, weights_LM.shape)).sum(1)[has_word].tolist()
         allowed_LM = np.where(forbidden_LM, 1.0, np.maximum(weights_LM, 1e-12))
-        entropies += (-(weights_LM * np.log(allowed_LM)).sum(1)).tolist()
-        distances += (weights_LM * np.abs(offset_LM)).sum(1).tolist()
+        entropies += (-(weights_LM * np.log(allowed_LM)).sum(1))[first:].tolist()
+        distances += (weights_LM * np.abs(offset_LM)).sum(1)[first:].tolist()
     return {
         "looks": {look: float(np.mean(values)) if values else 0.0 for look, values in looks.items()},
         "entropy": float(np.mean(entropies)),
