@@ -65,10 +65,12 @@ def main() -> None:
             parser.error(
                 "the texts have " + ", ".join(f"{len(lines):,}" for lines in sources) + " lines: give equal ones"
             )
-        chosen = choose([Translator.load(name) for name in names], sources)
-    except HeedfulError as error:
+        with files.replacing(arguments.output) as aside:
+            aside.touch()  # before minutes of translating: there may be no way to write here
+            chosen = choose([Translator.load(name) for name in names], sources)
+            aside.write_text("".join(f"{line}\n" for line in chosen), encoding="utf-8", newline="\n")
+    except (HeedfulError, OSError) as error:
         parser.error(str(error))
-    files.write_text(arguments.output, "".join(f"{line}\n" for line in chosen))
 
 
 if __name__ == "__main__":

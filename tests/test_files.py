@@ -2,6 +2,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -220,6 +221,23 @@ def test_what_cannot_be_written_whole_in_place_is_kept_beside(tmp_path, monkeypa
     with pytest.raises(HeedfulError, match=r"out: not written whole .*all of it is in .*out\.partial"):
         write_text(tmp_path / "out", "two")
     assert (everything_in(tmp_path), (tmp_path / "out.partial").read_text()) == (["out", "out.partial"], "two")
+
+
+@pytest.mark.parametrize("name", ["text", "folder"])
+def test_where_folders_cannot_be_synced_files_and_folders_are_written_all_the_same(tmp_path, monkeypatch, name):
+    sync = os.fsync
+
+    def files_alone(number):
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    with replacing(tmp_path / name) as aside:
+        if name == "folder":
+            aside.mkdir()
+        (aside / "text" if name == "folder" else aside).write_text("new")
+    assert (tmp_path / name).exists()
 
 
 def interrupted_while(path, monkeypatch, doing, kept):

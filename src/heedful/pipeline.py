@@ -3,6 +3,8 @@
 import hashlib
 import json
 import platform
+import shlex
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +26,7 @@ from heedful.model.encoder_decoder import EncoderDecoder
 from heedful.model.family import build_model, check_sizes
 from heedful.model.weights import put_weights, read_weights, weights_of, write_weights
 from heedful.model_card import model_card
-from heedful.preparation import development_pairs, encode, examine, learn_lexicon, learn_vocabulary
+from heedful.preparation import check_cache, development_pairs, encode, examine, learn_lexicon, learn_vocabulary
 from heedful.recipe import Recipe
 from heedful.remarks import collapse, remarks
 from heedful.text.corpus import Examined, Report
@@ -85,6 +87,8 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
         if rank() == 0:
             run_folder.check_free(folder)
             run_folder.remove_leftovers(folder)
+            tempfile.TemporaryFile(dir=folder).close()  # found out now, and not after hours of reading
+            check_cache()
         yield from begin(recipe, folder).logged_events(stop)
 
 
@@ -113,14 +117,14 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
     Raises:
         HeedfulError: there is no run in `folder`, or a model whose state is gone.
     """
+    join()  # before anything that another machine may have and this one not: who waits for it would wait for hours
     if not (folder / "recipe.toml").is_file() or not (folder / "model.toml").is_file():
         raise HeedfulError(f"{folder}: no training to resume in it; give the folder that `heedful train` wrote")
     if (folder / bundle.WEIGHTS).exists() and not newest_state(folder / "state"):
         raise HeedfulError(
             f"{folder}: a model without the state of its training, which cannot go on; begin another one with its "
-            f"weights: --start-from {folder} --out NEW"
+            f"weights: --start-from {shlex.quote(str(folder))} --out NEW"
         )
-    join()
     with run_folder.claimed(folder):
         started = time.monotonic()
         recipe = _with_absolute_paths(
@@ -140,6 +144,7 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
             run_folder.take_edits(folder, recipe, before)
             run_folder.remove_leftovers(folder)
             forget_unsaved(folder / "log.jsonl", place)
+            loop.forget_unsaved_checkpoints(folder / "state")
         wait_for_all()
         yield from begun.logged_events(stop)
 

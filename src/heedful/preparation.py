@@ -1,7 +1,10 @@
 """The text of a recipe, made ready for training: examined, its vocabulary learned, encoded, and what to judge by."""
 
 import json
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from heedful.text.vocabulary import Vocabulary, learn
 from heedful.training.processes import local_rank, rank, wait_for_all
 
 DAYS_KEPT = 60  # of a corpus, encoded, that no training has read
+KEY = "[0-9a-f]" * 32  # what such a corpus is called, as a pattern: the folder may have files of others
 # What the stored tokens do not depend on, beside the content of the files: a new setting makes them again unless it is
 # named here. How many pairs are held out is known once the files have been read.
 WITHOUT_EFFECT = (
@@ -29,6 +33,29 @@ TOKENS_VERSION = 3  # of the way that they are made
 COPIES_VERSION = 6  # of the way that altered copies are made
 WORDS_VERSION = 2  # of the way that single words are found
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
+
+
+def check_cache() -> None:
+    """Refuse to begin, before hours of reading, where nothing can be written to keep what is encoded.
+
+    Raises:
+        HeedfulError: with the folder, and how to name another.
+    """
+    with _needing_room(_cache()):
+        _cache().mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=_cache()).close()
+
+
+def _cache() -> Path:
+    return files.cache_folder() / "tokens"
+
+
+@contextmanager
+def _needing_room(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HeedfulError(f"{folder}: {error.strerror or error}; set HEEDFUL_CACHE to a folder with room") from None
 
 
 def examine(data: DataConfig) -> Examined:
@@ -66,20 +93,17 @@ def encode(examined: Examined, vocabulary: Vocabulary) -> TokenStore:
         "held_out": examined.report.held_out,
         **{name: value for name, value in to_table(data).items() if name not in WITHOUT_EFFECT},
     }
-    path = files.cache_folder() / "tokens" / f"{content_key(inputs, json.dumps(settings), vocabulary)}.arrow"
+    path = _cache() / f"{content_key(inputs, json.dumps(settings), vocabulary)}.arrow"
     notes = path.with_suffix(".json")
     if rank() == 0:
         files.mark_used(path, notes)
-        files.remove_unused(path.parent, DAYS_KEPT)
+        for ours in (f"{KEY}.arrow", f"{KEY}.json", f".{KEY}.*.tmp"):
+            files.remove_unused(path.parent, DAYS_KEPT, ours)
     for here in (rank() == 0, local_rank() == 0):  # and then where another machine has its own cache
         if here and not (path.is_file() and notes.is_file()):
-            try:
+            with _needing_room(path.parent):  # the texts were read once already: it is the cache that is meant
                 made = encode_corpus(_training_pairs(examined), vocabulary, path, data.max_length, data.max_ratio)
                 files.write_text(notes, json.dumps(made._asdict()))
-            except OSError as error:  # the texts were read once already: it is the cache that is meant
-                raise HeedfulError(
-                    f"{path.parent}: {error.strerror or error}; set HEEDFUL_CACHE to a folder with room"
-                ) from None
         wait_for_all()
     store = TokenStore(path)
     encoded = EncodingCounts(**json.loads(notes.read_text(encoding="utf-8")))

@@ -2,7 +2,8 @@
 
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+import shlex
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -41,11 +42,19 @@ def check_free(folder: Path) -> None:
     """
     if newest_state(folder / "state") or (folder / bundle.WEIGHTS).exists():
         raise HeedfulError(
-            f"{folder}: there is a model already; go on with `heedful train --resume {folder}`, or give another --out"
+            f"{folder}: there is a model already; go on with `heedful train --resume {shlex.quote(str(folder))}`, or "
+            f"give another --out"
         )
-    foreign = [name for name in (*WRITTEN, JOINT, *SIDES.values()) if (folder / name).exists()]
-    if foreign and not (folder / "model.toml").exists():
-        raise HeedfulError(f"{folder}: {foreign[0]} there is not of a training; give another --out")
+    there = [name for name in ("model.toml", *WRITTEN, JOINT, *SIDES.values()) if (folder / name).exists()]
+    if there and not _is_ours(folder / "model.toml"):
+        raise HeedfulError(f"{folder}: {there[0]} there is not of a training; give another --out")
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Return whether a model.toml is one that a training wrote: others call files so, too."""
+    with suppress(HeedfulError):
+        return {"format", "checksums"} <= read_toml(manifest).keys()
+    return False
 
 
 def check_names(folder: Path, recipe: Recipe) -> None:

@@ -83,6 +83,20 @@ def test_a_batch_reads_its_rows_and_not_the_corpus(tmp_path, monkeypatch):
     assert len(ids) == len(lengths) == 0
 
 
+def test_of_long_lines_fewer_are_held_at_a_time(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "CHARACTERS", 100)
+    held = []
+    words = vocabulary()
+    encode = type(words).encode_source
+    monkeypatch.setattr(
+        type(words), "encode_source", lambda self, lines, *rest: held.append(lines) or encode(self, lines, *rest)
+    )
+    encode_corpus(iter(PAIRS), words, tmp_path / "short.arrow", **WIDE)
+    assert max(sum(map(len, lines[:-1])) for lines in held) <= 100 < sum(len(source) for _, source, _ in PAIRS)
+    short, rows = TokenStore(tmp_path / "short.arrow"), np.arange(len(PAIRS))
+    assert lines_of(short, "target", rows) == lines_of(store, "target", rows)
+
+
 def test_pairs_too_long_or_too_unequal_are_dropped_and_counted(tmp_path):
     words = vocabulary("symbols", size=509)
     length = {"three": "1 2 3", "five": "1 2 3 4 5", "seven": "1 2 3 4 5 6 7", "one": "1"}

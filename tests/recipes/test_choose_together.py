@@ -61,3 +61,9 @@ def test_texts_of_different_lengths_and_a_model_without_a_text_are_refused(tmp_p
     alone = run("--output", tmp_path / "out", "en-de", tmp_path / "two", "de-en")
     assert (alone.returncode, "give the text that it reads" in alone.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_to_is_said_before_anything_is_translated(tmp_path):
+    (tmp_path / "text").write_text("a\n")
+    ended = run("--output", tmp_path, "no such model", tmp_path / "text")
+    assert (ended.returncode, f"Is a directory: '{tmp_path}'" in ended.stderr) == (2, True), ended.stderr

@@ -20,7 +20,7 @@ from rich.console import Console
 from heedful import HeedfulError, build, resume, run
 from heedful.cli import display, train
 from heedful.config import read_toml
-from heedful.training.loop import Evaluation, Step
+from heedful.training.loop import Ended, Evaluation, Step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
@@ -119,6 +119,23 @@ def test_an_evaluation_is_not_taken_for_the_time_of_a_step(monkeypatch):
             now += 10.0
             shown.show(Evaluation(number, {"loss": 1.0}, best=True))
     assert "0:02:59 left" in shown.columns(step)  # 899 steps of a tenth of a second, and 9 evaluations
+
+
+def test_the_command_that_goes_on_can_be_copied(capsys):
+    display.show([Ended(1, "interrupted", 0.0)], Path("my model"))
+    assert "heedful train --resume 'my model'" in capsys.readouterr().err
+
+
+def test_processes_join_before_anything_that_one_machine_alone_may_lack(monkeypatch, tmp_path):
+    def joined():
+        raise RuntimeError("joined")
+
+    for module in ("heedful.cli.train", "heedful.pipeline"):
+        monkeypatch.setattr(f"{module}.join", joined)
+    with pytest.raises(RuntimeError, match="joined"):
+        train.train(tmp_path / "absent.toml")
+    with pytest.raises(RuntimeError, match="joined"):
+        next(resume(tmp_path / "absent"))
 
 
 def test_a_wish_to_stop_counts_where_nobody_reads_what_is_said(monkeypatch):

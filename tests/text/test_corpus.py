@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -263,6 +264,21 @@ def test_no_corpus_at_all_and_a_source_without_target_tell_what_to_give(tmp_path
         corpora(DataConfig())
     with pytest.raises(HeedfulError, match="1 source and 0 target files"):
         corpora(DataConfig(source=(write(tmp_path / "s", "a\n"),)))
+
+
+def test_a_folder_and_a_pipe_are_told_from_what_is_missing(tmp_path):
+    source, _ = write_pair_of_files(tmp_path, PAIRS)
+    os.mkfifo(tmp_path / "pipe")
+    for name, expected in ((".", "a folder; name the file in it"), ("pipe", "a text is read several times; write it")):
+        with pytest.raises(HeedfulError, match=expected):
+            corpora(DataConfig(source=(source,), target=(tmp_path / name,)))
+
+
+def test_a_row_of_many_blanks_is_read_once(tmp_path):
+    blanks = " " * 300_000  # tried again from each blank on, it took minutes
+    row = json.dumps({"source": f"a{blanks}b \r\n\tc", "target": "d"})
+    [pair] = read_pairs(Corpus(write(tmp_path / "p.jsonl", row + "\n"), None))
+    assert (pair.source, pair.target) == (f"a{blanks}b c", "d")
 
 
 def test_a_missing_file_is_named_with_its_folder(tmp_path):

@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ from heedful.recipe import PRESETS, Recipe
 from heedful.remarks import collapse
 from heedful.text.corpus import DataConfig, corpora, examine
 from heedful.text.vocabulary import Vocabulary
-from heedful.training.loop import Evaluation, Notice, Step
+from heedful.training.loop import Evaluation, Notice, Saved, Step
 from heedful.training.schedule import learning_rate
 from heedful.training.state import newest_state
 
@@ -257,12 +258,40 @@ def test_tokens_that_nobody_reads_go_and_those_that_this_run_reads_stay(tmp_path
     recipe, tokens = build(toy(tmp_path, steps=1)), tmp_path / "cache" / "tokens"
     begin(recipe, tmp_path / "one")
     own = sorted(tokens.iterdir())
-    (tokens / "other.arrow").write_bytes(b"x")
+    (tokens / f"{'0f' * 16}.arrow").write_bytes(b"x")
+    (tokens / "mine.arrow").write_bytes(b"x")  # a folder for caches may have files of others
     for file in tokens.iterdir():
         os.utime(file, (0, time.time() - 86_400 * 61))
     monkeypatch.setattr("heedful.preparation.encode_corpus", lambda *_: pytest.fail("encoded again"))
     begin(recipe, tmp_path / "two")
-    assert sorted(tokens.iterdir()) == own
+    assert sorted(tokens.iterdir()) == sorted([*own, tokens / "mine.arrow"])
+
+
+@pytest.mark.parametrize(("place", "remedy"), [("out", "out"), ("cache", "set HEEDFUL_CACHE")])
+def test_a_place_that_cannot_be_written_to_is_found_before_anything_is_read(tmp_path, monkeypatch, place, remedy):
+    def refuse(*, dir):
+        if place in Path(dir).relative_to(tmp_path).parts:
+            raise PermissionError(13, "Permission denied", str(dir))
+        return io.BytesIO()
+
+    monkeypatch.setenv("HEEDFUL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # not permissions: root may write everywhere
+    monkeypatch.setattr("heedful.pipeline.examine", lambda _: pytest.fail("read"))
+    with pytest.raises((HeedfulError, PermissionError), match=remedy):
+        next(run(build(toy(tmp_path, steps=1)), tmp_path / "out"))
+
+
+def test_a_resumed_run_has_no_checkpoint_that_its_state_had_no_room_beside(tmp_path):
+    model = tmp_path / "model"
+    events = run(build(toy(tmp_path, steps=4, checkpoint_every=2)), model)
+    for event in events:
+        if isinstance(event, Saved):
+            break
+    events.close()
+    checkpoints = model / "state" / "checkpoints"
+    shutil.copy(checkpoints / "step-00000002.safetensors", checkpoints / "step-00000099.safetensors")
+    list(resume(model))
+    assert sorted(path.stem for path in checkpoints.glob("step-*")) == ["step-00000002", "step-00000004"]
 
 
 def test_single_words_are_trained_on_with_their_corpus_tag_and_counted(tmp_path, monkeypatch):
@@ -358,11 +387,13 @@ def test_two_runs_into_the_same_folder_are_one_too_many(tmp_path):
     assert (tmp_path / "model" / "recipe.toml").read_text() == recipe
 
 
-@pytest.mark.parametrize("name", ["recipe.toml", "README.md", "state", "vocabulary.model", "vocabulary.source.model"])
+@pytest.mark.parametrize(
+    "name", ["model.toml", "recipe.toml", "README.md", "state", "vocabulary.model", "vocabulary.source.model"]
+)
 def test_a_folder_with_files_of_others_is_left_alone(tmp_path, name):
     path = tmp_path / "project" / name
     path.parent.mkdir()
-    path.mkdir() if name == "state" else path.write_text("years of work")
+    path.mkdir() if name == "state" else path.write_text("name = 'years of work'")
     with pytest.raises(HeedfulError, match=f"{name} there is not of a training; give another --out"):
         next(run(build(toy(tmp_path, steps=2)), tmp_path / "project"))
     assert list((tmp_path / "project").iterdir()) == [path]

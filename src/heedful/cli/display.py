@@ -1,5 +1,6 @@
 """What a training run shows: a live line and calm tables on a terminal, plain lines elsewhere."""
 
+import shlex
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -64,7 +65,7 @@ class _Plain:
             case Saved():
                 pass
             case Ended() if event.reason == "interrupted":
-                folder = escape(str(self.folder))
+                folder = escape(shlex.quote(str(self.folder)))
                 how = f"under torchrun, with {world_size()} processes as now" if world_size() > 1 else "with"
                 self.say(f"stopped at step {event.step:,}; saved. Go on {how}: heedful train --resume {folder}")
             case Ended():
@@ -111,9 +112,9 @@ class _Plain:
         self.console.print()
         if event.scores:
             self.say(f"development scores of the final weights: [bold]{_scores(event.scores)}[/]")
-        folder = escape(str(event.folder))
-        self.say(f"model folder: [bold]{folder}[/], after {_clock(event.seconds)} in all")
-        self.say(f"translate with it: heedful translate {folder} -i input.txt")
+        said = f"model folder: [bold]{escape(str(event.folder))}[/], after {_clock(event.seconds)} in all"
+        self.say(said)
+        self.say(f"translate with it: heedful translate {escape(shlex.quote(str(event.folder)))} -i input.txt")
 
 
 class _Live(_Plain):

@@ -1,6 +1,7 @@
 """`heedful train`."""
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -42,13 +43,14 @@ def train(
     bit.
     """
     changes = given(settings)
+    join()  # before anything that can be wrong on one machine alone: the others would wait for it for hours
     with _graceful() as stopping:
         if resume_from is not None:
             if recipe or changes or out:
                 raise HeedfulError(
                     f"--resume takes nothing else: the run goes on with {resume_from / 'recipe.toml'}; edit that to "
                     f"train longer (training.steps), or train another model from its weights: --start-from "
-                    f"{resume_from} --out NEW"
+                    f"{shlex.quote(str(resume_from))} --out NEW"
                 )
             folder, events = resume_from, resume(resume_from, stopping)
         else:
@@ -61,7 +63,6 @@ def train(
             chosen = build(table, changes, where=str(recipe or "flags"))
             folder = out or Path("runs") / (recipe.stem if recipe else "model")
             events = run(chosen, folder, stopping)
-        join()
         if rank() != 0:  # of several, the first one speaks
             for _ in events:
                 pass

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,8 @@ from heedful.files import replacing
 from heedful.text.vocabulary import UNKNOWN, Vocabulary
 from heedful.threads import cores
 
-CHUNK = 20_000  # pairs encoded, written and mapped at a time
+CHUNK = 20_000  # pairs encoded, written and mapped at a time,
+CHARACTERS = 16_000_000  # or fewer, where lines are whole documents: as numbers they take ten times their room
 SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint16())])
 WIDE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint16())])
 
@@ -116,6 +116,13 @@ def _verdict(source: int, target: int, max_length: int, max_ratio: float) -> int
 
 
 def _chunks(pairs: Iterable[tuple[int, str, str]]) -> Iterator[list[tuple[int, str, str]]]:
-    iterator = iter(pairs)
-    while chunk := list(islice(iterator, CHUNK)):
+    chunk: list[tuple[int, str, str]] = []
+    characters = 0
+    for pair in pairs:
+        chunk.append(pair)
+        characters += len(pair[1]) + len(pair[2])
+        if len(chunk) == CHUNK or characters > CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
         yield chunk

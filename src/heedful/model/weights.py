@@ -1,6 +1,7 @@
 """A model's weights as torch's tensors: on disk, and in the model. arrays.py reads the same files without torch."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -47,7 +48,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
             save_file(plain, aside, metadata={"sha256": _digest(plain)})
         except SafetensorError as error:
             raise HeedfulError(f"{path}: cannot be written ({error}); make room, or choose another place") from None
-        aside.chmod(0o644)  # safetensors makes files that only their owner can read
+        with suppress(OSError):  # some drives know no permissions
+            aside.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -136,7 +136,9 @@ class Examined:
         )
         for verdict, (number, pair) in zip(self.use, pairs, strict=False):
             if verdict == use:
-                yield number, cast(str, pair.source), cast(str, pair.target)
+                if pair.source is None or pair.target is None:
+                    break  # it was text when it was looked at first
+                yield number, pair.source, pair.target
         if changed := [path for path, look in _looks(self.corpora).items() if look != self.files[path]]:
             raise HeedfulError(f"{changed[0]}: changed while it was read; train anew when it is whole")
 
@@ -307,6 +309,12 @@ def _untagged(source: str, tags: Sequence[str]) -> str:
 
 def _resolve(path: Path, config: DataConfig) -> Path:
     full = path if config.folder is None else config.folder / path
+    if full.is_dir():
+        raise HeedfulError(f"{full}: a folder; name the file in it")
+    if full.exists() and not full.is_file():
+        raise HeedfulError(
+            f"{full}: a pipe, but a text is read several times; write it to a file (.gz and .zst are read)"
+        )
     if not full.is_file():
         remedy = "check the path" if config.folder else "check the path, or give the folder with --data.folder"
         raise HeedfulError(f"{full}: no such file; {remedy}")

@@ -226,7 +226,7 @@ def _delimiter(head: list[str]) -> str:
 
 def _one_line(text: str) -> str:
     """A row is one line of text on either side: line breaks inside it become spaces."""
-    return re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", text).strip()
+    return " ".join(part.strip(" \t") for part in re.split(r"[\r\n]+", text)).strip()
 
 
 def _unequal(corpus: Corpus, sources: int, targets: int) -> HeedfulError:

@@ -1,6 +1,7 @@
 """The training loop: one plain generator of records  (section 5)."""
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -341,6 +342,14 @@ def _keep_checkpoint(folder: Path, step: int, weights: dict[str, Tensor], most: 
         files.remove(old)
 
 
+def forget_unsaved_checkpoints(state_folder: Path) -> None:
+    """Remove checkpoints after the newest state: there was no room for theirs, and an edited run may not come by."""
+    state = newest_state(state_folder)
+    for path in (state_folder / "checkpoints").glob(f"{STATES}.safetensors"):
+        if step_of(path) > (step_of(state) if state else 0):
+            files.remove(path)
+
+
 def last_checkpoints(folder: Path, most: int) -> list[Path]:
     """Return the newest checkpoints in `folder`, oldest first."""
     return sorted(folder.glob(f"{STATES}.safetensors"))[-most:]
@@ -428,9 +437,10 @@ def _end(config: TrainingConfig, progress: Progress, state_folder: Path, seconds
     """Tell why it ends, and first of a best step that the final weights have nothing of."""
     kept = _averaged(state_folder, config)
     if progress.best is not None and kept and progress.best_step < step_of(kept[0]):
-        best = state_folder / "checkpoints" / "best.safetensors"
+        best = shlex.quote(str(state_folder / "checkpoints" / "best.safetensors"))
         yield Notice(
             f"the development {config.metric} was best at step {progress.best_step:,}, before the checkpoints that the "
-            f"weights are made of; for those of then: heedful average {state_folder.parent} --weights {best} --out NEW"
+            f"weights are made of; for those of then: heedful average {shlex.quote(str(state_folder.parent))} "
+            f"--weights {best} --out NEW"
         )
     yield Ended(progress.step, "steps" if progress.step >= config.steps else "patience", seconds)

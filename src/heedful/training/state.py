@@ -6,6 +6,7 @@ state/checkpoints/           the last n weights, for averaging, and the best
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,7 +111,7 @@ def read_progress(place: Path) -> Progress:
     except (OSError, ValueError, TypeError) as error:
         raise HeedfulError(
             f"{place / 'state.json'}: damaged ({error}); begin another training with the weights that "
-            f"there are: --start-from {place.parent.parent} --out NEW"
+            f"there are: --start-from {shlex.quote(str(place.parent.parent))} --out NEW"
         ) from None
     if progress.evaluated is None:
         progress.evaluated = progress.step
