@@ -1,5 +1,7 @@
 """Promise 8 and the rest of what a translator owes its caller, on a random model that writes rubbish."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -25,6 +27,33 @@ def translator(tiny_model, toy_vocabulary):
     with torch.no_grad():  # likes to end now and then, so that lengths differ
         model.output.weight[END] += model.output.weight.mean(0) + 0.1
     return Translator(model, toy_vocabulary, SearchConfig(beam=3, max_extra=5))
+
+
+def test_no_numbers_in_the_middle_of_a_model_are_not_passed_over(tiny_model, toy_vocabulary):
+    size = toy_vocabulary.sizes[0]
+    model = tiny_model(source_size=size, target_size=size, d_ff=128)  # whole vectors
+    with torch.no_grad():
+        model.decoder[0].feed_forward.inner.weight.fill_(float("nan"))
+    with pytest.raises(HeedfulError, match="its weights are damaged"):
+        list(Translator(model, toy_vocabulary).translate(["a"]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_has_threads_of_its_own(translator):
+    lines = ["the cat", "Haus", "ein Hund"]
+
+    def texts():
+        return [found[0].text for found in translator.translate(lines, batch=1, workers=2)]
+
+    expected = texts()
+    child = os.fork()
+    if not child:  # no test framework here, whatever happens
+        signal.alarm(20)
+        try:
+            os._exit(0 if texts() == expected else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("search", [SearchConfig(), SearchConfig(sample=True)])

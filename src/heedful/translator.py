@@ -4,6 +4,7 @@ A Transformer that is compiled translates without torch, which takes longer to i
 what needs it is imported where it is needed.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -102,8 +103,8 @@ class Translator:
         return Reader(self.vocabulary, self.capitals)
 
     @cached_property
-    def _pools(self) -> dict[int, ThreadPoolExecutor]:
-        """Threads to translate with, by how many there are."""
+    def _pools(self) -> dict[tuple[int, int], ThreadPoolExecutor]:
+        """Threads to translate with, by process, since a forked one has none of them, and by how many there are."""
         return {}
 
     @cached_property
@@ -382,9 +383,10 @@ class Translator:
             yield from map(search, batches)
             return
         # compiled steps let other threads run; the same ones serve again, so that what each holds does not pile up
-        if workers not in self._pools:
-            self._pools[workers] = ThreadPoolExecutor(workers)
-        yield from self._pools[workers].map(search, batches)
+        ours = os.getpid(), workers
+        if ours not in self._pools:
+            self._pools[ours] = ThreadPoolExecutor(workers)
+        yield from self._pools[ours].map(search, batches)
 
     def _search(
         self,

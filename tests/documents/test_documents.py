@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from heedful.cli.app import make_app
-from heedful.config import read_toml
-from heedful.recipe import build
+from heedful.config import merge, read_toml
+from heedful.recipe import PRESETS, build
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -127,9 +127,13 @@ def test_each_line_that_is_to_be_broken_is_still_there(name):
     assert line in (ROOT / "src" / "heedful" / file).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_the_examples_of_the_library_run_as_they_stand(number, tmp_path, monkeypatch):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.S)
     assert len(examples) == 5
     monkeypatch.chdir(tmp_path)
+    for language in ("en", "de"):
+        (tmp_path / f"my.{language}").write_text("".join(f"{n} in {language}\n" for n in range(300)))
+    small = {"model": {"d_model": 16, "d_ff": 16}, "vocabulary": {"size": 300}, "training": {"steps": 2}}
+    monkeypatch.setitem(PRESETS, "fast", merge(PRESETS["fast"], small))
     exec(examples[0] + (examples[number] if number else ""), {})

@@ -45,6 +45,16 @@ def mask_of(kind, sizes):
     return None
 
 
+def test_one_memory_serves_several_texts():
+    query, key, value = inputs(SIZES[0], torch.float32)
+    one = [tensor.detach()[:1].requires_grad_() for tensor in (key, value)]
+    found, (expected, _) = fused_attention(query, *one, None), attention(query, *one, None)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(found)
+    for ours, torchs in zip(*(torch.autograd.grad(heads, one, upstream) for heads in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, torchs)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("kind", ["none", "padding", "causal", "any"])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)

@@ -101,8 +101,10 @@ def test_the_loss_of_equal_logits_is_the_logarithm_of_the_vocabulary():
     assert result.nll.item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("chunk", [5, 512])  # gradients of several chunks are added up
 @SMOOTHING
-def test_bfloat16_stays_close_to_float32(smoothing):
+def test_bfloat16_stays_close_to_float32(smoothing, chunk, monkeypatch):
+    monkeypatch.setattr("heedful.training.loss.CHUNK", chunk)
     hidden, weight, target = example(torch.float32)
     narrow = [tensor.detach().to(torch.bfloat16).requires_grad_() for tensor in (hidden, weight)]
     wide = [tensor.detach().float().requires_grad_() for tensor in narrow]

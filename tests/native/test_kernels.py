@@ -210,9 +210,15 @@ def test_a_cache_that_is_there_and_closed_is_named_before_anything_is_compiled(f
     def closed(path, *_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
+    asked = []
     fresh.setattr(native.Path, "touch", closed)
-    fresh.setattr(native.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, stdout=b""))
+    fresh.setattr(
+        native.subprocess,
+        "run",
+        lambda command, **_: asked.append(command) or subprocess.CompletedProcess(command, 0, stdout=b""),
+    )
     assert native.library("search") is None
+    assert [command[-1] for command in asked] == ["--version"]
     assert "Permission denied; set HEEDFUL_CACHE" in native.lacking("search")
 
 

@@ -29,8 +29,8 @@ class _Sizes(ctypes.Structure):
 
 def fused_attention(
     query_BHLK: Float[Tensor, "B H L K"],
-    key_BHMK: Float[Tensor, "B H M K"],
-    value_BHMK: Float[Tensor, "B H M Kv"],
+    key_BHMK: Float[Tensor, "#B H M K"],
+    value_BHMK: Float[Tensor, "#B H M Kv"],
     allowed_B1LM: Bool[Tensor, "*mask"] | None,
     turns_L2K: Float[Tensor, "L 2 K"] | None = None,
 ) -> Float[Tensor, "B H L Kv"]:
@@ -40,6 +40,8 @@ def fused_attention(
     and keys are turned where they are read anyway. The heads of a position lie side by side in memory.
     """
     turns = None if turns_L2K is None else turns_L2K.float()
+    if len(key_BHMK) != len(query_BHLK):  # one memory for several texts, as torch would have it
+        key_BHMK, value_BHMK = (tensor.expand(len(query_BHLK), -1, -1, -1) for tensor in (key_BHMK, value_BHMK))
     heads: Tensor = _Attention.apply(query_BHLK, key_BHMK, value_BHMK, allowed_B1LM, turns)  # type: ignore[no-untyped-call]
     return heads
 

@@ -36,8 +36,8 @@ SHORT = 256 * 256
 
 def attention(
     query_BHLK: Float[Tensor, "B H L K"],
-    key_BHMK: Float[Tensor, "B H M K"],
-    value_BHMK: Float[Tensor, "B H M Kv"],
+    key_BHMK: Float[Tensor, "#B H M K"],
+    value_BHMK: Float[Tensor, "#B H M Kv"],
     allowed_B1LM: Bool[Tensor, "*mask"] | None,
     dropout: Callable[[Tensor], Tensor] = lambda weights: weights,
 ) -> tuple[Float[Tensor, "B H L Kv"], Float[Tensor, "B H L M"]]:

@@ -72,7 +72,7 @@ inline void finish(const float *sums, int64_t row, int64_t column, int64_t colum
             vec s = load(sums + v * LANES);
             if (bias) s += load(bias + v * LANES);
             if (onto) s += load(onto + v * LANES);
-            if (t.relu) s = maximum(s, vec{});
+            if (t.relu) s = s < 0 ? vec{} : s;  // what is not a number stays so
             store(out + v * LANES, s);
         }
         return;

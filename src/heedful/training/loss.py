@@ -136,6 +136,7 @@ class _ProjectedLoss(torch.autograd.Function):
         return (1.0 - smoothing) * nll + smoothing * uniform + consistency / 4 * divergence, nll
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, smoothed: Tensor, _nll: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient_PND, weight_gradient_VD = ctx.saved_tensors
         scale = smoothed / ctx.passes
