@@ -978,6 +978,14 @@ def test_what_was_translated_before_an_error_is_kept_beside_the_output(trained, 
     assert kept == [2, 1]
 
 
+def test_a_line_that_is_no_sentence_is_told_of_once(trained, monkeypatch):
+    monkeypatch.setattr("heedful.cli.translate.LONG", 5)
+    ran = heedful("translate", trained / "model", text="a b\na b c a b c\nb c a b c\n")
+    assert ran.returncode == 0
+    assert ran.stderr.count("as one sentence; --document finds the sentences") == 1
+    assert "line 2 has 11 characters" in ran.stderr
+
+
 def test_what_is_translated_but_cannot_be_put_in_its_place_is_kept(trained, tmp_path, monkeypatch):
     def over_quota(_):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))

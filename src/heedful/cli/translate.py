@@ -22,6 +22,7 @@ from heedful.text.document import repeats
 from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines, without_nul
 from heedful.translator import WINDOW, Output
 
+LONG = 5_000  # characters of a line: no sentence has so many
 A_LINE_EACH = "give as many lines as the text has, an empty one where an output may begin as it likes"
 
 
@@ -84,7 +85,7 @@ def translate(
         with _output(output) as file:
             file.write(translator.translate_document(text, config, markup=markup, batch=batch))
         return
-    lines = read_lines(input) if input else standard_input()
+    lines = _with_a_word_of_long_ones(read_lines(input) if input else standard_input())
     beginnings = read_lines(prefix) if prefix else iter(())
     with _output(output) as file, _progress(input, output) as advance:
         read, sources = tee(line or "" for line in lines)
@@ -111,6 +112,17 @@ def translate(
         what = "output says" if repeated == 1 else "outputs say"
         advice = "" if config.no_repeat_ngram else "; --no-repeat-ngram 3 forbids it"
         print(f"heedful: {repeated:,} {what} the same words over and over{advice}", file=sys.stderr)
+
+
+def _with_a_word_of_long_ones(lines: Iterable[str | None]) -> Iterator[str | None]:
+    """Yield the lines; of the first that is no sentence say so: its time grows with the square of its length."""
+    told = False
+    for number, line in enumerate(lines, start=1):
+        if len(line or "") > LONG and not told:
+            told = True
+            note = f"line {number:,} has {len(line or ''):,} characters, and is translated as one sentence"
+            print(f"heedful: {note}; --document finds the sentences in a text", file=sys.stderr)
+        yield line
 
 
 def _one_each(beginnings: Iterator[str | None], path: Path) -> Iterator[str]:
