@@ -7,6 +7,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # one, which is then remembered
 TORCH_INDEX ?= $(or $(shell cat $(VENV)/torch-index 2> /dev/null),https://download.pytorch.org/whl/cpu)
 TORCH := --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) torch
+# the texts that benchmarks read: docs/data.md
+DATA ?= ../shared/data
 extras_demo := demo
 extras_serve := serve
 extras_dev := demo,serve,tensorboard,plots,dev
@@ -41,13 +43,13 @@ docs: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[peers,serve]'
-	$(BIN)/python benchmarks/training.py --sizes tiny
-	$(BIN)/python benchmarks/training.py --sizes small,base --precisions auto
-	$(BIN)/python benchmarks/translating.py
-	$(BIN)/python benchmarks/serving.py --seconds 20 --rounds 1
+	$(BIN)/python benchmarks/training.py --data $(DATA)/multi30k-en-de --sizes tiny
+	$(BIN)/python benchmarks/training.py --data $(DATA)/multi30k-en-de --sizes small,base --precisions auto
+	$(BIN)/python benchmarks/translating.py --input $(DATA)/multi30k-en-de/test_2016_flickr.de --reference $(DATA)/multi30k-en-de/test_2016_flickr.en
+	$(BIN)/python benchmarks/serving.py --input $(DATA)/multi30k-en-de/test_2016_flickr.en --seconds 20 --rounds 1
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/starting.py
-	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/growth.py --data $(DATA)/tatoeba-en-de
 
 # torch comes first, alone, from its own index (which is not asked for anything else); the rest finds it there.
 $(VENV)/demo $(VENV)/serve $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/made

@@ -83,7 +83,7 @@ AXES: dict[str, tuple[str, list[int]]] = {
 
 def train(work: Work, steps: int = 5) -> tuple[float, float]:
     """Return the seconds of a training step and its operations."""
-    model, config = work.model(), TrainingConfig()
+    model, config = work.model(), TrainingConfig(precision="float32")  # alike on all processors
     batches = repeat(batch_of(work.lines(), work.lines()))
     _, *found = time_training(model, iter(batches), config, steps=steps)
     return min(step.seconds for step in found), found[0].flops
@@ -195,6 +195,8 @@ def main() -> None:
         train(Work(tokens=options.peak[0], vocabulary=options.peak[1]), steps=3)
         print(peak_memory(torch.device("cpu")))
         return
+    if "corpus" in options.axes.split(",") and not (options.data / "train.en").is_file():
+        parser.error(f"{options.data}: no train.en there; give --data FOLDER, or --axes without corpus (docs/data.md)")
     keep_heap()
     for axis in options.axes.split(","):
         if axis == "corpus":

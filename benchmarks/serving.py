@@ -143,6 +143,8 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=0, help="requests for the figure of memory, instead of rounds")
     parser.add_argument("--weights", default="float32")
     options = parser.parse_args()
+    if not options.input.is_file():
+        parser.error(f"{options.input}: not there; give --input FILE (docs/data.md tells where its text comes from)")
     lines = options.input.read_text(encoding="utf-8").splitlines()
     translator = Translator.load(options.bundle, weights=options.weights)
     expected = [translator.translate_document(line) for line in lines]

@@ -20,7 +20,7 @@ from pathlib import Path
 from heedful import bundle
 from heedful.text.vocabulary import JOINT
 
-SENTENCE = "Where is the station?"
+SENTENCE = "Wo ist der Bahnhof?"
 HEEDFUL = "import sys; from heedful.cli.app import main; sys.argv = ['heedful', 'translate', {bundle!r}]; main()"
 CTRANSLATE2 = """
 import sys
@@ -67,11 +67,14 @@ def run(code: str, source: Path | None) -> tuple[float, float, str]:
 def main() -> None:
     """Take turns, and print what each took."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", nargs="?", type=Path, default=Path("en-de"))
+    parser.add_argument("bundle", nargs="?", type=Path, default=Path("de-en"))
     parser.add_argument("--earlier", help="a commit to compare with")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     folder = bundle.locate(options.bundle).resolve()
+    model = bundle.read_manifest(folder).get("model", {})
+    if model.get("positions") != ("none" if model.get("rotary") else "sinusoidal"):
+        parser.error("CTranslate2 adds sinusoids or turns by positions: take a model with one of both")
     with tempfile.TemporaryDirectory() as place:
         programs: dict[str, tuple[str, Path | None]] = {
             "heedful": (HEEDFUL.format(bundle=str(folder)), REPOSITORY / "src"),
