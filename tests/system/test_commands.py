@@ -393,6 +393,8 @@ def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_pa
     assert second["text"] == two[1].split("\t")[2]
     without = json.loads(heedful("attend", trained / "model", "a b c", "--json", "--without", "cross.0").stdout)
     assert without["score"] != table["score"]
+    assert (table["without"], without["without"]) == ([], ["cross.0"])
+    assert len(table["alternatives"]) > 1, "the beam's, though one output is asked for"
 
 
 @pytest.mark.parametrize(

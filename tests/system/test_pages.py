@@ -252,6 +252,114 @@ def test_a_server_that_knows_no_languages_is_complained_about(browser, address):
     assert complaints == []
 
 
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda route: route.fulfill(status=502, content_type="text/html", body="<html>Bad Gateway</html>"),
+        lambda route: route.abort(),
+    ],
+    ids=["a proxy answers", "nobody answers"],
+)
+def test_a_server_that_is_gone_for_a_while_is_named_and_asked_again_at_will(browser, address, fail):
+    page = browser.new_page()
+    page.goto(address)
+    page.locator("#words .source", has_text="sofa").wait_for()
+    page.route("**/translate", fail)
+    page.locator("#text").fill("Good evening!")
+    page.locator("#problem", has_text="The server").wait_for()
+    assert "JSON" not in page.locator("#problem").inner_text()
+    page.unroute("**/translate")
+    page.get_by_role("button", name="Try again").click()
+    page.locator("#words .source", has_text="evening").wait_for()
+    assert page.locator("#problem").is_hidden()
+
+
+def test_heads_that_the_model_has_no_more_are_switched_on_again(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.locator("#words .source", has_text="sofa").wait_for()
+    page.locator(".grid button").nth(5).click()
+    page.get_by_role("button", name="Switch this head off").click()
+    page.locator("#without", has_text="cross.1").wait_for()
+
+    def without_heads(route):
+        asked = route.request.post_data_json["without"]
+        route.fulfill(status=400, json={"error": "no attention"}) if asked else route.continue_()
+
+    page.route("**/explain", without_heads)
+    page.locator("#text").fill("Good evening!")
+    page.locator("#words .source", has_text="evening").wait_for()
+    assert page.locator("#without").is_hidden()
+
+
+def test_the_keyboard_is_seen_on_a_head_that_is_switched_off(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.locator("#words .source", has_text="sofa").wait_for()
+    page.locator(".grid button").nth(5).click()
+    page.get_by_role("button", name="Switch its whole layer off").click()
+    page.locator("#without", has_text="cross.1").wait_for()
+    off = page.locator(".grid button.off")
+    assert ", switched off" in off.first.get_attribute("aria-label")
+    off.first.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    seen = page.evaluate("[document.activeElement.className, getComputedStyle(document.activeElement).outlineStyle]")
+    assert seen == ["off", "solid"]
+
+
+def test_languages_that_the_server_has_no_name_for_have_their_own(browser, address):
+    page = browser.new_page()
+    known = [{"code": "en", "name": "English", "targets": ["pl"]}, {"code": "pl", "name": "pl", "targets": []}]
+    page.route("**/languages", lambda route: route.fulfill(json=known))
+    page.goto(address)
+    page.locator("#pair option", has_text="English to Polish").wait_for(state="attached")
+
+
+def test_many_sentences_leave_the_explanation_in_sight(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(address)
+    page.locator("#text").fill("Good morning! " * 60)
+    page.locator("#sentences button").nth(59).wait_for()
+    top = {place: page.locator(place).bounding_box()["y"] for place in ("#sentences", "#words")}
+    assert top["#words"] - top["#sentences"] < 300
+
+
+@pytest.mark.parametrize("word", ["Geschwindigkeitsbegrenzungen" * 2, "https://example.com/" + "a" * 90])
+def test_a_long_word_is_broken_on_a_narrow_page(visit, word):
+    found = Translator.load("en-de").explain(f"The {word} is here.")
+    page = visit(attention_page(found), 320, "light")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_a_page_of_a_model_without_some_heads_says_so(visit):
+    translator = Translator.load("en-de")
+    page = visit(attention_page(translator.without("cross.1").explain("The dog sleeps."), ("cross.1",)), 1200, "light")
+    assert "Switched off: cross.1" in page.locator("main").inner_text()
+    assert page.locator(".grid .off").count() == 4
+
+
+def test_nothing_is_cut_off_on_paper(visit):
+    found = Translator.load("en-de").explain("The little dog that lives next door sleeps on the old brown sofa again.")
+    page = visit(attention_page(found), 718, "light")
+    page.emulate_media(media="print")
+    for svg in page.locator("svg").all():
+        assert svg.evaluate("e => e.getBoundingClientRect().width - e.parentElement.clientWidth") < 1
+
+
+def test_what_is_chosen_can_be_told_where_the_colours_are_the_readers(browser, visit, tmp_path):
+    found = Translator.load("en-de").explain("The dog sleeps.")
+    visit(attention_page(found), 1200, "light")  # writes it
+    page = browser.new_page(forced_colors="active")
+    page.goto((tmp_path / "page.html").as_uri())
+    widths = {
+        pressed: page.locator(f".tabs button[aria-pressed={pressed}]").first.evaluate(
+            "e => getComputedStyle(e).borderTopWidth"
+        )
+        for pressed in ("true", "false")
+    }
+    assert widths["true"] != widths["false"]
+
+
 def test_wide_characters_have_room_in_every_drawing(visit):
     found = Translator.load("en-de").explain("Good morning!")
 

@@ -60,12 +60,14 @@ def attend(
     if without:
         translator = translator.without(*without)
     config = search_of(translator, given(search))
+    if "n_best" not in given(search) and not config.sample:
+        config = config.with_all_outputs()  # for the alternatives of the page
     found = translator.explain(next(standard_input(), "") if text is None else text, config, rank=rank)
     chosen = _chosen(found, show)  # before anything is written: there may be no such head
     if plot:
         plot_attention(found, kind or "cross", plot)
     if html:
-        files.write_text(html, attention_page(found))
+        files.write_text(html, attention_page(found, without))
     if npz:
         with files.replacing(npz) as aside, aside.open("wb") as file:
             np.savez_compressed(
@@ -76,7 +78,7 @@ def attend(
                 **found.attention,  # type: ignore[arg-type]
             )
     if json_:
-        print(json.dumps(found.to_table(), ensure_ascii=False))
+        print(json.dumps({**found.to_table(), "without": without}, ensure_ascii=False))
     else:
         _print(found, *chosen)
 

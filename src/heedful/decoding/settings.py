@@ -1,15 +1,13 @@
 """How to search: settings, without the search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heedful.config import check_ranges, setting
 from heedful.errors import HeedfulError
 
 _DRAWN = {"sample": [True]}
-COLDEST, HOTTEST = (
-    1e-3,
-    1000,
-)  # temperature: below, logits over it overflow; above, rounding lets what is forbidden be drawn
+# temperatures: below the one logits divided by it overflow, above the other rounding lets what is forbidden be drawn
+COLDEST, HOTTEST = 1e-3, 1000
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,11 @@ class SearchConfig:
     def width(self) -> int:
         """Hypotheses of a sentence at each step: the beam, or as many independent draws as outputs are wanted."""
         return self.n_best if self.sample else self.beam
+
+    def with_all_outputs(self) -> "SearchConfig":
+        """Return this search, not drawing, with all outputs that it has found by its end: the same one is the best."""
+        ended = self.patience * self.beam if self.patience else self.beam
+        return replace(self, n_best=max(1, int(min(self.beam, ended))), sample=False)
 
     def check(self) -> None:
         """Refuse settings that cannot be.

@@ -1,6 +1,7 @@
 """One translation's explanation as a web page: one file, no network, light and dark."""
 
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -11,8 +12,10 @@ PAGE = Path(__file__).with_name("page")
 MOST_NUMBERS = 4_000_000  # a page of more takes a browser minutes; 256 tokens of 48 heads are 3 million
 
 
-def attention_page(explanation: Explanation) -> str:
-    """Return the page. The text in it, the model's too, is data: it can neither end the script nor become markup.
+def attention_page(explanation: Explanation, without: Sequence[str] = ()) -> str:
+    """Return the page; `without` are the heads that were switched off for it.
+
+    The text in it, the model's too, is data: it can neither end the script nor become markup.
 
     Raises:
         HeedfulError: it would be too large to be looked at.
@@ -21,7 +24,8 @@ def attention_page(explanation: Explanation) -> str:
     if numbers > MOST_NUMBERS:
         raise HeedfulError(f"{numbers:,} weights are too many for a page: give a shorter text, or write --npz")
     style, views = ((PAGE / name).read_text(encoding="utf-8") for name in ("style.css", "views.js"))
-    data = json.dumps(explanation.to_table(), ensure_ascii=False).replace("<", "\\u003c")
+    table = {**explanation.to_table(), "without": list(without)}
+    data = json.dumps(table, ensure_ascii=False).replace("<", "\\u003c")
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -31,7 +35,7 @@ def attention_page(explanation: Explanation) -> str:
 <style>
 {style}</style>
 <h1>What the model attended to</h1>
-<main></main>
+<main><noscript>This page draws itself by a script in it; a browser that runs scripts shows it.</noscript></main>
 <script type="module">
 {views}
 show(document.querySelector("main"), {data});

@@ -9,13 +9,17 @@ from heedful.errors import HeedfulError
 from heedful.lab.experiment import draw_figure, find, read_results
 
 STYLE = """
-:root { color-scheme: light dark; --quiet: light-dark(#6a6a6f, #9c9ca3); --line: light-dark(#dddad4, #33353a); }
+:root { color-scheme: light dark; --paper: #fdfcfa; --ink: #1d1d1f; --quiet: #6a6a6f; --line: #dddad4;
+  --accent: #0b57b0; --second: #b3470c; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #17181b; --ink: #ececea; --quiet: #9c9ca3; --line: #33353a; --accent: #7db4ff; --second: #ffab73; }
+}
 body { margin: 0 auto; max-width: 56rem; padding: 2rem 1rem 4rem; font: 1rem/1.55 system-ui, sans-serif;
-  background: light-dark(#fdfcfa, #17181b); color: light-dark(#1d1d1f, #ececea); }
+  background: var(--paper); color: var(--ink); }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 3rem 0 .3rem; }
 nav a { display: block; color: inherit; } .quiet, nav span { color: var(--quiet); font-size: .875rem; }
-.verdict { border-left: 3px solid light-dark(#0b57b0, #7db4ff); padding-left: .8rem; }
-.verdict.not { border-color: light-dark(#b3470c, #ffab73); }
+.verdict { border-left: 3px solid var(--accent); padding-left: .8rem; }
+.verdict.not { border-color: var(--second); }
 figure { margin: 1rem 0; padding: .5rem; background: white; border-radius: .4rem; overflow-x: auto; }
 figure svg { display: block; width: 100%; height: auto; min-width: 36rem; }
 .wide { overflow-x: auto; }

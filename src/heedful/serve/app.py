@@ -5,7 +5,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +16,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.inspection import attention_page
 from heedful.inspection.worked_example import steps_of
@@ -218,7 +216,7 @@ class Server:
         whole = self.batchers[pair].translator
         heads = tuple(sorted(set(wanted.without)))
         translator = self._ablated(pair, heads) if heads else whole
-        found = translator.explain(text, _with_all_outputs(whole.search), rank=wanted.rank)
+        found = translator.explain(text, whole.search.with_all_outputs(), rank=wanted.rank)
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
         if isinstance(whole.model, Transformer):
             example = steps_of(translator, text, wanted.layer, wanted.head)
@@ -331,12 +329,6 @@ def _pair(translator: Translator) -> tuple[str, str]:
             "heedful configure MODEL --languages en --languages de"
         )
     return translator.languages[0], translator.languages[1]
-
-
-def _with_all_outputs(config: SearchConfig) -> SearchConfig:
-    """Return the search of `/translate` with all outputs that it has found by its end: the same one is the best."""
-    ended = config.patience * config.beam if config.patience else config.beam
-    return replace(config, n_best=max(1, int(min(config.beam, ended))), sample=False)
 
 
 def _warm_up(translator: Translator, batch: int) -> None:

@@ -8,6 +8,8 @@ const KINDS = {
   decoder: "Decoder to itself",
 };
 
+export const BEAM = "One column a step. Of those that go on from the same piece the more probable stands higher; the output is bold, grey ones were given up.";
+
 export function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -149,12 +151,13 @@ export function attention(explanation, options = {}) {
     all.forEach((layer, l) => {
       grid.append(make("span", {}, `layer ${l}`));
       layer.forEach((weights, h) => {
-        const label = `${KINDS[kind]}, layer ${l}, head ${h}`;
+        const isOff = off.has(`${kind}.${l}`) || off.has(`${kind}.${l}.${h}`);
+        const label = `${KINDS[kind]}, layer ${l}, head ${h}${isOff ? ", switched off" : ""}`;
         const button = make("button", { type: "button", title: label, "aria-label": label, "aria-pressed": "false" });
         button.append(thumbnail(weights));
         button.addEventListener("click", () => pick(kind, l, h, weights, button));
         if (picked === `${kind}.${l}.${h}`) again = () => pick(kind, l, h, weights, button);
-        if (off.has(`${kind}.${l}`) || off.has(`${kind}.${l}.${h}`)) button.classList.add("off");
+        if (isOff) button.classList.add("off");
         grid.append(button);
       });
     });
@@ -317,7 +320,7 @@ export function tree(explanation) {
 
 // The best outputs of the beam; with `options.choose`, a button each, that is told the output's rank.
 export function alternatives(explanation, options = {}) {
-  const table = make("table", {});
+  const table = make("table", { class: "outputs" });
   explanation.alternatives.forEach(([text, score], i) => {
     const shown = i + 1 === explanation.rank;
     let what = shown ? make("b", {}, text) : text;
@@ -409,11 +412,12 @@ export function positions(explanation) {
 export function show(element, explanation, options = {}) {
   element.replaceChildren(
     ...sentences(explanation),
+    ...(explanation.without?.length ? [make("p", {}, `Switched off: ${explanation.without.join(", ")}`)] : []),
     make("p", { class: "quiet" }, "Point at a word to see what it is aligned with. Dotted: the model was in doubt."),
     make("h2", {}, "Attention"),
     attention(explanation, options),
     make("h2", {}, "The beam"),
-    make("p", { class: "quiet" }, "The hypotheses of each step, the best on top; grey ones were given up. Point at one for its probability."),
+    make("p", { class: "quiet" }, BEAM),
     tree(explanation),
     make("h2", {}, "Outputs with their scores"),
     alternatives(explanation),

@@ -1,6 +1,6 @@
 // The page of `heedful serve`: translate as one types, and look inside one sentence.
 
-import { alternatives, attention, make, positions, sentences, steps, tree } from "./views.js";
+import { BEAM, alternatives, attention, make, positions, sentences, steps, tree } from "./views.js";
 
 const at = (id) => document.getElementById(id);
 const WAIT = 250; // milliseconds after the last key
@@ -13,7 +13,7 @@ const VIEWS = {
   Attention: (found) => [attention(found, attentionOptions)],
   "Step by step": (found) => [steps(found, stepOptions)],
   Beam: (found) => [
-    make("p", { class: "quiet" }, "The hypotheses of each step, the best on top; grey ones were given up. Point at one for its probability."),
+    make("p", { class: "quiet" }, BEAM),
     tree(found),
   ],
   Positions: (found) => [
@@ -40,8 +40,8 @@ async function ask(path, body, signal, tries = 6) {
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ ...body, ...(key && { api_key: key }) }),
     signal,
-  });
-  const answer = await response.json();
+  }).catch(instead("The server does not answer."));
+  const answer = await response.json().catch(instead(`The server, or what stands before it, answered ${response.status}.`));
   if (response.ok) return answer;
   const again = Number(response.headers.get("retry-after")); // seconds; long ones are for the user to decide
   if (again === 1 && tries > 1) { // many ask at once, as a class does that loads the page
@@ -50,6 +50,11 @@ async function ask(path, body, signal, tries = 6) {
   }
   if (response.status === 403) at("key-field").hidden = false;
   throw Object.assign(new Error(answer.error), { status: response.status });
+}
+
+// What browsers say of a network that failed, or of an answer that is not ours, helps nobody.
+function instead(problem) {
+  return (error) => { throw error.name === "AbortError" ? error : new Error(problem); };
 }
 
 function pause(milliseconds, signal) {
@@ -67,7 +72,7 @@ async function attempt(question) {
   try {
     await question(running.signal);
   } catch (error) {
-    if (error.name !== "AbortError") complain(error.message);
+    if (error.name !== "AbortError") complain(error.message, !error.status || error.status >= 429);
   }
 }
 
@@ -121,9 +126,10 @@ async function explain(wanted, signal) {
       sentence = 0;
       return explain(wanted, signal);
     }
-    if (error.status !== 400 || (!sentence && rank === 1)) throw error;
+    if (error.status !== 400 || (!sentence && rank === 1 && !without.size)) throw error;
     if (rank > 1) rank = 1; // the beam's outputs have become fewer,
-    else sentence = 0; // or the text shorter
+    else if (sentence) sentence = 0; // or the text shorter,
+    else without.clear(); // or the server has another model, without these heads
     return explain(wanted, signal);
   }
   at("inside").hidden = !found.sentences.length; // an address, say, has nothing to look into
@@ -179,8 +185,13 @@ function show() {
   at("view").replaceChildren(...VIEWS[view](found));
 }
 
-function complain(problem) {
-  at("problem").textContent = problem;
+function complain(problem, temporary = false) {
+  at("problem").replaceChildren(problem);
+  if (temporary) {
+    const again = make("button", { type: "button" }, "Try again");
+    again.addEventListener("click", translate);
+    at("problem").append(" ", again);
+  }
   at("problem").hidden = !problem;
   at("translation").classList.remove("waiting");
 }
@@ -216,17 +227,17 @@ at("pair").addEventListener("change", () => {
 });
 at("copy").hidden = !navigator.clipboard; // browsers give it to secure places alone
 at("copy").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(at("translation").textContent);
-  at("copy").textContent = "Copied";
+  const refused = await navigator.clipboard.writeText(at("translation").textContent).catch(() => true);
+  at("copy").textContent = refused ? "Not allowed" : "Copied";
   setTimeout(() => { at("copy").textContent = "Copy"; }, 1500);
 });
 
 makeTabs();
 const languages = await fetch("/languages").then((answer) => (answer.ok ? answer.json() : [])).catch(() => []);
 if (!languages.length) complain("The server does not say which languages it knows: load this page again.");
-const names = Object.fromEntries(languages.map((language) => [language.code, language.name]));
+const names = Object.fromEntries(languages.filter((one) => one.name !== one.code).map((one) => [one.code, one.name]));
 const inEnglish = new Intl.DisplayNames("en", { type: "language" });
-const nameOf = (code) => names[code] ?? (/^[a-z]{2,3}$/.test(code) ? inEnglish.of(code) : code); // targets alone have no name there
+const nameOf = (code) => names[code] ?? (/^[a-z]{2,3}$/.test(code) ? inEnglish.of(code) : code); // the server knows few
 pairs = languages.flatMap((language) => language.targets.map((target) => [language.code, target]));
 at("pair").append(...pairs.map(([source, target]) => make("option", {}, `${nameOf(source)} to ${nameOf(target)}`)));
 if (!at("text").value && pairs.length) {
