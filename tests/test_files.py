@@ -200,8 +200,20 @@ def test_a_file_that_can_be_written_but_not_replaced_is_written(tmp_path, monkey
 
     (tmp_path / "out").write_text("one")
     monkeypatch.setattr(Path, "replace", cannot_be)
-    write_text(tmp_path / "out", "two")
+    with replacing(tmp_path / "out", []) as aside:
+        aside.write_text("two")
     assert (everything_in(tmp_path), (tmp_path / "out").read_text()) == (["out"], "two")
+
+
+def test_but_for_the_work_of_hours_no_file_of_somebody_else_is_written_in_place(tmp_path, monkeypatch):
+    def cannot_be(self, to):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(to))
+
+    (tmp_path / "out").write_text("one")
+    monkeypatch.setattr(Path, "replace", cannot_be)
+    with pytest.raises(PermissionError):
+        write_text(tmp_path / "out", "two")
+    assert (everything_in(tmp_path), (tmp_path / "out").read_text()) == (["out"], "one")
 
 
 def test_what_cannot_be_written_whole_in_place_is_kept_beside(tmp_path, monkeypatch):
@@ -217,7 +229,7 @@ def test_what_cannot_be_written_whole_in_place_is_kept_beside(tmp_path, monkeypa
 
     (tmp_path / "out").write_text("one")
     monkeypatch.setattr(Path, "replace", is_mounted)
-    monkeypatch.setattr(shutil, "copyfile", is_full)
+    monkeypatch.setattr(shutil, "copyfileobj", is_full)
     with pytest.raises(HeedfulError, match=r"out: not written whole .*all of it is in .*out\.partial"):
         write_text(tmp_path / "out", "two")
     assert (everything_in(tmp_path), (tmp_path / "out.partial").read_text()) == (["out", "out.partial"], "two")
@@ -268,8 +280,10 @@ def test_what_is_interrupted_while_it_is_written_in_place_is_kept(tmp_path, monk
         return replace(self, to)
 
     monkeypatch.setattr(Path, "replace", is_mounted)
-    interrupted_while(tmp_path / "out", monkeypatch, (shutil, "copyfile"), None)
-    assert (tmp_path / "out.partial").read_text() == "new"
+    kept = []
+    interrupted_while(tmp_path / "out", monkeypatch, (shutil, "copyfileobj"), kept)
+    assert kept == [tmp_path / "out.partial"]
+    assert kept[0].read_text() == "new"
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file is meant")

@@ -39,6 +39,7 @@ def test_no_numbers_in_the_middle_of_a_model_are_not_passed_over(tiny_model, toy
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # that is what is tried here
 def test_a_forked_process_has_threads_of_its_own(translator):
     lines = ["the cat", "Haus", "ein Hund"]
 
@@ -254,8 +255,8 @@ def test_a_cased_translation_of_a_line_in_capitals_is_scored_as_it_stands(transl
 def test_a_prefix_that_no_output_can_begin_with_is_refused(tiny_model):
     words = learn(["the cat"] * 9, ["ein Kater"] * 9, VocabularyConfig(kind="characters", byte_fallback=False))
     model = tiny_model(source_size=words.sizes[0], target_size=words.sizes[1])
-    with pytest.raises(HeedfulError, match="prefix 'ein Kaffee': the model's vocabulary lacks a part of it"):
-        list(Translator(model, words).translate(["the cat"], prefixes=["ein Kaffee"]))
+    with pytest.raises(HeedfulError, match="prefix 2: the model's vocabulary lacks a part of it"):
+        list(Translator(model, words).translate(["the cat"] * 2, prefixes=["ein", "ein Kaffee"]))
 
 
 def test_a_line_or_prefix_that_the_model_has_no_positions_for_is_named(tiny_model, toy_vocabulary):

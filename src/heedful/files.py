@@ -1,6 +1,6 @@
 """Atomic writes: a reader sees the old file or the new one, never half of one, whatever is killed when.
 
-But for one that is mounted by itself: it cannot be replaced, only written.
+But for one that cannot be replaced, only written: it is mounted by itself, or somebody else's in a folder like /tmp.
 """
 
 import errno
@@ -9,11 +9,13 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
+from typing import IO
 
 from heedful.errors import HeedfulError
 
@@ -21,6 +23,8 @@ if sys.platform != "win32":
     import fcntl
 
 
+# what shared folders of virtual machines and some network drives say that cannot sync a folder
+UNABLE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
 ASIDE = ".{name}.{process}.tmp"  # a file, or a folder, that is still being written
 
 
@@ -91,7 +95,7 @@ def replacing(path: Path, kept: list[Path] | None = None) -> Iterator[Path]:
         yield aside
         for file in [aside, *(aside.rglob("*") if aside.is_dir() else ())]:
             _sync(file)
-        _put(aside, path)
+        _put(aside, path, kept)
         _sync(path.parent)
     except BaseException:
         if kept is not None and aside.is_file() and aside.stat().st_size:
@@ -99,6 +103,18 @@ def replacing(path: Path, kept: list[Path] | None = None) -> Iterator[Path]:
         raise
     finally:
         remove(aside)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that is there and in which no file can be made.
+
+    Raises:
+        OSError: with the folder.
+    """
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 @contextmanager
@@ -160,17 +176,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _put(aside: Path, path: Path) -> None:
+def _put(aside: Path, path: Path, kept: list[Path] | None) -> None:
     """Let `aside` take the place of `path`, with its owner and permissions if it is a file that is there."""
+    written_instead = [errno.EBUSY, errno.EXDEV]  # it is mounted by itself, as containers do
+    if kept is not None and os.name != "nt":  # the work of hours; on Windows a reader would lose what it reads
+        written_instead += [errno.EPERM, errno.EACCES]
     if path.is_file():
         _be_like(path, aside)
     try:
         aside.replace(path)
     except OSError as error:
-        # mounted by itself, as containers do; somebody else's in a folder like /tmp; open elsewhere on Windows
-        if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES) or not path.is_file():
+        if error.errno not in written_instead:
             raise
-        _write_in_place(aside, path)
+        try:
+            old = path.open("r+b")  # not made anew: systems refuse that in a folder like /tmp
+        except OSError:
+            raise error from None
+        _write_in_place(aside, path, old, kept)
 
 
 def _be_like(path: Path, aside: Path) -> None:
@@ -186,16 +208,20 @@ def _be_like(path: Path, aside: Path) -> None:
         aside.chmod(mode)
 
 
-def _write_in_place(aside: Path, path: Path) -> None:
+def _write_in_place(aside: Path, path: Path, old: IO[bytes], kept: list[Path] | None) -> None:
     try:
-        shutil.copyfile(aside, path)
+        with old, aside.open("rb") as new:
+            old.truncate()
+            shutil.copyfileobj(new, old)
         _sync(path)
     except OSError as error:
         raise HeedfulError(
             f"{path}: not written whole ({error.strerror}); all of it is in {_keep(aside, path)}"
         ) from None
     except BaseException:
-        _keep(aside, path)  # the old file is gone already
+        place = _keep(aside, path)  # the old file is gone already
+        if kept is not None:
+            kept.append(place)
         raise
 
 
@@ -212,8 +238,9 @@ def _sync(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs what it may write
     try:
-        # shared folders of virtual machines and some network drives cannot sync a folder
-        with suppress(OSError) if path.is_dir() else nullcontext():
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in UNABLE:
+            raise
     finally:
         os.close(descriptor)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
 from heedful.training.loop import Ended, Notice, Record, Saved, Step
 from heedful.training.precision import settled
-from heedful.training.processes import broadcast, check_alike, join, rank, wait_for_all, world_size
+from heedful.training.processes import broadcast, check_alike, join, local_rank, rank, wait_for_all, world_size
 from heedful.training.settings import TrainingConfig
 from heedful.training.state import check_processes, newest_state, read_progress
 from heedful.translator import Translator
@@ -87,7 +86,8 @@ def run(recipe: Recipe, folder: Path, stop: Callable[[], bool] = lambda: False) 
         if rank() == 0:
             run_folder.check_free(folder)
             run_folder.remove_leftovers(folder)
-            tempfile.TemporaryFile(dir=folder).close()  # found out now, and not after hours of reading
+            files.check_writable(folder)  # found out now, and not after hours of reading
+        if local_rank() == 0:
             check_cache()
         yield from begin(recipe, folder).logged_events(stop)
 
@@ -138,12 +138,15 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         before = run_folder.refuse_edits(folder, recipe, saved=bool(place))
         examined = examine(recipe.data)
         begun = Run(recipe, folder, examined, started)
+        again = False
         if place:  # before anything is written: what has to be put back is still there
-            begun.stream().restore(read_progress(place).data)
+            progress = read_progress(place)
+            begun.stream().restore(progress.data)
+            again = bool(begun.dev) and loop.evaluation_is_due(recipe.training, progress)
         if rank() == 0:
             run_folder.take_edits(folder, recipe, before)
             run_folder.remove_leftovers(folder)
-            forget_unsaved(folder / "log.jsonl", place)
+            forget_unsaved(folder / "log.jsonl", place, evaluated_again=again)
             loop.forget_unsaved_checkpoints(folder / "state")
         wait_for_all()
         yield from begun.logged_events(stop)

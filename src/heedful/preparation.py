@@ -1,7 +1,6 @@
 """The text of a recipe, made ready for training: examined, its vocabulary learned, encoded, and what to judge by."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,9 +40,11 @@ def check_cache() -> None:
     Raises:
         HeedfulError: with the folder, and how to name another.
     """
+    if any(_cache().glob(f"{KEY}.arrow")):
+        return  # it may have what is wanted, and need no writing
     with _needing_room(_cache()):
         _cache().mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=_cache()).close()
+        files.check_writable(_cache())
 
 
 def _cache() -> Path:

@@ -27,7 +27,7 @@ from heedful.model.settings import ModelConfig, Weights
 from heedful.text.capitals import in_capitals
 from heedful.text.document import careful, clean, translating
 from heedful.text.reading import Reader
-from heedful.text.vocabulary import Vocabulary
+from heedful.text.vocabulary import UNKNOWN, Vocabulary
 from heedful.threads import threads
 
 if TYPE_CHECKING:
@@ -339,6 +339,9 @@ class Translator:
             config = replace(config, n_best=config.width)
         sources, shouted = self.reader.encode(lines)
         forced = self.reader.encode_prefixes(prefixes, shouted) if prefixes else None
+        for number, tokens in enumerate(forced or [], start=start + 1):
+            if UNKNOWN in tokens:  # which no output has
+                raise HeedfulError(f"prefix {number}: the model's vocabulary lacks a part of it; leave that out")
         if self.longest is not None:
             self._check_lengths("line", sources, self.longest, start)
             self._check_lengths("prefix", forced or [], self.longest - 1, start)

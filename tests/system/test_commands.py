@@ -405,11 +405,11 @@ def test_attend_shows_which_symbols_were_looked_at_in_every_form(trained, tmp_pa
         (["--without", "cross.0.9"], "no attention 'cross.0.9'"),
         (["--plot", "a.gif"], "end the name with one of"),
         (["--kind", "encoder"], "--kind is for the picture: give --plot FILE"),
-        (["--html", "a.html"], "too many for a page: give a shorter text"),
+        (["--html", "a.html", "--plot", "a.svg"], "a page shows at most 2: give a shorter text"),
     ],
 )
 def test_what_attend_cannot_show_is_said_in_one_line(trained, tmp_path, arguments, expected, monkeypatch):
-    monkeypatch.setattr("heedful.inspection.attention_page.MOST_NUMBERS", 10)
+    monkeypatch.setattr("heedful.inspection.attention_page.LONGEST", 2)
     ran = heedful("attend", trained / "model", "a b", *arguments, cwd=tmp_path)
     assert ran.returncode == 2
     assert expected in ran.stderr

@@ -64,10 +64,11 @@ def attend(
         config = config.with_all_outputs()  # for the alternatives of the page
     found = translator.explain(next(standard_input(), "") if text is None else text, config, rank=rank)
     chosen = _chosen(found, show)  # before anything is written: there may be no such head
+    page = attention_page(found, without) if html else ""  # too: it may be too long for one
     if plot:
         plot_attention(found, kind or "cross", plot)
     if html:
-        files.write_text(html, attention_page(found, without))
+        files.write_text(html, page)
     if npz:
         with files.replacing(npz) as aside, aside.open("wb") as file:
             np.savez_compressed(

@@ -112,8 +112,7 @@ class _Plain:
         self.console.print()
         if event.scores:
             self.say(f"development scores of the final weights: [bold]{_scores(event.scores)}[/]")
-        said = f"model folder: [bold]{escape(str(event.folder))}[/], after {_clock(event.seconds)} in all"
-        self.say(said)
+        self.say(f"model folder: [bold]{escape(str(event.folder))}[/], after {_clock(event.seconds)} in all")
         self.say(f"translate with it: heedful translate {escape(shlex.quote(str(event.folder)))} -i input.txt")
 
 

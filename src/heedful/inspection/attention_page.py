@@ -9,7 +9,7 @@ from heedful.decoding.explanation import Explanation
 from heedful.errors import HeedfulError
 
 PAGE = Path(__file__).with_name("page")
-MOST_NUMBERS = 4_000_000  # a page of more takes a browser minutes; 256 tokens of 48 heads are 3 million
+LONGEST = 256  # tokens on either side, as in `serve`: maps grow with their square
 
 
 def attention_page(explanation: Explanation, without: Sequence[str] = ()) -> str:
@@ -20,9 +20,9 @@ def attention_page(explanation: Explanation, without: Sequence[str] = ()) -> str
     Raises:
         HeedfulError: it would be too large to be looked at.
     """
-    numbers = sum(weights_HTS.size for weights_HTS in explanation.attention.values())
-    if numbers > MOST_NUMBERS:
-        raise HeedfulError(f"{numbers:,} weights are too many for a page: give a shorter text, or write --npz")
+    longest = max(len(explanation.source_pieces), len(explanation.target_pieces))
+    if longest > LONGEST:
+        raise HeedfulError(f"{longest:,} tokens; a page shows at most {LONGEST}: give a shorter text, or write --npz")
     style, views = ((PAGE / name).read_text(encoding="utf-8") for name in ("style.css", "views.js"))
     table = {**explanation.to_table(), "without": list(without)}
     data = json.dumps(table, ensure_ascii=False).replace("<", "\\u003c")

@@ -19,7 +19,7 @@ from heedful.text.document import clean
 
 FORMS = "application/x-www-form-urlencoded", "multipart/form-data"  # as curl -d and -F send them, and browsers
 BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^";,\s]{1,70}))""", re.I)  # as long as RFC 2046 lets it be
-NAME = re.compile(rb"""^content-disposition:[^\r\n]*?[;\s]name=(?:"([^"\r\n]*)"|([^";\s]*))""", re.I | re.M)
+NAME = re.compile(rb"""^content-disposition:[^\r\n]*?[;\s]name=(?:"([^"\r\n]*)"|([^";\s]+))""", re.I | re.M)
 HEAD = 1000  # bytes of a part's header that are looked at
 ARRIVAL = 30.0  # seconds in which a request must be here
 T = TypeVar("T")

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from heedful.errors import HeedfulError
 from heedful.text.capitals import in_capitals, is_shouted, split_tag
 from heedful.text.document import clean
-from heedful.text.vocabulary import UNKNOWN, Vocabulary
+from heedful.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,8 @@ class Reader:
         return source_ids, self._targets(targets, shouted), shouted
 
     def encode_prefixes(self, prefixes: Sequence[str], shouted: Sequence[bool]) -> list[list[int]]:
-        """Return the tokens that outputs must begin with; for a line in capitals as `encode_pairs` does.
-
-        Raises:
-            HeedfulError: the vocabulary lacks a character of one, so that no output can begin so.
-        """
-        found = [ids[:-1] for ids in self._targets(prefixes, shouted)]
-        for ids, prefix in zip(found, prefixes, strict=True):
-            if UNKNOWN in ids:
-                raise HeedfulError(f"prefix '{prefix}': the model's vocabulary lacks a part of it; leave that out")
-        return found
+        """Return the tokens that outputs must begin with; for a line in capitals as `encode_pairs` does."""
+        return [ids[:-1] for ids in self._targets(prefixes, shouted)]
 
     def fitting(self, pairs: Sequence[tuple[str, str]], most: int) -> list[int]:
         """Return the numbers of the pairs of which neither side has more than `most` tokens, END among them."""

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from heedful import files
 from heedful.training.loop import Step
-from heedful.training.state import read_progress, step_of
+from heedful.training.state import step_of
 
 
 def write_event(log: IO[str], event: Any) -> None:
@@ -20,16 +20,16 @@ def write_event(log: IO[str], event: Any) -> None:
     log.flush()
 
 
-def forget_unsaved(path: Path, state: Path | None) -> None:
+def forget_unsaved(path: Path, state: Path | None, *, evaluated_again: bool = False) -> None:
     """Drop all records after those of the saved `state`, if there is one, one cut off too: they will be made again.
 
-    So will an evaluation that the state does not know of: a state is saved before its step is evaluated.
+    A state is saved before its step is evaluated. Where that is made again, what is there of it is dropped too.
     """
-    saved, evaluated = (step_of(state), read_progress(state).evaluated or 0) if state else (0, 0)
+    saved = step_of(state) if state else 0
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = 0
     for number, (event, step) in enumerate(map(_event_and_step, lines), start=1):
-        if event == "evaluation" and step > evaluated:
+        if evaluated_again and event == "evaluation" and step == saved:
             break
         if 0 < step <= saved:
             kept = number

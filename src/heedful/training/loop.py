@@ -145,7 +145,7 @@ def train(
         return _save(state_folder, progress, model, optimizer, average, device)
 
     while True:
-        if evaluate and _evaluation_is_due(config, progress):
+        if evaluate and evaluation_is_due(config, progress):
             yield from _evaluate(model, evaluate, config, progress, average, state_folder)
         if progress.step >= config.steps or _patience_is_over(config, progress):
             break
@@ -284,7 +284,7 @@ def _checkpoint_is_due(config: TrainingConfig, step: int) -> bool:
     return step == config.steps or step % config.checkpoint_every == 0
 
 
-def _evaluation_is_due(config: TrainingConfig, progress: Progress) -> bool:
+def evaluation_is_due(config: TrainingConfig, progress: Progress) -> bool:
     """Return whether the present step is one to evaluate, and has not been."""
     step, every = progress.step, config.evaluate_every
     return step > (progress.evaluated or 0) and (step == config.steps or (every > 0 and step % every == 0))
