@@ -248,7 +248,9 @@ def test_training_stops_early_without_a_better_score_and_says_why(tmp_path):
     assert (tmp_path / "checkpoints" / "step-00000009.safetensors").exists()  # of the end, whenever the next was due
     model = fresh_model()
     again = list(train(model, OneBatch(random_batch()), settings(steps=50, evaluate_every=3, patience=2), tmp_path))
-    assert again == [Ended(9, "patience", again[0].seconds)]  # not a step more than before
+    told, ended = again  # not a step more than before
+    assert "best at step 3, before the checkpoints" in told.message
+    assert ended == Ended(9, "patience", ended.seconds)
 
 
 @pytest.mark.parametrize(("scores", "told"), [([3.0, 2.0, 2.5], True), ([2.0, 2.5, 3.0], False)])
