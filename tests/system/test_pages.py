@@ -274,13 +274,19 @@ def test_a_server_that_is_gone_for_a_while_is_named_and_asked_again_at_will(brow
     assert page.locator("#problem").is_hidden()
 
 
-def test_heads_that_the_model_has_no_more_are_switched_on_again(browser, address):
+def with_heads_off(browser, address, what):
+    """Open the page of `serve` on its example, and switch off a head of the last layer, or all of it."""
     page = browser.new_page()
     page.goto(address)
     page.locator("#words .source", has_text="sofa").wait_for()
     page.locator(".grid button").nth(5).click()
-    page.get_by_role("button", name="Switch this head off").click()
+    page.get_by_role("button", name=f"Switch {what} off").click()
     page.locator("#without", has_text="cross.1").wait_for()
+    return page
+
+
+def test_heads_that_the_model_has_no_more_are_switched_on_again(browser, address):
+    page = with_heads_off(browser, address, "this head")
 
     def without_heads(route):
         asked = route.request.post_data_json["without"]
@@ -293,12 +299,7 @@ def test_heads_that_the_model_has_no_more_are_switched_on_again(browser, address
 
 
 def test_the_keyboard_is_seen_on_a_head_that_is_switched_off(browser, address):
-    page = browser.new_page()
-    page.goto(address)
-    page.locator("#words .source", has_text="sofa").wait_for()
-    page.locator(".grid button").nth(5).click()
-    page.get_by_role("button", name="Switch its whole layer off").click()
-    page.locator("#without", has_text="cross.1").wait_for()
+    page = with_heads_off(browser, address, "its whole layer")
     off = page.locator(".grid button.off")
     assert ", switched off" in off.first.get_attribute("aria-label")
     off.first.press("Shift+Tab")

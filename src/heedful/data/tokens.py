@@ -13,7 +13,7 @@ from heedful.text.vocabulary import UNKNOWN, Vocabulary
 from heedful.threads import cores
 
 CHUNK = 20_000  # pairs encoded, written and mapped at a time,
-CHARACTERS = 16_000_000  # or fewer, where lines are whole documents: as numbers they take ten times their room
+CHARACTERS = 16_000_000  # or fewer, where lines are whole documents: as numbers they take several times their room
 SCHEMA = pa.schema([("source", pa.list_(pa.uint16())), ("target", pa.list_(pa.uint16())), ("corpus", pa.uint16())])
 WIDE_SCHEMA = pa.schema([("source", pa.list_(pa.int32())), ("target", pa.list_(pa.int32())), ("corpus", pa.uint16())])
 

@@ -25,9 +25,9 @@ class SearchConfig:
         least=0,
     )
     max_extra: int = setting(
-        50, "Longest output: the source's length plus this, in tokens, the end's among both", least=-10_000, most=10_000
+        50, "Longest output, its end counted: the source's length plus this, in tokens", least=-10_000, most=10_000
     )
-    min_length: int = setting(0, "Shortest output, in tokens, the end's not among them", least=0)
+    min_length: int = setting(0, "Shortest output, its end not counted, in tokens", least=0)
     no_repeat_ngram: int = setting(0, "Forbid an output to repeat any sequence of so many tokens; 0 = allow", least=0)
     sample: bool = setting(False, "Draw outputs at random instead of searching for the best")
     temperature: float = setting(1.0, "Divide logits by this", only=_DRAWN)

@@ -141,10 +141,9 @@ def split(
     language: str = "",
     *,
     markup: bool = False,
-    longest: int = LONGEST,
     fits: Callable[[str], bool] = lambda sentence: True,
 ) -> Iterator[Part]:
-    """Cut a text into sentences, none longer than `longest` or one that does not fit, and what stands between them.
+    """Cut a text into sentences, none longer than LONGEST or one that does not fit, and what stands between them.
 
     >>> [part.text for part in split("- Hi, {name}! How are you?\\n\\n42", "en")]
     ['- ', 'Hi, {name}!', ' ', 'How are you?', '\\n\\n', '42']
@@ -158,7 +157,7 @@ def split(
             if number % 2 or not line:
                 yield from _some(line)
             else:
-                yield from _sentences(line, language, longest, fits, inline)
+                yield from _sentences(line, language, fits, inline)
 
 
 def _outside_fences(text: str) -> Iterator[tuple[str, bool]]:
@@ -347,16 +346,14 @@ def _alone(texts: Sequence[str], tags: Sequence[str], written: Callable[[str], s
         yield from _some(tag)
 
 
-def _sentences(
-    line: str, language: str, longest: int, fits: Callable[[str], bool], inline: re.Pattern[str]
-) -> Iterator[Part]:
+def _sentences(line: str, language: str, fits: Callable[[str], bool], inline: re.Pattern[str]) -> Iterator[Part]:
     bullet = BULLET.match(line)
     start = bullet.end() if bullet else 0
     if start:
         yield Part(line[:start], False)
     rest = line[start:]
     plain = inline.sub("", rest)
-    lengths = (len(piece) for sentence in _segments(plain, language) for piece in _fitting(sentence, longest, fits))
+    lengths = (len(piece) for sentence in _segments(plain, language) for piece in _fitting(sentence, LONGEST, fits))
     for piece in _cut(rest, lengths, inline):
         yield from _trimmed(piece, inline)
 
