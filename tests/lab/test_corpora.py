@@ -16,8 +16,8 @@ def data(toy_corpora, monkeypatch):
     return toy_corpora
 
 
-def learned(training, held_out, **changes):
-    recipe = corpora.short_run({**TINY, **changes}, vocabulary=300, tokens=256, steps=3, seed=1)
+def learned(training, held_out, tokens=256, **changes):
+    recipe = corpora.short_run({**TINY, **changes}, vocabulary=300, tokens=tokens, steps=3, seed=1)
     training_run = corpora.learn_text("toy", recipe, training, held_out, held_out)
     while True:
         try:
@@ -66,6 +66,15 @@ def test_all_leaves_out_what_has_no_text(tmp_path, monkeypatch, capsys):
     assert [path.name for path in tmp_path.glob("*.json")] == ["attention-steps.json"]
 
 
+def test_a_quick_run_of_all_is_refused_for_one_whole_result_before_any_other_runs(monkeypatch, tmp_path):
+    monkeypatch.setenv(corpora.VARIABLE, "")
+    monkeypatch.setattr(lab, "EXPERIMENTS", {"attention-steps": "", "table4": ""})
+    (tmp_path / "table4.json").write_text('{"name": "table4", "settings": {}, "quick": false, "data": {}}')
+    with pytest.raises(HeedfulError, match=r"table4\.json: the result of a whole run"):
+        lab.run("all", quick=True, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["table4.json"]
+
+
 def test_the_folder_given_is_looked_in_and_the_list_says_what_is_read(toy_corpora, monkeypatch, capsys):
     monkeypatch.setenv(corpora.VARIABLE, "")  # so that what `run` sets is undone
     monkeypatch.setattr(lab, "EXPERIMENTS", {"table2": ""})
@@ -90,3 +99,15 @@ def test_training_is_counted_and_measured_without_dropout_and_smoothing(data):
     wider = learned(pairs, pairs, d_ff=64)
     assert wider.flops > found.flops
     assert wider.epochs == found.epochs
+
+
+def test_a_training_costs_three_forward_passes_of_each_pair_it_has_seen(data, monkeypatch):
+    monkeypatch.setattr(corpora, "forward_flops", lambda _model, _size, source, target: {"a": source, "b": 2 * target})
+    pairs = corpora.read("multi30k-en-de", "train")[:20]
+    found = learned(pairs, pairs, tokens=4_000)  # all in one batch
+    assert found.epochs == pytest.approx(3.0)
+    vocabularies = []
+    monkeypatch.setattr(corpora, "forward_flops", lambda _model, size, *_: vocabularies.append(size) or {"a": 1.0})
+    assert learned(pairs, pairs, tokens=4_000).flops == pytest.approx(3 * 20 * 3.0)
+    assert vocabularies == [300] * 20
+    assert found.flops > 3 * 20 * 3.0

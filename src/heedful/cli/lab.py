@@ -9,7 +9,7 @@ from rich.markup import escape
 from heedful.cli.settings import Threads
 from heedful.cli.terminal import terminal
 from heedful.lab import EXPERIMENTS
-from heedful.lab.experiment import find, read_results, run_and_keep
+from heedful.lab.experiment import find, is_kept, read_results, run_and_keep
 from heedful.lab.report import check_free, write_report
 
 Folder = Annotated[Path, Parameter(name="--out", help="Folder of the results")]
@@ -59,6 +59,8 @@ def run(
         import torch
 
         torch.set_num_threads(threads)
+    for each in names:  # what is to be refused, before hours of the others
+        is_kept(each, quick, out)
     minutes = sum(experiment.MINUTES[0 if quick else 1] for experiment in chosen)
     console.print(f"about {minutes:g} minutes", style="dim")
     for each, experiment in zip(names, chosen, strict=True):

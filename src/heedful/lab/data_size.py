@@ -10,6 +10,7 @@ from heedful.lab.experiment import Rows, Running, Verdict, ahead, mean_and_range
 QUESTION = "How much data does the Transformer need before it is ahead of recurrence?"
 PAPER = "section 5 and table 3 (D)"
 MINUTES = (5.6, 29.0)
+EDITION = 2  # a pre-norm Transformer
 NEEDS: tuple[str, ...] = ("tatoeba-en-de",)
 FAMILIES = ("transformer", "lstm-attention")
 CHANGES: dict[str, Table] = {  # of the Transformer's regularisation, at one size
@@ -73,8 +74,8 @@ def verdict(data: Table) -> Verdict:
     since = (
         f"from {ours[first]['pairs']:,} pairs on the Transformer is ahead"
         if first is not None
-        else f"with {ours[-1]['pairs']:,} pairs it is not ahead"
-    )
+        else f"with {ours[-1]['pairs']:,} pairs, read {_mean(ours[-1], 'epochs'):.1f} times, it is not ahead"
+    ) + (f" by more than {MARGIN:g} BLEU" if 1 in (len(ours[0]["runs"]), len(theirs[0]["runs"])) else "")
     return Verdict(
         first is not None,
         f"{since}{' with every seed' if len(ours[0]['runs']) > 1 else ''} (BLEU after {data['trained_for']:,} steps, "

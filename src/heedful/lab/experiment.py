@@ -91,16 +91,10 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
     """
     experiment = find(name)
     require_matplotlib()
-    settings = experiment.QUICK if quick else experiment.Settings()
-    path, plain = folder / f"{name}.json", json.loads(json.dumps(asdict(settings)))
-    read = [*experiment.NEEDS, *_also(experiment)]
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("settings") == plain and kept.get("read", [*experiment.NEEDS]) == read:
-            yield f"already in {folder}, with the same settings"
-            return
-        if quick and not kept.get("quick", True):
-            raise HeedfulError(f"{path}: the result of a whole run; give another --out for a quick one")
+    if is_kept(name, quick, folder):
+        yield f"already in {folder}, with the same settings"
+        return
+    settings, read = _settings(experiment, quick), [*experiment.NEEDS, *_also(experiment)]
     from heedful.lab import corpora  # knows how to train, and with that torch
 
     corpora.require(experiment.NEEDS)
@@ -109,7 +103,8 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
     data = yield from experiment.run(settings)
     result = {
         "name": name,
-        "settings": plain,
+        "settings": _plain(settings),
+        "edition": edition(experiment),
         "quick": quick,
         "seconds": round(time.monotonic() - started, 1),
         "where": _where(),
@@ -117,7 +112,40 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
         "command": f"heedful lab run {name}{' --quick' if quick else ''}{' --data FOLDER' if read else ''}",
         "data": data,
     }
-    files.write_text(path, json.dumps(result, indent=1))
+    files.write_text(folder / f"{name}.json", json.dumps(result, indent=1))
+
+
+def is_kept(name: str, quick: bool, folder: Path) -> bool:
+    """Whether `folder` has the result of this experiment, of the settings, code and texts of now.
+
+    Raises:
+        HeedfulError: there is none of this name, or a quick run would take the place of a whole one.
+    """
+    experiment, path = find(name), folder / f"{name}.json"
+    if not path.is_file():
+        return False
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    needed = [*experiment.NEEDS]
+    now = (_plain(_settings(experiment, quick)), edition(experiment), [*needed, *_also(experiment)])
+    if (kept.get("settings"), kept.get("edition", 1), kept.get("read", needed)) == now:
+        return True
+    if quick and not kept.get("quick", True):
+        raise HeedfulError(f"{path}: the result of a whole run; give another --out for a quick one")
+    return False
+
+
+def edition(experiment: Experiment) -> int:
+    """Return how often an experiment's code has changed so that the same settings come to other results, and once."""
+    return cast(int, getattr(experiment, "EDITION", 1))
+
+
+def _settings(experiment: Experiment, quick: bool) -> Any:
+    return experiment.QUICK if quick else experiment.Settings()
+
+
+def _plain(settings: Any) -> Table:
+    """Return settings as JSON has them, lists for tuples."""
+    return cast(Table, json.loads(json.dumps(asdict(settings))))
 
 
 def _where() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from heedful import files
 from heedful.config import Table
 from heedful.errors import HeedfulError
-from heedful.lab.experiment import draw_figure, find, read_results
+from heedful.lab.experiment import draw_figure, edition, find, read_results
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fdfcfa; --ink: #1d1d1f; --quiet: #6a6a6f; --line: #dddad4;
@@ -101,8 +101,10 @@ def _summary(result: Table) -> str:
 
 
 def _where(result: Table) -> str:
-    """Return on what it ran; results of earlier versions do not say."""
-    return f" ({result['where']})" if "where" in result else ""
+    """Return on what it ran, which results of earlier versions do not say, and whether the code has changed since."""
+    where = f" ({result['where']})" if "where" in result else ""
+    old = result.get("edition", 1) < edition(find(result["name"]))
+    return where + (", by earlier code, which came to other results: run it anew" if old else "")
 
 
 def _section(result: Table, folder: Path) -> str:
