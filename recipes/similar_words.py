@@ -102,9 +102,20 @@ def main() -> None:
     if not (folder / "train.words").is_file():
         parser.error(f"{folder}: no train.words in it; give the folder of CMUdict")
     parts = [folder / f"{part}.words" for part in ("val", "test", "train")]
-    lines_of = {path: _lines(path) for path in (*parts, *arguments.words)}
-    if len({path.name for path in lines_of}) < len(lines_of):
+    read = [*parts, *arguments.words]
+    if len({path.name for path in read}) < len(read):
         parser.error(f"{out} takes one file of each name; give files of other names than each other's and the folder's")
+    if out.resolve() in {path.resolve().parent for path in read}:
+        parser.error(f"{out}: what is written there would replace what is read; give another folder")
+    try:
+        _write(folder, out, parts, read)
+    except (OSError, ValueError) as error:  # a file that is missing, is no text, or has more lines than its other half
+        parser.error(str(error))
+
+
+def _write(folder: Path, out: Path, parts: Sequence[Path], read: Sequence[Path]) -> None:
+    """Write what is read, and the phones of the parts, into `out`."""
+    lines_of = {path: _lines(path) for path in read}
     out.mkdir(parents=True, exist_ok=True)
     sounds: dict[str, str] = {}  # of several ways to say a word the first
     for word, phones in zip(_lines(folder / "train.words"), _lines(folder / "train.phones"), strict=True):

@@ -135,6 +135,9 @@ def failures(source: Path) -> list[str]:
 
 def main() -> int:
     """Try every mutation; return the exit status."""
+    if already := failures(ROOT / "src"):
+        print(f"nothing is tried, as the tests fail without a mutation: {', '.join(already)}")
+        return 2
     survived = 0
     for name in sys.argv[1:] or MUTATIONS:
         file, old, new = MUTATIONS[name]

@@ -279,4 +279,19 @@ def test_models_that_do_not_belong_together_are_not_put_together(made, copy, tmp
     bundle.amend(copy, capitals=True)
     with pytest.raises(HeedfulError, match="capitals otherwise than"):
         bundle.unite([made[0], copy], tmp_path / "out")
+    speaking = [shutil.copytree(made[0], tmp_path / name) for name in ("german", "french", "silent")]
+    for folder, languages in zip(speaking, (["en", "de"], ["en", "fr"], []), strict=True):
+        bundle.amend(folder, languages=languages)
+    german, french, silent = speaking
+    with pytest.raises(HeedfulError, match=r"french: translates between other languages than .*german; leave it out"):
+        bundle.unite([german, french], tmp_path / "out")
+    for folders in ([german, silent], [silent, german]):
+        with pytest.raises(HeedfulError, match=r"silent: does not say between which languages, as .*german does"):
+            bundle.unite(folders, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nothing"])
+def test_a_device_that_is_not_here_is_said_before_anything_is_read(made, device):
+    with pytest.raises(HeedfulError, match=f"device {device}: not to be had here .*; cpu always is"):
+        Translator.load(made[0], device)

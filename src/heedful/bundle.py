@@ -190,10 +190,13 @@ def _refuse_strangers(folders: Sequence[Path], manifests: Sequence[Table], vocab
                 f"{folder}: its vocabulary is not that of {folders[0]}; train both on the same text with the same "
                 f"vocabulary settings"
             )
-        if manifest.get("languages", []) != first.get("languages", []):
+        ours, theirs = first.get("languages", []), manifest.get("languages", [])
+        if ours != theirs and ours and theirs:
+            raise HeedfulError(f"{folder}: translates between other languages than {folders[0]}; leave it out")
+        if ours != theirs:
             raise HeedfulError(
-                f"{folder}: translates between other languages than {folders[0]}, or does not say between which: leave "
-                f"it out, or tell it (`heedful configure MODEL --languages ...`)"
+                f"{folder if ours else folders[0]}: does not say between which languages, as "
+                f"{folders[0] if ours else folder} does; tell it (`heedful configure MODEL --languages ...`)"
             )
         if manifest.get("capitals", False) != first.get("capitals", False):
             raise HeedfulError(f"{folder}: reads capitals otherwise than {folders[0]} (data.capitals); leave it out")
@@ -243,14 +246,26 @@ def read_manifest(folder: Path) -> Table:
 
 
 def load(folder: Path, device: "str | torch.device" = "cpu") -> Bundle:
-    """Read a bundle, to use its model on `device`; torch is not imported for it.
+    """Read a bundle, to use its model on `device`; torch is not imported for it where that is the processor.
 
     Raises:
-        HeedfulError: a file is missing, truncated or altered, with its name.
+        HeedfulError: a file is missing, truncated or altered, with its name, or there is no such device here.
     """
+    if str(device) != "cpu":
+        _check_device(device)
     manifest = read_manifest(folder)
     configs, arrays = model_configs(folder, manifest), read_arrays(folder / WEIGHTS)
     return Bundle(folder, manifest, Vocabulary.load(folder), configs, arrays, device)
+
+
+def _check_device(device: "str | torch.device") -> None:
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise HeedfulError(f"device {device}: not to be had here ({reason}); cpu always is") from None
 
 
 def model_configs(folder: Path, manifest: Table) -> list[ModelConfig]:

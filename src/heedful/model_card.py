@@ -8,7 +8,6 @@ from heedful.text.corpus import Report
 
 
 def model_card(
-    name: str,
     recipe: Recipe,
     report: Report,
     parameters: int,
@@ -38,5 +37,5 @@ Made by `heedful train` from {files}.
 
 {judged if scores else "No development text was given or short enough: it was not scored."}
 
-Translate with it: `heedful translate {name} -i input.txt`
+Translate with it, in this folder: `heedful translate . -i input.txt`
 """

@@ -100,6 +100,8 @@ def begin(recipe: Recipe, folder: Path) -> "Run":
     recipe = _with_absolute_paths(recipe)
     run_folder.check_names(folder, recipe)
     check_sizes(recipe.model)  # before what may take hours
+    if recipe.start_from:
+        read_weights(recipe.start_from / bundle.WEIGHTS)  # too: they may be missing
     examined = examine(recipe.data)
     if rank() == 0:
         begun = recipe.start_from
@@ -127,6 +129,8 @@ def resume(folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[E
         )
     with run_folder.claimed(folder):
         started = time.monotonic()
+        if rank() == 0:
+            files.check_writable(folder)  # as when it began
         recipe = _with_absolute_paths(
             from_table(Recipe, read_toml(folder / "recipe.toml"), str(folder / "recipe.toml"))
         )
@@ -179,7 +183,7 @@ class Run:
         table = to_table(self.recipe)
         settings = [table[part] for part in ("vocabulary", "model", "batches")]
         check_alike("settings", [*settings, table["training"] | {"threads": 0}, table["data"].get("weights")])
-        check_alike("text", [self.store.name, len(self.store)])
+        check_alike("text", [self.store.name, len(self.store), self._judged_by()])
 
     def logged_events(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Yield the events of the run; the first process also writes them to log.jsonl."""
@@ -262,7 +266,7 @@ class Run:
             self._find_aligner()
         seconds = time.monotonic() - self.started
         device = f"{_name_of(self.device)}, {platform.machine()}"
-        card = model_card(self.folder.name, self.recipe, self.report, self.parameters, steps, scores, seconds, device)
+        card = model_card(self.recipe, self.report, self.parameters, steps, scores, seconds, device)
         files.write_text(self.folder / "README.md", card)
         return Finished(self.folder, scores, seconds)
 

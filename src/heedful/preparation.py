@@ -106,8 +106,12 @@ def encode(examined: Examined, vocabulary: Vocabulary) -> TokenStore:
                 made = encode_corpus(_training_pairs(examined), vocabulary, path, data.max_length, data.max_ratio)
                 files.write_text(notes, json.dumps(made._asdict()))
         wait_for_all()
-    store = TokenStore(path)
-    encoded = EncodingCounts(**json.loads(notes.read_text(encoding="utf-8")))
+    try:
+        store, encoded = TokenStore(path), EncodingCounts(**json.loads(notes.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # pyarrow's are of the first
+        raise HeedfulError(
+            f"{path}: damaged ({error}); remove it and {notes.name} beside it, and they are made anew"
+        ) from None
     _complete(examined.report, encoded, store)
     if not len(store):
         report = examined.report

@@ -30,6 +30,12 @@ class Recipe:
     search: SearchConfig = SearchConfig()
 
 
+_FILES, _PAIRS = ("source", "target"), ("pairs",)
+_DEVELOPMENT_FILES, _DEVELOPMENT_PAIRS = ("development_source", "development_target"), ("development_pairs",)
+_INSTEAD = (  # settings that name text, and those that name it in the other form
+    *((_FILES, _PAIRS), (_PAIRS, _FILES)),
+    *((_DEVELOPMENT_FILES, _DEVELOPMENT_PAIRS), (_DEVELOPMENT_PAIRS, _DEVELOPMENT_FILES)),
+)
 _LAPTOP = {  # what small models on small data are trained with, instead of the paper's week of eight GPUs
     "batches": {"tokens": 4096},
     "training": {
@@ -111,7 +117,7 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     Raises:
         HeedfulError: an unknown preset or setting, a wrong value, or a model to start from that does not fit.
     """
-    table = merge(*tables)
+    table = _laid_over(tables)
     preset = table.get("preset", Recipe.preset)
     if not isinstance(preset, str) or preset not in PRESETS:
         raise HeedfulError(f"{where}: unknown preset '{preset}'; known are {', '.join(PRESETS)}")
@@ -200,6 +206,20 @@ def _check_length(recipe: Recipe, where: str) -> None:
         )
 
 
+def _laid_over(tables: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay tables over each other; text that a later one names in one form takes the place of that in the other form."""
+    merged: Table = {}
+    for table in map(merge, tables):
+        below, data = merged.get("data"), table.get("data")
+        if isinstance(below, dict) and isinstance(data, dict):
+            for form, other in _INSTEAD:
+                if not data.keys().isdisjoint(form) and data.keys().isdisjoint(other):
+                    for name in other:
+                        below.pop(name, None)
+        merged = merge(merged, table)
+    return merged
+
+
 def other_state(before: Table, now: Table, *, saved: bool = True) -> list[str]:
     """Return the settings in which two recipes differ that make one's model, or its saved state, none of the other's.
 
@@ -230,6 +250,8 @@ def _begun(folder: Path, table: Table, where: str) -> Table:
     }
     for part in ("model", "vocabulary"):
         for key, value in table.get(part, {}).items():
+            if part == "vocabulary" and not written and key != "dropout":
+                raise HeedfulError(f"{where}: {part}.{key} is not to be chosen, as {folder}'s is kept; leave it out")
             theirs = begun[part].get(key, value)
             if value != theirs and "dropout" not in key:
                 raise HeedfulError(

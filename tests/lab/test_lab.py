@@ -116,6 +116,22 @@ def test_a_quick_run_does_not_take_the_place_of_a_whole_one(tmp_path, monkeypatc
     assert (tmp_path / "table4.json").read_bytes() == whole
 
 
+@pytest.mark.parametrize("mine", ["[]", "my notes", '{"layers": 3}'])
+def test_a_file_of_somebody_else_is_not_taken_for_a_result(tmp_path, mine):
+    (tmp_path / "residuals.json").write_text(mine)
+    with pytest.raises(HeedfulError, match=r"residuals\.json: no result of an experiment"):
+        next(run_and_keep("residuals", True, tmp_path))
+    assert (tmp_path / "residuals.json").read_text() == mine
+
+
+def test_a_page_of_somebody_else_is_not_replaced_by_a_report(folder, tmp_path):
+    shutil.copy(folder / "residuals.json", tmp_path)
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(HeedfulError, match="give another folder"):
+        write_report(tmp_path)
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
 def test_a_result_of_earlier_code_is_told_of_and_run_anew(folder, tmp_path, monkeypatch):
     experiment = find("residuals")
     kept = json.loads((folder / "residuals.json").read_text())

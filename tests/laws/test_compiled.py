@@ -9,6 +9,7 @@ import torch
 from heedful.errors import HeedfulError
 from heedful.model.compiled import Compiled, _narrowed, multiplies
 from heedful.model.compiled_inference import CompiledInference, compiled
+from heedful.model.inference import Inference
 from heedful.model.positions import Positions
 from heedful.model.rotation import Rotation
 from heedful.model.settings import ModelConfig
@@ -65,6 +66,19 @@ def test_weights_that_do_not_fit_are_refused_by_name(tiny_model, change):
         arrays[name := "decoder.7.feed_forward.inner.bias"] = arrays["decoder.1.feed_forward.inner.bias"]
     with pytest.raises(HeedfulError, match=rf"weights: does not fit the model in model.toml \({name}\)"):
         Compiled(model.config, (SYMBOLS, SYMBOLS), arrays, source="weights")
+
+
+def test_tied_layers_are_laid_out_once(tiny_model):
+    model = tiny_model(encoder_layers=4, decoder_layers=4, tied_layers=2)
+    once = Inference(model)
+    for stack in (once.encoder, once.decoder):
+        assert [stack.index(layer) for layer in stack] == [0, 0, 2, 2]
+    if multiplies("float32"):
+        tied, apart = compiled(model), compiled(tiny_model(encoder_layers=4, decoder_layers=4))
+        for found, expected in ((tied, [True, False, True]), (apart, [False, False, False])):
+            for name in ("encoder", "decoder"):
+                stack = getattr(found._model, name)
+                assert [bytes(stack[n]) == bytes(stack[n + 1]) for n in range(3)] == expected
 
 
 @pytest.mark.parametrize("share", ["all", "target", "none"])

@@ -160,3 +160,16 @@ def test_a_mask_is_true_exactly_where_tokens_are():
     assert mask.shape == (3, 1, 1, 3)
     assert mask[:, 0, 0].tolist() == [[True] * 3, [True, False, False], [False] * 3]
     assert lengths_to_mask(torch.tensor([3, 3]), 3) is None
+
+
+@torch.inference_mode()
+def test_two_searches_of_one_encoding_do_not_change_each_other(engine):
+    _, inference = engine()
+    torch.manual_seed(5)
+    memory = inference.encode(torch.randint(4, 29, (B, S)), torch.tensor([7, 5, 2]))
+    tokens = torch.arange(4, 4 + B)
+    expected = inference.step(tokens, inference.start(memory))[0].clone()
+    first = inference.start(memory)
+    inference.step(tokens, first)
+    first.select(torch.tensor([2]), torch.tensor([2]))  # of which two sentences are done
+    close(inference, inference.step(tokens, inference.start(memory))[0], expected)

@@ -67,6 +67,36 @@ def test_a_file_that_would_take_the_place_of_another_is_refused(tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.parametrize("out", [".", "mine"])
+def test_what_is_read_is_not_written_over(tmp_path, out):
+    for part in ("train", "val", "test"):
+        write(tmp_path, part, WORDS.items())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "new.words").write_text("Z O O\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path, tmp_path / out, tmp_path / "mine" / "new.words"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, "would replace what is read; give another folder" in ran.stderr) == (2, True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_file_that_is_missing_is_said_in_a_line(tmp_path):
+    for part in ("train", "val", "test"):
+        write(tmp_path, part, WORDS.items())
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path, tmp_path / "out", tmp_path / "typo.words"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, "typo.words" in ran.stderr, "Traceback" in ran.stderr) == (2, True, False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_the_dictionary_is_refused(tmp_path):
     ran = subprocess.run(
         [sys.executable, SCRIPT, tmp_path, tmp_path / "out"], capture_output=True, text=True, timeout=60

@@ -237,6 +237,11 @@ def test_keys_are_asked_for_and_kept_as_hashes(serving, tmp_path):
     client = serving(keys=path)
     assert client.post("/translate", json=TEXT).status_code == 403
     assert client.post("/translate", json={**TEXT, "api_key": key + "x"}).status_code == 403
+    assert client.post("/explain", json=TEXT).status_code == 403
+    assert client.post("/explain", json={**TEXT, "api_key": key}).status_code == 200
+    assert [client.get(f"/{open_to_all}").status_code for open_to_all in ("languages", "health", "metrics")] == [
+        200
+    ] * 3
     assert client.post("/translate", json={**TEXT, "api_key": key}).status_code == 200
     path.write_text(path.read_text().strip())  # by an editor that leaves no line end
     other = new_key(path)
@@ -523,7 +528,7 @@ def test_two_models_of_the_same_languages_are_refused(boxed):
         (("--batch", "0"), "at least 1"),
         (("--keys", "nowhere"), "--new-key"),
         (("--host", "203.0.113.1"), "choose another"),
-        (("--device", "nonsense"), "--device cpu"),
+        (("--device", "nonsense"), "cpu always is"),
         (("--weights", "int8"), "leave --weights out"),
     ],
 )
@@ -588,3 +593,19 @@ def test_an_address_that_is_not_there_is_refused_as_everything_else_is(serving):
         assert answer.status_code == status
         assert answer.json().keys() == {"error"}
         assert "/openapi.json" in answer.json()["error"]
+
+
+def test_a_forms_type_is_known_in_capitals_too(serving, boxed):
+    client, expected = serving(), {"translatedText": boxed.translate_document(TEXT["q"])}
+    for type_of, body in (
+        ("Application/X-WWW-Form-Urlencoded", "q=Where+is+the+station%3F&source=en&target=de"),
+        (
+            "Multipart/Form-Data; boundary=Ab",
+            "".join(
+                f'--Ab\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+                for name, value in TEXT.items()
+            )
+            + "--Ab--\r\n",
+        ),
+    ):
+        assert client.post("/translate", content=body.encode(), headers={"Content-Type": type_of}).json() == expected

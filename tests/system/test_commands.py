@@ -28,13 +28,14 @@ import torch
 from rich.console import Console
 
 from heedful import bundle, native, run
-from heedful.cli import translate
+from heedful.cli import output, translate
 from heedful.cli.app import main
 from heedful.cli.model import _say_slow
 from heedful.errors import HeedfulError
 from heedful.files import claimed
 from heedful.model.compiled import multiplies
 from heedful.model.weights import read_weights
+from heedful.serve.limits import ServeConfig
 from heedful.text.vocabulary import SPACE
 from heedful.training.average import average_files
 from heedful.translator import Output, Translator
@@ -264,6 +265,8 @@ def test_a_program_may_wait_for_each_answer(trained):
         (["model", "--source", "pairs.source", "--against", "typo"], "typo"),
         (["model", "--source", "pairs.source", "--save", "model"], "a folder"),
         (["model", "--source", "pairs.source", "--save", "/dev/stdout"], "the scores go there"),
+        (["model", "--source", "pairs.source", "--save", "./pairs.target"], "read as a text"),
+        (["model", "--source", "pairs.source", "--save", "model/../pairs.source"], "read as a text"),
         (["model", "--source", "pairs.source", "--save", "pairs.source/out"], "pairs.source: "),
         (["model", "--source", "short"], "short has 1 lines and pairs.target"),
         (["--outputs", "pairs.target", "--symbols"], "--symbols needs --source"),
@@ -492,7 +495,7 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
         (["train", "my.toml", "--model.rotary", "true"], "a yes/no flag stands alone"),
         (["train", "--data.languages", "en", "de"], "de: no such recipe; a flag with several values is repeated"),
         (["translate", "en-de", "new.en"], "nothing takes 'new.en' here; a file goes with its flag (--input FILE)"),
-        (["translate", "en-de", "--device", "nonsense"], "--device cpu always is"),
+        (["translate", "en-de", "--device", "nonsense"], "device nonsense: not to be had here"),
         (["translate", "en-de", "--no-repeat-ngram", "-1"], "no_repeat_ngram -1 must be at least 0"),
         (["translate", "en-de", "--threads", "-1"], "--threads. Must be >= 0"),
         (["configure", "en-de", "--beam", "5"], "a model in the box stays as it is; copy"),
@@ -646,7 +649,7 @@ def test_what_was_translated_is_kept_when_a_cluster_ends_it(trained, tmp_path):
 def test_a_closed_terminal_ends_nothing_that_nohup_began(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with translate._ended_by_signals():
+        with output._ended_by_signals():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -999,6 +1002,11 @@ def test_what_is_translated_but_cannot_be_put_in_its_place_is_kept(trained, tmp_
     assert ran.returncode == 2
     assert f"what was translated so far is in {out}.partial" in ran.stderr
     assert len((tmp_path / "out.partial").read_text().splitlines()) == 2
+    given = ["--source", trained / "pairs.source", "--reference", trained / "pairs.target"]
+    ran = heedful("evaluate", trained / "model", *given, "--save", tmp_path / "test")
+    assert f"what was translated so far is in {tmp_path / 'test.partial'}" in ran.stderr
+    lines = len((trained / "pairs.source").read_text().splitlines())
+    assert len((tmp_path / "test.partial").read_text().splitlines()) == lines
 
 
 def test_standard_output_by_its_name_does_not_replace_the_file_that_it_goes_to(trained, tmp_path):
@@ -1076,3 +1084,45 @@ def test_serve_believes_the_proxies_that_it_is_told_of_and_opens_a_browser(monke
     assert ran.returncode == 0, ran.stderr
     assert opened.is_set()
     assert settings["forwarded_allow_ips"] == ["127.0.0.1", "::1", "192.0.2.7"]
+    assert settings["timeout_graceful_shutdown"] > ServeConfig().seconds
+
+
+def test_ctrl_c_ends_a_command_with_130_and_a_word(trained, tmp_path):
+    os.mkfifo(tmp_path / "in")
+    command = [sys.executable, "-m", "heedful", "translate", trained / "model", "-i", tmp_path / "in", "--window", "1"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running,
+        (tmp_path / "in").open("w") as writing,
+    ):
+        writing.write("a b c\nb c a\n")
+        writing.flush()
+        running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=60)[1]
+    assert (running.returncode, said) == (130, "heedful: interrupted\n")
+
+
+def test_attend_does_not_write_two_things_into_one_file(trained, tmp_path):
+    ran = heedful("attend", trained / "model", "a b", "--html", "page", "--npz", tmp_path / "page", cwd=tmp_path)
+    assert (ran.returncode, "name one file; give each its own" in ran.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_not_utf8_does_not_fail_when_all_is_done(trained, tmp_path):
+    folder = shutil.copytree(trained / "model", tmp_path / os.fsdecode(b"m\xff"))
+    ran = heedful("configure", folder, "--beam", "3")
+    assert ran.returncode == 0, ran.stderr
+    assert "m\\udcff" in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["translate", "score", "evaluate", "attend", "align", "bench translate"])
+def test_threads_are_those_asked_for(trained, monkeypatch, command):
+    asked = []
+    monkeypatch.setattr("heedful.cli.model.set_threads", asked.append)
+    pairs = {"align": "--target", "score": "--target", "evaluate": "--reference"}
+    text = ["a b"] if command == "attend" else ["-i", "pairs.source"] if "translate" in command else []
+    if command in pairs:
+        text = ["--source", "pairs.source", pairs[command], "pairs.target"]
+    model = shutil.copytree(trained / "model", trained / f"with threads {command}")
+    heedful(*command.split(), model, *text, "--threads", "2", cwd=trained)
+    assert asked == [2]

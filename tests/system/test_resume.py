@@ -5,6 +5,7 @@ What is killed is a process of its own; what runs to its end runs here, where to
 
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -19,8 +20,10 @@ from rich.console import Console
 
 from heedful import HeedfulError, build, resume, run
 from heedful.cli import display, train
+from heedful.cli.terminal import is_live
 from heedful.config import read_toml
 from heedful.training.loop import Ended, Evaluation, Step
+from heedful.training.state import newest_state
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
@@ -99,6 +102,51 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resuming_ends_in_the_same_bytes(tmp_
     monkeypatch.chdir("/")  # the recipe in the folder knows where its data is
     list(resume(folder))
     assert same_bytes(folder, recipe.parent / "whole")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_a_training_is_saved_though_nobody_can_read_what_it_says(tmp_path, recipe, name):
+    folder = tmp_path / "unread"
+    process = heedful("train", recipe, "--out", folder)
+    deadline = time.monotonic() + 60
+    while last_step(folder) < 30 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.stderr.close()  # as `| tee` does that got the Ctrl-C, too, and a terminal that is closed
+    process.send_signal(getattr(signal, name))
+    assert process.wait(60) == 130
+    assert newest_state(folder / "state")
+    list(resume(folder))
+    assert same_bytes(folder, recipe.parent / "whole")
+
+
+def test_a_training_under_nohup_does_not_hear_a_closed_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with train._graceful() as stopping:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stopping()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_training_goes_on_where_what_it_says_cannot_be_written(tmp_path):
+    code = (
+        "from pathlib import Path; from heedful.cli.display import show;"
+        "from heedful.training.loop import Ended, Notice;"
+        "print(show([Notice('a'), Notice('b'), Ended(1, 'steps', 0.0)], Path('model')))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run([sys.executable, "-c", code], stderr=writing, stdout=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stdout) == (0, "False\n")
+
+
+def test_lines_are_drawn_over_only_where_that_can_be(monkeypatch):
+    for kind, expected in (("xterm", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", kind)
+        assert is_live(Console(file=io.StringIO(), force_terminal=True)) == expected
+    assert not is_live(Console(file=io.StringIO()))
 
 
 def test_a_finished_folder_is_not_overwritten(tmp_path, recipe):

@@ -529,3 +529,17 @@ def test_a_corpus_that_holding_out_leaves_nothing_of_is_told_what_to_do():
     pairs = [(f"a sentence, number {n}", "its label") for n in range(40)]
     with pytest.raises(HeedfulError, match=r"36 sharing a sentence with a held-out pair\); set --data.held-out 0"):
         examined(pairs, DataConfig(held_out=4))
+
+
+@pytest.mark.parametrize("tag", ["de", "<b t>", "<bt", "<bt> ", "<>"])
+def test_a_tag_that_would_be_cut_out_of_words_is_refused(tmp_path, tag):
+    source, target = write_pair_of_files(tmp_path, PAIRS)
+    with pytest.raises(HeedfulError, match="angle brackets and no blank, such as '<bt>'"):
+        corpora(DataConfig(source=(source,), target=(target,), tags=(tag,)))
+    assert corpora(DataConfig(source=(source,), target=(target,), tags=("",)))
+
+
+def test_a_text_that_is_not_there_is_said_with_the_flag_for_its_folder(tmp_path):
+    for folder in (None, tmp_path):
+        with pytest.raises(HeedfulError, match=r"train\.en: no such file; .* --data\.folder"):
+            corpora(DataConfig(folder=folder, source=(Path("train.en"),), target=(Path("train.de"),)))

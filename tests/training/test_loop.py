@@ -16,7 +16,7 @@ from heedful.training.divergence import LossWatch
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step, train
 from heedful.training.loss import smoothed_cross_entropy
 from heedful.training.settings import TrainingConfig
-from heedful.training.state import newest_state, random_state, restore_random_state
+from heedful.training.state import newest_state, random_state, read_progress, restore_random_state
 
 SYMBOLS = 23
 CONFIG = ModelConfig(encoder_layers=1, decoder_layers=1, d_model=14, d_ff=29, heads=2, dropout=0.0)
@@ -413,7 +413,7 @@ def test_what_was_learned_is_on_disk_before_it_is_evaluated_and_a_resume_evaluat
     assert [(one.step, one.best) for one in resumed if isinstance(one, Evaluation)] == [(4, True), (6, False)]
     assert isinstance(resumed[0], Evaluation)
     assert [one.step for one in steps_of(resumed)] == [5, 6]
-    assert [type(one) for one in whole[-3:]] == [Saved, Evaluation, Ended]
+    assert [type(one) for one in whole[-4:]] == [Saved, Evaluation, Saved, Ended]
     averages = [loop.final_weights(tmp_path / name, config) for name in ("a", "b")]
     assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
 
@@ -438,8 +438,8 @@ def test_scores_on_other_development_text_are_not_compared(tmp_path):
         return list(made)
 
     records(2, "easy", 1.0, 1.5)
-    later = records(4, "hard", 3.0, 2.9, 2.8)  # the last step of before is evaluated anew: no state has its score
-    assert [one.best for one in later if isinstance(one, Evaluation)] == [True, True, True]
+    later = records(4, "hard", 3.0, 2.9)
+    assert [one.best for one in later if isinstance(one, Evaluation)] == [True, True]
     assert any("development text is not that of the scores so far" in str(one) for one in later)
     assert later[-1].reason == "steps"
 
@@ -451,3 +451,18 @@ def test_two_passes_without_dropout_cost_what_one_does():
     parameters = list(model.parameters())
     for a, b in zip(*(torch.autograd.grad(loss, parameters) for loss in (one, two)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("every", [0, 4])
+def test_a_training_that_goes_on_beyond_its_end_knows_the_score_that_it_had_there(tmp_path, every):
+    def records(steps, *scores):
+        config = settings(steps=steps, checkpoint_every=9, evaluate_every=every, metric="loss")
+        made = train(fresh_model(), OneBatch(random_batch()), config, tmp_path, evaluate=losses(*scores))
+        return [(one.step, one.best) for one in made if isinstance(one, Evaluation)]
+
+    assert records(3, 1.0) == [(3, True)]
+    progress = read_progress(newest_state(tmp_path))
+    assert (progress.step, progress.evaluated, progress.best, progress.best_step) == (3, 3, -1.0, 3)
+    best = (tmp_path / "checkpoints" / "best.safetensors").read_bytes()
+    assert records(5, *([1.5, 1.2] if every else [1.2])) == ([(4, False), (5, False)] if every else [(5, False)])
+    assert (tmp_path / "checkpoints" / "best.safetensors").read_bytes() == best

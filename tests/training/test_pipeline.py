@@ -15,7 +15,7 @@ import tomli_w
 import torch
 from toy_task import settings, write_pairs
 
-from heedful import Translator, build, bundle, resume, run
+from heedful import Translator, build, bundle, preparation, resume, run
 from heedful.config import from_table, merge, read_toml, to_table
 from heedful.errors import HeedfulError
 from heedful.evaluation.scores import bleu_and_chrf
@@ -989,3 +989,69 @@ def test_nothing_that_training_writes_is_pickled(tmp_path):
     for file in (path for path in (tmp_path / "model").rglob("*") if path.is_file()):
         assert not file.read_bytes().startswith((b"PK", b"\x80")), file
         assert file.suffix in {".toml", ".model", ".safetensors", ".jsonl", ".json", ".md"}, file
+
+
+def test_text_that_a_flag_names_in_one_form_takes_the_place_of_the_recipes_in_the_other():
+    recipe = {
+        "data": {"source": ["a.en"], "target": ["a.de"], "development_source": "v.en", "development_target": "v.de"}
+    }
+    found = build(recipe, {"data": {"pairs": ["my.tsv"], "development-pairs": "val.tsv"}}).data
+    assert (found.source, found.target, found.pairs) == ((), (), (Path("my.tsv"),))
+    assert (found.development_source, found.development_target) == (None, None)
+    assert found.development_pairs == Path("val.tsv")
+    found = build({"data": {"pairs": ["my.tsv"]}}, recipe).data
+    assert (found.source, found.pairs) == ((Path("a.en"),), ())
+    found = build({"data": {**recipe["data"], "pairs": ["my.tsv"]}}, {"data": {"folder": "/"}}).data
+    assert (found.source, found.pairs) == ((Path("a.en"),), (Path("my.tsv"),))
+
+
+def test_of_a_model_that_was_given_away_the_vocabulary_is_not_to_be_chosen(tmp_path):
+    list(run(build(toy(tmp_path, steps=1)), tmp_path / "old"))
+    (tmp_path / "old" / "recipe.toml").unlink()
+    begun = {"start_from": str(tmp_path / "old"), "preset": "tiny"}
+    for change in ({"size": 99}, {"kind": "bpe"}, {"joint": False}):
+        with pytest.raises(
+            HeedfulError, match=f"vocabulary.{next(iter(change))} is not to be chosen, as .*old's is kept"
+        ):
+            build(begun, {"vocabulary": change})
+    assert build(begun, {"vocabulary": {"dropout": 0.1}}).vocabulary.dropout == 0.1
+
+
+def test_a_model_without_weights_to_start_from_is_refused_before_anything_is_written(tmp_path):
+    list(run(build(toy(tmp_path, steps=1)), tmp_path / "old"))
+    (tmp_path / "old" / "weights.safetensors").unlink()
+    table = merge(toy(tmp_path, steps=1), {"start_from": str(tmp_path / "old")})
+    with pytest.raises(HeedfulError, match=r"weights\.safetensors"):
+        next(run(build(table), tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_edited_of_dropout_and_attribution_counts_in_the_model_folder_too(tmp_path):
+    folder, wishes = tmp_path / "model", iter([False, True])
+    table = merge(toy(tmp_path, steps=3), {"data": {"attribution": "theirs"}})
+    list(run(build(table), folder, lambda: next(wishes, False)))
+    stored = read_toml(folder / "recipe.toml")
+    edited = merge(stored, {"model": {"dropout": 0.21}, "data": {"attribution": "theirs and ours"}})
+    (folder / "recipe.toml").write_text(tomli_w.dumps(edited))
+    list(resume(folder))
+    manifest = bundle.read_manifest(folder)
+    assert (manifest["model"]["dropout"], manifest["provenance"]["data"]) == (0.21, "theirs and ours")
+    assert build({"start_from": str(folder)}).model.dropout == 0.21
+
+
+def test_the_card_says_how_to_translate_wherever_the_folder_is(tmp_path):
+    list(run(build(toy(tmp_path, steps=1)), tmp_path / "en-de"))  # as a model in the box is called
+    card = (tmp_path / "en-de" / "README.md").read_text()
+    assert "in this folder: `heedful translate . -i input.txt`" in card
+
+
+def test_a_damaged_text_in_the_cache_is_said_with_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "_cache", lambda: tmp_path / "cache")
+    list(run(build(toy(tmp_path, steps=1)), tmp_path / "model"))
+    for kind, other in ((".arrow", b"ARROW1"), (".json", b"{")):
+        [kept] = (tmp_path / "cache").glob(f"*{kind}")
+        before = kept.read_bytes()
+        kept.write_bytes(other)
+        with pytest.raises(HeedfulError, match=rf"{kept.stem}\.arrow: damaged .*; remove it and {kept.stem}\.json"):
+            list(run(build(toy(tmp_path, steps=1)), tmp_path / "again"))
+        kept.write_bytes(before)

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from heedful import bundle as bundles
+from heedful import files
 from heedful.cli.model import load
 from heedful.cli.settings import POSITIVE, Device, Threads
 from heedful.decoding import lexicon
@@ -34,6 +35,7 @@ def align(
     development data.
     """
     bundles.check_own(bundle)
+    files.check_writable(bundle)
     translator = load(bundle, device, threads, "float32")
     read = list(islice(read_whole_pairs(Corpus(source, target)), pairs))
     if not read:

@@ -67,7 +67,8 @@ def main() -> NoReturn:
     _open_streams()
     _prepare(sys.argv)
     # the same everywhere: Windows would write what it can in a code page, and its own line ends
-    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    # and a name of a file that is no UTF-8 shall not fail when all is done
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
     try:
         make_app()(sys.argv[1:], exit_on_error=False, print_error=False)
         status = _flush()

@@ -55,6 +55,9 @@ def attend(
         raise HeedfulError(
             "--kind is for the picture: give --plot FILE too; here --show chooses, such as --show cross.1"
         )
+    written = [path.resolve() for path in (html, plot, npz) if path]
+    if len(set(written)) < len(written):
+        raise HeedfulError("--html, --plot and --npz name one file; give each its own")
     translator = load(bundle, device, threads)
     say_if_slow(translator)
     if without:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from heedful.cli.terminal import terminal
+from heedful.cli.terminal import is_live, terminal
 from heedful.pipeline import Event, Finished, Prepared
 from heedful.training.loop import Ended, Evaluation, Notice, Saved, Step
 from heedful.training.processes import world_size
@@ -20,9 +20,12 @@ PLAIN_SECONDS = 10.0  # between two lines where the output is not a terminal
 
 
 def show(events: Iterable[Event], folder: Path) -> bool:
-    """Show the events of a run as they come, on standard error; return whether it came to its end."""
-    console = terminal(stderr=True)
-    display = _Live(console, folder) if console.is_terminal else _Plain(console, folder)
+    """Show the events of a run as they come, on standard error; return whether it came to its end.
+
+    The run goes on where they can be shown no more.
+    """
+    console = terminal(lasting=True)
+    display = _Live(console, folder) if is_live(console) else _Plain(console, folder)
     event: Event | None = None
     with display:
         for event in events:

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from heedful import bundle as bundles
-from heedful import files
 from heedful.cli.model import load, say_if_slow, search_of
+from heedful.cli.output import writing
 from heedful.cli.settings import Device, Json, Reverse, SearchFlags, Threads, Weights, flags, given
 from heedful.cli.terminal import STANDARD_OUTPUT, terminal
 from heedful.config import from_table
@@ -22,7 +22,7 @@ from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.evaluation.error_rates import error_rates, gather_references
 from heedful.evaluation.scores import Comparison, ScoreConfig, compare, score_corpus, tokenizer_of
-from heedful.text.pairs import COMPRESSION, Corpus, read_lines, read_pairs
+from heedful.text.pairs import Corpus, read_lines, read_pairs
 
 ScoreFlags: Any = flags(ScoreConfig)
 Row = dict[str, Any]  # metric, score, details, signature
@@ -65,7 +65,9 @@ def evaluate(
         )
     if source is None and not reference:
         raise HeedfulError("nothing to compare with: give --reference, or a file of pairs as --source")
-    _check(bundle, source, outputs, against, save)
+    _check(bundle, source, outputs, against)
+    if save:
+        _check_save(save, [source, *reference, outputs])
     if (told := bundle or against) and "tokenize" not in given(scoring):
         languages = _manifest(told).get("languages") or ("", "")
         config = replace(config, tokenize=tokenizer_of(languages[1]))
@@ -79,9 +81,7 @@ def evaluate(
     translate = _translating(bundle, given(search), options) if bundle else None
     translate_too = _translating(against, given(search), options) if against else None
     lines = sources or []
-    with files.replacing(save) if save else nullcontext() as place:
-        if place:
-            place.touch()  # before minutes of translating: there may be no way to write here
+    with writing(save) if save else nullcontext() as file:  # before minutes of translating: it may not be writable
         if translate and symbols:  # equal lines are one input
             inputs = list(dict.fromkeys(lines))
             of_input = dict(zip(inputs, translate(inputs), strict=True))
@@ -90,8 +90,8 @@ def evaluate(
             found = translate(lines) if translate else made or []
         if symbols:
             _check_alike(lines, found)
-        if place:  # before anything is counted, which may fail
-            place.write_text("".join(line + "\n" for line in found), encoding="utf-8", newline="\n")
+        if file:  # before anything is counted, which may fail
+            file.writelines(f"{line}\n" for line in found)
     rows = _error_rates(lines, references, found) if symbols else _scores(found, references, config)
     if translate_too:
         compared = compare(found, translate_too(lines), references, config)
@@ -99,9 +99,7 @@ def evaluate(
     _print(rows, json_)
 
 
-def _check(
-    bundle: Path | None, source: Path | None, outputs: Path | None, against: Path | None, save: Path | None
-) -> None:
+def _check(bundle: Path | None, source: Path | None, outputs: Path | None, against: Path | None) -> None:
     """Refuse what cannot be done before minutes of translating, not after them."""
     if bundle and outputs:
         raise HeedfulError(f"either {bundle} translates or {outputs} are its outputs: leave one of them out")
@@ -111,12 +109,16 @@ def _check(
         raise HeedfulError(f"{bundle or against} has nothing to translate: give --source")
     for folder in filter(None, (bundle, against)):
         _manifest(folder)
-    if save and save.is_dir():
+
+
+def _check_save(save: Path, read: Sequence[Path | None]) -> None:
+    """Refuse to write the translations where something else is."""
+    if save.is_dir():
         raise HeedfulError(f"{save}: a folder; give --save the name of a file")
     if save in STANDARD_OUTPUT:  # which may be a file that the scores go to
         raise HeedfulError(f"{save}: the scores go there; give --save the name of a file")
-    if save and save.suffix.lower() in COMPRESSION:
-        raise HeedfulError(f"{save}: written as plain text; leave {save.suffix} out, and compress it afterwards")
+    if save.resolve() in {path.resolve() for path in read if path}:
+        raise HeedfulError(f"{save}: read as a text, which the translations would replace; give --save another name")
 
 
 def _read(source: Path | None, references: Sequence[Path]) -> tuple[list[str] | None, list[list[str]]]:

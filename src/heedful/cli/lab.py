@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from heedful.cli.settings import Threads
-from heedful.cli.terminal import terminal
+from heedful.cli.terminal import is_live, terminal
 from heedful.lab import EXPERIMENTS
 from heedful.lab.experiment import find, is_kept, read_results, run_and_keep
 from heedful.lab.report import check_free, write_report
@@ -43,7 +43,7 @@ def run(
     """
     from heedful.lab import corpora
 
-    console = terminal(stderr=True)
+    console = terminal(lasting=True)
     check_free(out)
     if data:
         corpora.look_in(data)
@@ -68,7 +68,7 @@ def run(
         with console.status("") as status:
             for progress in run_and_keep(each, quick, out):
                 status.update(escape(progress))
-                if not console.is_terminal:
+                if not is_live(console):
                     console.print(f"  {escape(progress)}", style="dim")
         [result] = [result for result in read_results(out) if result["name"] == each]
         terminal().print(str(experiment.verdict(result["data"])), markup=False)

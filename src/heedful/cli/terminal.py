@@ -1,7 +1,9 @@
 """The terminal as every command writes to it."""
 
 import os
+import sys
 from pathlib import Path
+from typing import IO, Any, cast
 
 from rich.console import Console
 
@@ -14,13 +16,48 @@ class _Terminal(Console):
         raise BrokenPipeError  # as `print` does: rich's own would end the process with 1, as if something had failed
 
 
-def terminal(*, stderr: bool = False, paged: bool = False) -> Console:
+class _Lasting:
+    """Standard error for hours of work: once nobody can read it any more, what is written goes nowhere."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, if it can be written."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._leave()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, if it can be written."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._leave()
+
+    def _leave(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # what still waits would fail at the end, too
+
+
+def terminal(*, stderr: bool = False, paged: bool = False, lasting: bool = False) -> Console:
     """Return a console on standard output or standard error, which takes ":100:" for text and not for a picture.
 
     A file or a pipe is WIDE, unless COLUMNS says otherwise; one that is `paged`, which somebody reads through a pager,
-    is as wide as the terminal.
+    is as wide as the terminal. A `lasting` one is standard error, and work goes on though its reader leaves: a closed
+    terminal, a pipe whose other end got the Ctrl-C too.
     """
-    console = _Terminal(stderr=stderr, highlight=False, emoji=False)
+    file = cast(IO[str], _Lasting(sys.stderr)) if lasting else None
+    console = _Terminal(file=file, stderr=stderr, highlight=False, emoji=False)
     if not (console.is_terminal or paged or "COLUMNS" in os.environ):
         console.width = WIDE
     return console
+
+
+def is_live(console: Console) -> bool:
+    """Whether lines can be drawn over: not in a file or a pipe, nor in an editor's shell (TERM=dumb)."""
+    return console.is_terminal and not console.is_dumb_terminal

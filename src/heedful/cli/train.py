@@ -74,7 +74,7 @@ def train(
 
 @contextmanager
 def _graceful() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or TERM into a wish to stop after this step; a second one, later, ends at once.
+    """Turn the first Ctrl-C, TERM or HUP into a wish to stop after this step; a second one, later, ends at once.
 
     Not one in the same second: under torchrun a manager's TERM to all processes arrives from torchrun too.
     """
@@ -90,7 +90,10 @@ def _graceful() -> Iterator[Callable[[], bool]]:
         if time.monotonic() - first > SAME_WISH:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored
+        heard.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield lambda: first is not None
     finally:

@@ -1,25 +1,23 @@
 """`heedful translate`."""
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import tee
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from heedful import files
 from heedful.cli.model import load, say_if_slow, search_of
+from heedful.cli.output import writing
 from heedful.cli.settings import POSITIVE, Bundle, Device, Reverse, SearchFlags, Threads, Weights, given
 from heedful.cli.standard_input import standard_input
 from heedful.cli.terminal import STANDARD_OUTPUT, terminal
 from heedful.errors import HeedfulError
 from heedful.text.document import repeats
-from heedful.text.pairs import COMPRESSION, how_to_convert, open_bytes, read_lines, without_nul
+from heedful.text.pairs import how_to_convert, open_bytes, read_lines, without_nul
 from heedful.translator import WINDOW, Output
 
 LONG = 5_000  # characters of a line: no sentence has so many
@@ -82,12 +80,12 @@ def translate(
             note = "the model says no languages: sentences are found by English rules; see `heedful configure --help`"
             print(f"heedful: {note}", file=sys.stderr)
         text = _read_text(input)
-        with _output(output) as file:
+        with writing(output) as file:
             file.write(translator.translate_document(text, config, markup=markup, batch=batch))
         return
     lines = _with_a_word_of_long_ones(read_lines(input) if input else standard_input())
     beginnings = read_lines(prefix) if prefix else iter(())
-    with _output(output) as file, _progress(input, output) as advance:
+    with writing(output) as file, _progress(input, output) as advance:
         read, sources = tee(line or "" for line in lines)
         results = translator.translate(
             read,
@@ -177,42 +175,6 @@ def _lines(number: int, outputs: list[Output], again: list[bool], jsonl: bool, n
         yield from (f"{number}\t{output.score:.6f}\t{output.text}" for output in outputs)
     else:
         yield outputs[0].text
-
-
-@contextmanager
-def _output(path: Path | None) -> Iterator[IO[str]]:
-    if path is None:
-        if getattr(sys.stdout, "name", "") == os.devnull:  # it was none: see app.py
-            raise HeedfulError("standard output is closed; give --output FILE")
-        yield sys.stdout
-    else:
-        if path.suffix.lower() in COMPRESSION:
-            raise HeedfulError(f"{path}: written as plain text; leave {path.suffix} out, and compress it afterwards")
-        kept: list[Path] = []
-        try:
-            with (
-                _ended_by_signals(),
-                files.replacing(path, kept) as aside,
-                aside.open("w", encoding="utf-8", newline="\n") as file,
-            ):
-                yield file
-        finally:
-            for place in kept:
-                print(f"heedful: what was translated so far is in {place}", file=sys.stderr)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let TERM (a cluster's manager) and HUP (a closed terminal) end as an exception does, so that work is kept."""
-    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no HUP
-    ours = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]  # nohup lets HUP be ignored
-    for number in ours:
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def search(
     Args:
         step: (last tokens [N], state) -> (logits [N, V], state); the logits are overwritten
         state: of the sentences, before the first step; only its `select` is used. There are B hypotheses at the first
-            step and B x `config.width` from the second on; where outputs are drawn, so many from the first on
+            step and at most B x `config.width` later; where outputs are drawn, so many from the first on
         source_lengths_B: lengths of the inputs, which bound those of the outputs
         config: the search's settings
         begin, end: the tokens before the first and after the last
@@ -299,7 +299,7 @@ def _draw(logits_NV: Tensor, beams: Beams, rules: _Rules) -> np.ndarray:
 
 
 def _pick(log_NV: Tensor, beams: Beams, rules: _Rules) -> Tensor:
-    """Invert the cumulative distribution at a number that depends on seed, sentence, hypothesis and step alone."""
+    """Invert the cumulative distribution at a number of seed, sentence, hypothesis and step (of 1,024) alone."""
     config = rules.config
     sorted_NV, order_NV = (log_NV / config.temperature).softmax(1).sort(dim=1, descending=True, stable=True)
     cumulative_NV = sorted_NV.cumsum(1)

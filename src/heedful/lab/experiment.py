@@ -99,6 +99,7 @@ def run_and_keep(name: str, quick: bool, folder: Path) -> Iterator[str]:
 
     corpora.require(experiment.NEEDS)
     folder.mkdir(parents=True, exist_ok=True)
+    files.check_writable(folder)
     started = time.monotonic()
     data = yield from experiment.run(settings)
     result = {
@@ -119,12 +120,18 @@ def is_kept(name: str, quick: bool, folder: Path) -> bool:
     """Whether `folder` has the result of this experiment, of the settings, code and texts of now.
 
     Raises:
-        HeedfulError: there is none of this name, or a quick run would take the place of a whole one.
+        HeedfulError: there is none of this name, a quick run would take the place of a whole one, or the file is none
+            of ours.
     """
     experiment, path = find(name), folder / f"{name}.json"
     if not path.is_file():
         return False
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict) or not {"name", "settings", "data"} <= kept.keys():
+        raise HeedfulError(f"{path}: no result of an experiment, which would replace it; give another --out")
     needed = [*experiment.NEEDS]
     now = (_plain(_settings(experiment, quick)), edition(experiment), [*needed, *_also(experiment)])
     if (kept.get("settings"), kept.get("edition", 1), kept.get("read", needed)) == now:

@@ -39,11 +39,13 @@ def check_free(folder: Path) -> None:
     """Refuse to write a report over what is somebody's own.
 
     Raises:
-        HeedfulError: the folder's README.md is not of a report.
+        HeedfulError: the folder's README.md or report.html is not of a report.
     """
     readme = folder / "README.md"
     if readme.is_file() and not readme.read_text(encoding="utf-8", errors="replace").startswith(TITLE):
         raise HeedfulError(f"{readme}: not of a report, which would replace it; give another folder")
+    if (page := folder / "report.html").is_file() and not readme.is_file():  # they are written together
+        raise HeedfulError(f"{page}: not of a report of ours, which would replace it; give another folder")
 
 
 def write_report(folder: Path) -> Path:

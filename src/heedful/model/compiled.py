@@ -208,8 +208,11 @@ class Compiled:
         self._source_positions, self._target_positions = (
             Positions(config, self._learned(side)) for side in ("source", "target")
         )
-        encoder = [self._layer(name) for name in self._layers("encoder", config.encoder_layers)]
-        decoder = [self._decoder_layer(name) for name in self._layers("decoder", config.decoder_layers)]
+        names = self._layers("encoder", config.encoder_layers), self._layers("decoder", config.decoder_layers)
+        # tied layers have one name, and are laid out once
+        encoder_layers = {name: self._layer(name) for name in dict.fromkeys(names[0])}
+        decoder_layers = {name: self._decoder_layer(name) for name in dict.fromkeys(names[1])}
+        encoder, decoder = [encoder_layers[name] for name in names[0]], [decoder_layers[name] for name in names[1]]
         pre = config.normalization == "pre"
         self._model = _Model(
             encoder=(_Layer * len(encoder))(*encoder),

@@ -130,8 +130,11 @@ class Inference:
     @torch.inference_mode()
     def __init__(self, model: Transformer, weights: Weights = "float32") -> None:
         self.source_embedding, self.target_embedding = model.source_embedding, model.target_embedding
-        self.encoder = [_EncoderLayer(cast(EncoderLayer, layer), weights) for layer in model.encoder]
-        self.decoder = [_DecoderLayer(cast(DecoderLayer, layer), weights) for layer in model.decoder]
+        # tied layers are one, as they are in the model
+        encoder = {layer: _EncoderLayer(cast(EncoderLayer, layer), weights) for layer in dict.fromkeys(model.encoder)}
+        decoder = {layer: _DecoderLayer(cast(DecoderLayer, layer), weights) for layer in dict.fromkeys(model.decoder)}
+        self.encoder = [encoder[layer] for layer in model.encoder]
+        self.decoder = [decoder[layer] for layer in model.decoder]
         self.encoder_norm, self.decoder_norm = _Norm(model.encoder_norm), _Norm(model.decoder_norm)
         self.output = Product(model.output.weight, weights)
         self.heads = model.config.heads
@@ -151,7 +154,7 @@ class Inference:
         """Return the state before the first step: the memory is projected here, once per sentence."""
         states_ND, mask_G1M, sentences = encoded
         memory = [layer.cross_attention.keys_values(states_ND, sentences) for layer in self.decoder]
-        return State(sentences, memory, mask_G1M, [], states_ND)
+        return State(sentences, memory, mask_G1M.clone(), [], states_ND)  # a state changes its mask: see `select`
 
     def step(self, token_N: Int[Tensor, " N"], state: State) -> tuple[Float[Tensor, "N D"], State]:
         """Return the hidden state after one more token of each hypothesis: equal to `Transformer.decode`'s, by test.

@@ -152,7 +152,7 @@ async def read(request: Request, kind: type[Body], limits: ServeConfig) -> Body:
         raise Refused(499, "the client went away") from None
     try:
         kind_of_body = request.headers.get("content-type", "")
-        if kind_of_body.startswith(FORMS):
+        if kind_of_body.lower().startswith(FORMS):
             form = _form(kind_of_body, bytes(body))
             table: Any = {key: values if key == "q" and len(values) > 1 else values[0] for key, values in form.items()}
         else:
@@ -170,7 +170,7 @@ async def read(request: Request, kind: type[Body], limits: ServeConfig) -> Body:
 
 def _form(kind_of_body: str, body: bytes) -> dict[str, list[str]]:
     """Return the values of a form, of either kind, by their names."""
-    if kind_of_body.startswith(FORMS[0]):
+    if kind_of_body.lower().startswith(FORMS[0]):
         return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
     form: dict[str, list[str]] = {}
     if boundary := BOUNDARY.search(kind_of_body):

@@ -13,6 +13,7 @@ import numpy as np
 
 from heedful.config import setting
 from heedful.errors import HeedfulError
+from heedful.text.capitals import TAG
 from heedful.text.pairs import Corpus, Triple, read_pairs, read_whole_pairs
 from heedful.text.single_words import word_pairs
 
@@ -167,6 +168,9 @@ def corpora(config: DataConfig) -> list[Corpus]:
         raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
     if config.tags and len(config.tags) != len(files):
         raise HeedfulError(f'{len(config.tags)} tags for {len(files)} corpora; give one for each, "" for none')
+    for tag in filter(None, config.tags):
+        if not TAG.fullmatch(f"{tag} "):  # a word would be cut out of all words that it stands in
+            raise HeedfulError(f"tag {tag!r}: give it angle brackets and no blank, such as '<bt>'")
     seen = set[tuple[Path, Path | None]]()
     for source, target in files:
         entry = source.resolve(), target.resolve() if target else None
@@ -316,8 +320,7 @@ def _resolve(path: Path, config: DataConfig) -> Path:
             f"{full}: a pipe, but a text is read several times; write it to a file (.gz and .zst are read)"
         )
     if not full.is_file():
-        remedy = "check the path" if config.folder else "check the path, or give the folder with --data.folder"
-        raise HeedfulError(f"{full}: no such file; {remedy}")
+        raise HeedfulError(f"{full}: no such file; check the path, or give the folder of the texts with --data.folder")
     return full
 
 

@@ -110,11 +110,12 @@ def train(
     """Train `model` in place, resuming from the newest state under `state_folder` if there is one.
 
     `evaluate` scores the model on development data, which `judged_by` is a digest of, and returns warnings beside the
-    scores; what took long to learn is saved before. `stop` is asked after each batch, and obeyed at the end of its
-    step. On several processes (torchrun) each has its own `stream`, and gradients are summed over all.
+    scores; where a checkpoint is due, it is saved before. `stop` is asked after each batch, and obeyed at the end of
+    its step. On several processes (torchrun) each has its own `stream`, and gradients are summed over all.
 
     Raises:
-        HeedfulError: the loss or the gradient is not a number; the last state on disk is good.
+        HeedfulError: the loss or the gradient is not a number; the last state on disk is good. Or the newest state is
+            of another number of processes, of other text, or not the one that the first process sees.
     """
     device = next(model.parameters()).device
     _share_weights(model)
@@ -180,8 +181,8 @@ def train(
         if interrupted and step < config.steps:
             yield Ended(step, "interrupted", progress.seconds)
             return
-    if not _checkpoint_is_due(config, progress.step) and (progress.step, progress.evaluated) != begun_at:  # by patience
-        yield save(checkpoint=True)
+    if (progress.step, progress.evaluated) != begun_at:  # by patience, or what the last evaluation found
+        yield save(checkpoint=not _checkpoint_is_due(config, progress.step))
     yield from _end(config, progress, state_folder, time.monotonic() - started)
 
 

@@ -14,7 +14,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class TrainingConfig:
     """How to train; the defaults are the paper's for its base model."""
 
-    steps: int = setting(100_000, "Steps to train for", least=1)
+    steps: int = setting(100_000, "Steps to train for", least=1, most=99_999_999)
     minutes: float = setting(
         0.0, "Set the number of steps so that training takes about so long here; 0 = off", least=0, most=525_600
     )

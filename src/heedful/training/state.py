@@ -64,10 +64,13 @@ def save_state(
 ) -> Path:
     """Write the state of a training under `folder`, and remove older states; return where it stands.
 
-    `random` is [world, bytes]: the random states of all processes.
+    `random` is [world, bytes]: the random states of all processes. Of a step that is saved already, what is known of
+    its evaluation is written anew.
     """
     place = folder / name_of(progress.step)
-    if not place.exists():
+    if place.exists():
+        files.write_text(place / "state.json", json.dumps(asdict(progress)))
+    else:
         with files.replacing(place) as aside:
             aside.mkdir()
             write_weights(aside / "weights.safetensors", weights_of(model))
