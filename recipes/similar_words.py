@@ -105,7 +105,7 @@ def main() -> None:
     read = [*parts, *arguments.words]
     if len({path.name for path in read}) < len(read):
         parser.error(f"{out} takes one file of each name; give files of other names than each other's and the folder's")
-    if out.resolve() in {path.resolve().parent for path in read}:
+    if {(out / path.name).resolve() for path in read} & {path.resolve() for path in read}:
         parser.error(f"{out}: what is written there would replace what is read; give another folder")
     try:
         _write(folder, out, parts, read)

@@ -108,7 +108,7 @@ def encode(examined: Examined, vocabulary: Vocabulary) -> TokenStore:
         wait_for_all()
     try:
         store, encoded = TokenStore(path), EncodingCounts(**json.loads(notes.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:  # pyarrow's are of the first
+    except (OSError, ValueError, TypeError) as error:  # pyarrow's are of the first two
         raise HeedfulError(
             f"{path}: damaged ({error}); remove it and {notes.name} beside it, and they are made anew"
         ) from None

@@ -11,7 +11,7 @@ from heedful.data.batches import BatchConfig
 from heedful.decoding.settings import SearchConfig
 from heedful.errors import HeedfulError
 from heedful.model.settings import ModelConfig
-from heedful.text.corpus import DataConfig, check_languages
+from heedful.text.corpus import DataConfig, check_languages, check_tags
 from heedful.text.vocabulary import VocabularyConfig
 from heedful.training.settings import TrainingConfig
 
@@ -33,8 +33,10 @@ class Recipe:
 _FILES, _PAIRS = ("source", "target"), ("pairs",)
 _DEVELOPMENT_FILES, _DEVELOPMENT_PAIRS = ("development_source", "development_target"), ("development_pairs",)
 _INSTEAD = (  # settings that name text, and those that name it in the other form
-    *((_FILES, _PAIRS), (_PAIRS, _FILES)),
-    *((_DEVELOPMENT_FILES, _DEVELOPMENT_PAIRS), (_DEVELOPMENT_PAIRS, _DEVELOPMENT_FILES)),
+    (_FILES, _PAIRS),
+    (_PAIRS, _FILES),
+    (_DEVELOPMENT_FILES, _DEVELOPMENT_PAIRS),
+    (_DEVELOPMENT_PAIRS, _DEVELOPMENT_FILES),
 )
 _LAPTOP = {  # what small models on small data are trained with, instead of the paper's week of eight GPUs
     "batches": {"tokens": 4096},
@@ -129,6 +131,7 @@ def build(*tables: Mapping[str, Any], where: str = "settings") -> Recipe:
     check_rate(recipe.training, tables, where)
     if recipe.start_from is None:  # else as it was trained
         _check_sharing(recipe, where)
+        check_tags(recipe.data.tags)
     if recipe.model.family == "transformer" and recipe.model.positions == "none" and recipe.model.first_position:
         raise HeedfulError(f'{where}: model.positions = "none" has no model.first_position; leave it out')
     if recipe.training.optimizer == "muon" and recipe.model.family != "transformer":
@@ -213,7 +216,7 @@ def _laid_over(tables: Sequence[Mapping[str, Any]]) -> Table:
         below, data = merged.get("data"), table.get("data")
         if isinstance(below, dict) and isinstance(data, dict):
             for form, other in _INSTEAD:
-                if not data.keys().isdisjoint(form) and data.keys().isdisjoint(other):
+                if any(data.get(name) for name in form) and data.keys().isdisjoint(other):
                     for name in other:
                         below.pop(name, None)
         merged = merge(merged, table)
@@ -248,11 +251,13 @@ def _begun(folder: Path, table: Table, where: str) -> Table:
         "search": manifest.get("search", {}),
         "data": {key: manifest[key] for key in ("languages", "capitals") if manifest.get(key)},
     }
+    preset = PRESETS[table.get("preset", Recipe.preset)]
+    usual = merge(to_table(VocabularyConfig()), preset.get("vocabulary", {}))  # what a recipe has that says nothing
     for part in ("model", "vocabulary"):
         for key, value in table.get(part, {}).items():
-            if part == "vocabulary" and not written and key != "dropout":
-                raise HeedfulError(f"{where}: {part}.{key} is not to be chosen, as {folder}'s is kept; leave it out")
             theirs = begun[part].get(key, value)
+            if part == "vocabulary" and not written and key != "dropout" and value != usual[key]:
+                raise HeedfulError(f"{where}: {part}.{key} is not to be chosen, as {folder}'s is kept; leave it out")
             if value != theirs and "dropout" not in key:
                 raise HeedfulError(
                     f"{where}: {part}.{key} is {value}, but {folder} was trained with {theirs}; "

@@ -80,8 +80,9 @@ def start(folder: Path, recipe: Recipe, vocabulary: Vocabulary) -> None:
     }
     if recipe.start_from:
         provenance["start_from"] = recipe.start_from.name
-    if attribution := _attribution(recipe):
-        provenance["data"] = attribution
+    before = bundle.read_manifest(recipe.start_from)["provenance"] if recipe.start_from else {}
+    if attributions := list(filter(None, (recipe.data.attribution, before.get("data")))):
+        provenance["data"] = " ".join(dict.fromkeys(attributions))  # what it began with came from somebody too
     bundle.create(
         folder,
         to_table(recipe.model),
@@ -93,12 +94,6 @@ def start(folder: Path, recipe: Recipe, vocabulary: Vocabulary) -> None:
     )
     write_recipe(folder, recipe)
     files.write_text(folder / "log.jsonl", "")
-
-
-def _attribution(recipe: Recipe) -> str:
-    """Return whose text it learns from; what it began with came from somebody too."""
-    before = bundle.read_manifest(recipe.start_from)["provenance"] if recipe.start_from else {}
-    return " ".join(dict.fromkeys(filter(None, (recipe.data.attribution, before.get("data")))))
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -129,8 +124,12 @@ def take_edits(folder: Path, recipe: Recipe, before: Table) -> None:
     if before == now:
         return
     said = {name: now["data"][name] for name in ("languages", "capitals") if now["data"][name] != before["data"][name]}
-    if now["data"]["attribution"] != before["data"]["attribution"]:
-        said["provenance"] = bundle.read_manifest(folder)["provenance"] | {"data": _attribution(recipe)}
+    if recipe.data.attribution != before["data"]["attribution"]:
+        provenance = bundle.read_manifest(folder)["provenance"]
+        # where it began with a model, that one's attribution stands there too, and stays
+        others = [provenance["data"]] if recipe.start_from and "data" in provenance else []
+        provenance["data"] = " ".join(filter(None, (recipe.data.attribution, *others)))
+        said["provenance"] = {name: value for name, value in provenance.items() if value}
     if now["model"] != before["model"]:  # in dropouts alone: see `refuse_edits`
         said["model"] = now["model"]
     search = {name: value for name, value in now["search"].items() if value != before["search"][name]}

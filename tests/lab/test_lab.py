@@ -122,6 +122,8 @@ def test_a_file_of_somebody_else_is_not_taken_for_a_result(tmp_path, mine):
     with pytest.raises(HeedfulError, match=r"residuals\.json: no result of an experiment"):
         next(run_and_keep("residuals", True, tmp_path))
     assert (tmp_path / "residuals.json").read_text() == mine
+    with pytest.raises(HeedfulError, match=r"residuals\.json: no result of an experiment"):
+        read_results(tmp_path)
 
 
 def test_a_page_of_somebody_else_is_not_replaced_by_a_report(folder, tmp_path):
@@ -141,8 +143,8 @@ def test_a_result_of_earlier_code_is_told_of_and_run_anew(folder, tmp_path, monk
     monkeypatch.setattr("heedful.lab.experiment.asdict", vars)
     assert "already" in next(run_and_keep("residuals", True, tmp_path))
     assert "earlier code" not in write_report(tmp_path).read_text()
-    monkeypatch.setattr(experiment, "EDITION", 2, raising=False)
-    assert "by earlier code, which came to other results: run it anew" in write_report(tmp_path).read_text()
+    monkeypatch.setattr(experiment, "REVISIONS", ("it is measured otherwise",), raising=False)
+    assert "by earlier code: run it anew; since then it is measured otherwise" in write_report(tmp_path).read_text()
     monkeypatch.setattr(experiment, "run", lambda _settings: iter(["running"]))
     assert list(run_and_keep("residuals", True, tmp_path)) == ["running"]
     assert json.loads((tmp_path / "residuals.json").read_text())["edition"] == 2
@@ -204,7 +206,7 @@ def of_memory(change, right):
     return lambda data: [run["memory"].update({change: right}) for run in data["tasks"]["copy"]]
 
 
-CONTRARY = {  # changes of the data each of which alone takes the claim away: one for each condition of a verdict
+CONTRARY = {  # changes of the data each of which alone takes the claim away: for each condition that no other test has
     "residuals": [
         lambda data: all_kinds(data, "gradient", "pre-norm"),
         lambda data: all_kinds(data, "position", "pre-norm"),

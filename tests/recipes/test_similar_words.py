@@ -84,6 +84,23 @@ def test_what_is_read_is_not_written_over(tmp_path, out):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
+def test_what_is_read_is_not_written_over_through_a_link(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "texts").mkdir()
+    for part in ("train", "val", "test"):
+        write(tmp_path, part, WORDS.items())
+    (tmp_path / "texts" / "new.words").write_text("Z O O\n")
+    (tmp_path / "mine" / "new.words").symlink_to(tmp_path / "texts" / "new.words")
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path, tmp_path / "mine", tmp_path / "mine" / "new.words"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, "would replace what is read; give another folder" in ran.stderr) == (2, True)
+    assert (tmp_path / "texts" / "new.words").read_text() == "Z O O\n"
+
+
 def test_a_file_that_is_missing_is_said_in_a_line(tmp_path):
     for part in ("train", "val", "test"):
         write(tmp_path, part, WORDS.items())

@@ -28,11 +28,14 @@ from heedful.training.state import newest_state
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from toy_task import settings, write_pairs
 
-SLOWLY = """import time
+SLOWLY = """import signal
+import time
 from heedful.cli.app import main
 from heedful.training import loop
 rate = loop.learning_rate
 loop.learning_rate = lambda *given: (time.sleep(0.02), rate(*given))[1]  # or it is over before a signal comes
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may have it ignored
 main()
 """
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heedful import build
 from heedful.errors import HeedfulError
 from heedful.text.corpus import DataConfig, check_languages, corpora, development, examine
 from heedful.text.pairs import Corpus, read_lines, read_pairs
@@ -532,11 +533,11 @@ def test_a_corpus_that_holding_out_leaves_nothing_of_is_told_what_to_do():
 
 
 @pytest.mark.parametrize("tag", ["de", "<b t>", "<bt", "<bt> ", "<>"])
-def test_a_tag_that_would_be_cut_out_of_words_is_refused(tmp_path, tag):
-    source, target = write_pair_of_files(tmp_path, PAIRS)
+def test_a_tag_that_would_be_cut_out_of_words_is_refused_where_it_is_chosen(tag):
     with pytest.raises(HeedfulError, match="angle brackets and no blank, such as '<bt>'"):
-        corpora(DataConfig(source=(source,), target=(target,), tags=(tag,)))
-    assert corpora(DataConfig(source=(source,), target=(target,), tags=("",)))
+        build({"data": {"tags": ["", tag]}})
+    assert build({"data": {"tags": ["", "<bt>"]}}).data.tags == ("", "<bt>")
+    assert build({"data": {"tags": [tag]}, "start_from": "en-de"}).data.tags == (tag,)  # as it was trained
 
 
 def test_a_text_that_is_not_there_is_said_with_the_flag_for_its_folder(tmp_path):

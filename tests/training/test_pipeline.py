@@ -1001,20 +1001,22 @@ def test_text_that_a_flag_names_in_one_form_takes_the_place_of_the_recipes_in_th
     assert found.development_pairs == Path("val.tsv")
     found = build({"data": {"pairs": ["my.tsv"]}}, recipe).data
     assert (found.source, found.pairs) == ((Path("a.en"),), ())
-    found = build({"data": {**recipe["data"], "pairs": ["my.tsv"]}}, {"data": {"folder": "/"}}).data
-    assert (found.source, found.pairs) == ((Path("a.en"),), (Path("my.tsv"),))
+    for more in ({"folder": "/"}, {"pairs": []}):
+        found = build({"data": {**recipe["data"], "pairs": ["my.tsv"]}}, {"data": more}).data
+        assert (found.source, found.pairs) == ((Path("a.en"),), () if "pairs" in more else (Path("my.tsv"),))
 
 
 def test_of_a_model_that_was_given_away_the_vocabulary_is_not_to_be_chosen(tmp_path):
     list(run(build(toy(tmp_path, steps=1)), tmp_path / "old"))
     (tmp_path / "old" / "recipe.toml").unlink()
     begun = {"start_from": str(tmp_path / "old"), "preset": "tiny"}
-    for change in ({"size": 99}, {"kind": "bpe"}, {"joint": False}):
+    for change in ({"size": 99}, {"kind": "unigram"}, {"joint": False}):
         with pytest.raises(
             HeedfulError, match=f"vocabulary.{next(iter(change))} is not to be chosen, as .*old's is kept"
         ):
             build(begun, {"vocabulary": change})
     assert build(begun, {"vocabulary": {"dropout": 0.1}}).vocabulary.dropout == 0.1
+    assert build(to_table(build(begun))).start_from == tmp_path / "old"  # all of it, as it is stored
 
 
 def test_a_model_without_weights_to_start_from_is_refused_before_anything_is_written(tmp_path):

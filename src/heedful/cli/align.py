@@ -35,8 +35,8 @@ def align(
     development data.
     """
     bundles.check_own(bundle)
-    files.check_writable(bundle)
     translator = load(bundle, device, threads, "float32")
+    files.check_writable(bundle)
     read = list(islice(read_whole_pairs(Corpus(source, target)), pairs))
     if not read:
         raise HeedfulError(f"{source}: no pairs in it; give sentences and their translations")

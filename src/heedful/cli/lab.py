@@ -36,7 +36,7 @@ def run(
     out: Folder = Path("lab"),
     threads: Threads = 0,
 ) -> None:
-    """Run an experiment, or all, and write the report. What is in the folder already, with the same settings, stays.
+    """Run an experiment, or all, and write the report. What is there already, of the same settings and code, stays.
 
     Stopped at any time, the same command goes on with the experiments that are not there yet. Some read real text from
     the folder of --data, or of the environment's HEEDFUL_DATA; all leaves them out if that text is not there.

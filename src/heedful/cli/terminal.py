@@ -1,5 +1,6 @@
 """The terminal as every command writes to it."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import IO, Any, cast
 from rich.console import Console
 
 WIDE = 160  # columns of what is not a terminal
+GONE = {errno.EPIPE, errno.EIO, errno.EINVAL}  # what a closed pipe and a closed terminal say; the last one on Windows
 STANDARD_OUTPUT = Path("/dev/stdout"), Path("/dev/fd/1"), Path("/proc/self/fd/1")
 
 
@@ -17,7 +19,7 @@ class _Terminal(Console):
 
 
 class _Lasting:
-    """Standard error for hours of work: once nobody can read it any more, what is written goes nowhere."""
+    """Standard error for hours of work: what cannot be written, goes nowhere, and all of it once its reader is gone."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -29,19 +31,22 @@ class _Lasting:
         """Write text, if it can be written."""
         try:
             return self._stream.write(text)
-        except OSError:
-            self._leave()
+        except OSError as error:
+            self._leave(error)
         return len(text)
 
     def flush(self) -> None:
         """Write what waits, if it can be written."""
         try:
             self._stream.flush()
-        except OSError:
-            self._leave()
+        except OSError as error:
+            self._leave(error)
 
-    def _leave(self) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # what still waits would fail at the end, too
+    def _leave(self, error: OSError) -> None:
+        if error.errno in GONE:  # and not a disk that is full, which may have room again
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), self._stream.fileno()
+            )  # what still waits would fail at the end, too
 
 
 def terminal(*, stderr: bool = False, paged: bool = False, lasting: bool = False) -> Console:

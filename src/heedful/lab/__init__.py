@@ -3,7 +3,7 @@
 Each module has
 - QUESTION, PAPER (the section or table it is from) and MINUTES (quick, full) on one core of two, measured beside other
   work or scaled from a quick run;
-- EDITION, where it is not 1: raised whenever the same settings come to other results, so that older ones are run anew;
+- REVISIONS, where there were any: what made the same settings come to other results, so that older ones are run anew;
 - NEEDS, the corpora that it reads (`corpora` says where they lie), none if it makes its own data;
 - `Settings`, a frozen dataclass, and QUICK, the settings of a quick run;
 - `run(settings)`, a generator that yields what it is doing and returns the result as data (JSON can hold it);

@@ -10,7 +10,7 @@ from heedful.lab.experiment import Rows, Running, Verdict, ahead, mean_and_range
 QUESTION = "How much data does the Transformer need before it is ahead of recurrence?"
 PAPER = "section 5 and table 3 (D)"
 MINUTES = (5.6, 29.0)
-EDITION = 2  # a pre-norm Transformer
+REVISIONS = ("the Transformer is pre-norm",)
 NEEDS: tuple[str, ...] = ("tatoeba-en-de",)
 FAMILIES = ("transformer", "lstm-attention")
 CHANGES: dict[str, Table] = {  # of the Transformer's regularisation, at one size

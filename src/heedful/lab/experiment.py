@@ -126,12 +126,7 @@ def is_kept(name: str, quick: bool, folder: Path) -> bool:
     experiment, path = find(name), folder / f"{name}.json"
     if not path.is_file():
         return False
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        kept = None
-    if not isinstance(kept, dict) or not {"name", "settings", "data"} <= kept.keys():
-        raise HeedfulError(f"{path}: no result of an experiment, which would replace it; give another --out")
+    kept = _read_result(path)
     needed = [*experiment.NEEDS]
     now = (_plain(_settings(experiment, quick)), edition(experiment), [*needed, *_also(experiment)])
     if (kept.get("settings"), kept.get("edition", 1), kept.get("read", needed)) == now:
@@ -143,7 +138,26 @@ def is_kept(name: str, quick: bool, folder: Path) -> bool:
 
 def edition(experiment: Experiment) -> int:
     """Return how often an experiment's code has changed so that the same settings come to other results, and once."""
-    return cast(int, getattr(experiment, "EDITION", 1))
+    return 1 + len(_revisions(experiment))
+
+
+def revisions_since(result: Table) -> list[str]:
+    """Return what has changed in the experiment's code since this result, so that it would come to another one."""
+    return _revisions(find(result["name"]))[result.get("edition", 1) - 1 :]
+
+
+def _revisions(experiment: Experiment) -> list[str]:
+    return [*getattr(experiment, "REVISIONS", ())]
+
+
+def _read_result(path: Path) -> Table:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict) or not {"name", "settings", "data"} <= kept.keys():
+        raise HeedfulError(f"{path}: no result of an experiment, which would replace it; give another folder")
+    return kept
 
 
 def _settings(experiment: Experiment, quick: bool) -> Any:
@@ -202,10 +216,10 @@ def read_results(folder: Path) -> list[Table]:
     """Return the results kept in `folder`, in the paper's order.
 
     Raises:
-        HeedfulError: there is none.
+        HeedfulError: there is none, or a file of such a name is none of ours.
     """
     paths = [folder / f"{name}.json" for name in EXPERIMENTS]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    found = [_read_result(path) for path in paths if path.is_file()]
     if not found:
         raise HeedfulError(f"{folder}: no experiment has been run into it; `heedful lab run all --quick` does")
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from heedful import files
 from heedful.config import Table
 from heedful.errors import HeedfulError
-from heedful.lab.experiment import draw_figure, edition, find, read_results
+from heedful.lab.experiment import draw_figure, find, read_results, revisions_since
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fdfcfa; --ink: #1d1d1f; --quiet: #6a6a6f; --line: #dddad4;
@@ -30,6 +30,7 @@ summary { cursor: pointer; } code { font-size: .9em; }
 @media print { body { max-width: none; } section { break-inside: avoid; } }
 """
 TITLE = "# The paper's claims, measured"
+PAGE_TITLE = "<title>The paper's claims, measured · heedful</title>"
 SUMMARY = f"""{TITLE}
 
 Made by `heedful lab report` from the data beside it, which also draws the figures and the page."""
@@ -44,15 +45,16 @@ def check_free(folder: Path) -> None:
     readme = folder / "README.md"
     if readme.is_file() and not readme.read_text(encoding="utf-8", errors="replace").startswith(TITLE):
         raise HeedfulError(f"{readme}: not of a report, which would replace it; give another folder")
-    if (page := folder / "report.html").is_file() and not readme.is_file():  # they are written together
-        raise HeedfulError(f"{page}: not of a report of ours, which would replace it; give another folder")
+    page = folder / "report.html"
+    if page.is_file() and PAGE_TITLE not in page.read_text(encoding="utf-8", errors="replace"):
+        raise HeedfulError(f"{page}: no report of the lab, which would replace it; give another folder")
 
 
 def write_report(folder: Path) -> Path:
     """Write report.html and README.md beside the results in `folder`, and return the page; figures are drawn anew.
 
     Raises:
-        HeedfulError: there are no results, or the folder's README.md is somebody's own.
+        HeedfulError: there are no results, or the folder's README.md or report.html is somebody's own.
     """
     check_free(folder)
     results = read_results(folder)
@@ -72,7 +74,7 @@ def write_report(folder: Path) -> Path:
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>The paper's claims, measured · heedful</title>
+{PAGE_TITLE}
 <link rel="icon" href="data:,">
 <style>{STYLE}</style>
 <h1>The claims of <cite>Attention Is All You Need</cite>, measured here</h1>
@@ -105,8 +107,8 @@ def _summary(result: Table) -> str:
 def _where(result: Table) -> str:
     """Return on what it ran, which results of earlier versions do not say, and whether the code has changed since."""
     where = f" ({result['where']})" if "where" in result else ""
-    old = result.get("edition", 1) < edition(find(result["name"]))
-    return where + (", by earlier code, which came to other results: run it anew" if old else "")
+    changes = revisions_since(result)
+    return where + (f", by earlier code: run it anew; since then {'; '.join(changes)}" if changes else "")
 
 
 def _section(result: Table, folder: Path) -> str:

@@ -11,7 +11,7 @@ from heedful.lab.experiment import Rows, Running, Verdict
 QUESTION = "Which of the paper's changes to the model, rows A to E of table 3, change a small one alike?"
 PAPER = "section 6.2, table 3"
 MINUTES = (4.2, 48.0)
-EDITION = 2  # a pre-norm Transformer
+REVISIONS = ("the Transformer is pre-norm",)
 NEEDS: tuple[str, ...] = ("multi30k-en-de",)
 LEARNED = 5.0  # BLEU below which a model translates nothing
 PAPER_BASE = (4.92, 25.8)  # perplexity of a piece and BLEU on newstest2013

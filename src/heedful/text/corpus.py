@@ -168,9 +168,6 @@ def corpora(config: DataConfig) -> list[Corpus]:
         raise HeedfulError(f"{len(weights)} weights for {len(files)} corpora; give one positive weight for each")
     if config.tags and len(config.tags) != len(files):
         raise HeedfulError(f'{len(config.tags)} tags for {len(files)} corpora; give one for each, "" for none')
-    for tag in filter(None, config.tags):
-        if not TAG.fullmatch(f"{tag} "):  # a word would be cut out of all words that it stands in
-            raise HeedfulError(f"tag {tag!r}: give it angle brackets and no blank, such as '<bt>'")
     seen = set[tuple[Path, Path | None]]()
     for source, target in files:
         entry = source.resolve(), target.resolve() if target else None
@@ -180,6 +177,17 @@ def corpora(config: DataConfig) -> list[Corpus]:
             raise HeedfulError(f"{source}: given twice; to see a corpus more often, give it a weight (--data.weights)")
         seen.add(entry)
     return list(starmap(Corpus, files))
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """Refuse tags that stand in words, out of which they would be cut, or that are not told from text in capitals.
+
+    Raises:
+        HeedfulError: with the form that a tag has.
+    """
+    for tag in filter(None, tags):
+        if not TAG.fullmatch(f"{tag} "):
+            raise HeedfulError(f"tag {tag!r}: give it angle brackets and no blank, such as '<bt>'")
 
 
 def check_languages(codes: Sequence[str]) -> None:

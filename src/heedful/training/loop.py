@@ -175,13 +175,13 @@ def train(
         )
         yield from map(Notice, watch.see(step, nll / counted))
 
-        whole, interrupted = _checkpoint_is_due(config, step), stops > 0
-        if whole or interrupted:
+        whole = _checkpoint_is_due(config, step)
+        if whole or stops:
             yield save(checkpoint=whole)
-        if interrupted and step < config.steps:
+        if stops and step < config.steps:
             yield Ended(step, "interrupted", progress.seconds)
             return
-    if (progress.step, progress.evaluated) != begun_at:  # by patience, or what the last evaluation found
+    if (progress.step, progress.evaluated) != begun_at and not _all_is_saved(config, progress):
         yield save(checkpoint=not _checkpoint_is_due(config, progress.step))
     yield from _end(config, progress, state_folder, time.monotonic() - started)
 
@@ -283,6 +283,11 @@ def scale_and_clip(model: nn.Module, scale: float, clip: float) -> float:
 
 def _checkpoint_is_due(config: TrainingConfig, step: int) -> bool:
     return step == config.steps or step % config.checkpoint_every == 0
+
+
+def _all_is_saved(config: TrainingConfig, progress: Progress) -> bool:
+    """Whether the end was: not where patience came between two checkpoints, nor what a last evaluation found."""
+    return _checkpoint_is_due(config, progress.step) and progress.evaluated != progress.step
 
 
 def evaluation_is_due(config: TrainingConfig, progress: Progress) -> bool:
