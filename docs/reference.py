@@ -43,7 +43,8 @@ ENVIRONMENT = """## Environment and status
 | `CUDA_VISIBLE_DEVICES` | empty: train on the processor though there is a GPU |
 
 A command ends with status 0; 2 where its user can mend something, which it says in one line; 1 for a fault of
-heedful's own; 130 after Ctrl-C (`serve`, and `train` in torchrun's processes, 0); 141 when the reader of its output has left.
+heedful's own; 130 after Ctrl-C (`serve`, and `train` in torchrun's processes, 0); 141 when the reader of its output
+has left.
 """
 
 
