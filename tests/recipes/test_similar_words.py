@@ -15,6 +15,11 @@ def write(folder, part, pairs):
     (folder / f"{part}.phones").write_text("".join(f"{phones}\n" for _, phones in pairs))
 
 
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 @pytest.fixture
 def written(tmp_path):
     """Return the words that the script wrote, by part."""
@@ -57,12 +62,7 @@ def test_a_file_that_would_take_the_place_of_another_is_refused(tmp_path):
         write(tmp_path, part, WORDS.items())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "val.words").write_text("Z O O\n")
-    ran = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, tmp_path / "out", tmp_path / "mine" / "val.words"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ran = run(tmp_path, tmp_path / "out", tmp_path / "mine" / "val.words")
     assert (ran.returncode, "give files of other names" in ran.stderr) == (2, True)
     assert not list((tmp_path / "out").glob("*"))
 
@@ -74,12 +74,7 @@ def test_what_is_read_is_not_written_over(tmp_path, out):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "new.words").write_text("Z O O\n")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    ran = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, tmp_path / out, tmp_path / "mine" / "new.words"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ran = run(tmp_path, tmp_path / out, tmp_path / "mine" / "new.words")
     assert (ran.returncode, "would replace what is read; give another folder" in ran.stderr) == (2, True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
@@ -91,12 +86,7 @@ def test_what_is_read_is_not_written_over_through_a_link(tmp_path):
         write(tmp_path, part, WORDS.items())
     (tmp_path / "texts" / "new.words").write_text("Z O O\n")
     (tmp_path / "mine" / "new.words").symlink_to(tmp_path / "texts" / "new.words")
-    ran = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, tmp_path / "mine", tmp_path / "mine" / "new.words"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ran = run(tmp_path, tmp_path / "mine", tmp_path / "mine" / "new.words")
     assert (ran.returncode, "would replace what is read; give another folder" in ran.stderr) == (2, True)
     assert (tmp_path / "texts" / "new.words").read_text() == "Z O O\n"
 
@@ -104,20 +94,13 @@ def test_what_is_read_is_not_written_over_through_a_link(tmp_path):
 def test_a_file_that_is_missing_is_said_in_a_line(tmp_path):
     for part in ("train", "val", "test"):
         write(tmp_path, part, WORDS.items())
-    ran = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, tmp_path / "out", tmp_path / "typo.words"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ran = run(tmp_path, tmp_path / "out", tmp_path / "typo.words")
     assert (ran.returncode, "typo.words" in ran.stderr, "Traceback" in ran.stderr) == (2, True, False)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_the_dictionary_is_refused(tmp_path):
-    ran = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path, tmp_path / "out"], capture_output=True, text=True, timeout=60
-    )
+    ran = run(tmp_path, tmp_path / "out")
     assert (ran.returncode, "no train.words in it" in ran.stderr) == (2, True)
     assert not list(tmp_path.iterdir())
 

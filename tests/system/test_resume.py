@@ -107,6 +107,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resuming_ends_in_the_same_bytes(tmp_
     assert same_bytes(folder, recipe.parent / "whole")
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
 def test_a_training_is_saved_though_nobody_can_read_what_it_says(tmp_path, recipe, name):
     folder = tmp_path / "unread"
@@ -122,6 +123,7 @@ def test_a_training_is_saved_though_nobody_can_read_what_it_says(tmp_path, recip
     assert same_bytes(folder, recipe.parent / "whole")
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
 def test_a_training_under_nohup_does_not_hear_a_closed_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
