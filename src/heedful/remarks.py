@@ -1,5 +1,6 @@
 """What `train` remarks on: text, settings and outputs that promise no good."""
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ def remarks(
     training, start = recipe.training, recipe.start_from
     tokens, size = int(store.target_lengths_N.sum()), vocabulary.sizes[1]
     if start is None and recipe.vocabulary.kind in ("bpe", "unigram") and tokens < 20 * size:
+        fitting = max(tokens // 60, math.ceil(vocabulary.least_size / 100) * 100)
+        advice = f"try --vocabulary.size {fitting}" if fitting < size else "more text helps"
         yield (
             f"a vocabulary of {size:,}, but the target text is only {tokens:,} tokens long: most is too rare "
-            f"to learn; try --vocabulary.size {max(300, tokens // 60)}"
+            f"to learn; {advice}"
         )
     if start and (share := _share_in_bytes(vocabulary, store)) > BYTES_BEARABLE:
         yield (

@@ -144,6 +144,16 @@ def test_no_text_is_an_error_of_the_user(text):
         learn(text, text, VocabularyConfig(size=331))
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_least_size_that_is_told_is_enough_and_less_is_not(joint):
+    texts = SOURCES, [line.replace("t", "ţ") for line in TARGETS]
+    found = learn(*texts, VocabularyConfig(size=350, joint=joint), tags=["<tag>"])
+    least = found.least_size
+    learn(*texts, VocabularyConfig(size=least, joint=joint), tags=["<tag>"])
+    with pytest.raises(HeedfulError, match=f"set it to at least {least}"):
+        learn(*texts, VocabularyConfig(size=least - 1, joint=joint), tags=["<tag>"])
+
+
 def test_too_small_a_size_is_refused_with_one_that_is_enough():
     with pytest.raises(HeedfulError, match=r"vocabulary.size 5 is less .* at least (\d+)$") as refused:
         learn(SOURCES, SOURCES, VocabularyConfig(size=5))

@@ -175,6 +175,18 @@ def test_a_preset_or_precision_that_does_not_fit_is_remarked_on(tmp_path, monkey
     assert not any(words in said["tiny"] for words in ("few", "bfloat16"))
 
 
+def test_a_size_that_a_remark_advises_can_be_learned(tmp_path):
+    for side in ("source", "target"):  # many characters: more than 300 tokens are needed to spell them
+        (tmp_path / side).write_text("".join(f"a house {i % 5} of {side} {chr(0x4E00 + i)}\n" for i in range(120)))
+    table, said = settings(tmp_path / "source", tmp_path / "target", steps=1), []
+    table["vocabulary"] = {"kind": "bpe", "size": 480}
+    for name in ("first", "second"):
+        events = run(build(table), tmp_path / name)
+        said += [event.message for event in events if isinstance(event, Notice) and "too rare" in event.message]
+        table["vocabulary"]["size"] = int(said[0].rpartition("--vocabulary.size ")[2])
+    assert said[1].endswith("more text helps")
+
+
 def test_an_encoder_without_positions_is_remarked_on(tmp_path):
     for rotary in (False, True):
         table = merge(toy(tmp_path, steps=1), {"model": {"positions": "none", "rotary": rotary}})

@@ -83,6 +83,12 @@ class Vocabulary:
         """The sizes of the source's and of the target's vocabulary."""
         return self.source.vocab_size(), self.target.vocab_size()
 
+    @property
+    def least_size(self) -> int:
+        """The smallest size that subwords of this text can have: its characters, bytes, tags and special tokens."""
+        sides = [[one.id_to_piece(i) for i in range(one.vocab_size())] for one in {self.source, self.target}]
+        return max(sum(len(piece) == 1 or piece.startswith("<") for piece in side) for side in sides)
+
     def encode_source(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Encode source lines; each ends with END."""
         return _encode(self.source, lines, threads)
