@@ -24,7 +24,10 @@ SETTINGS: dict[str, tuple[str, type[Any]]] = {
     "evaluate": ("scoring settings", ScoreConfig),
     "serve": ("where to serve, and what is too much", ServeConfig),
 }
-NOTES = {"translate": "What is not given is as the model says; the defaults are those of a new model."}
+NOTES = {
+    "train": "A yes/no flag stands alone, `--model.rotary`; its opposite has a `no-`, `--data.no-drop-duplicates`.",
+    "translate": "What is not given is as the model says; the defaults are those of a new model.",
+}
 SAME_AS = {  # whose settings are listed there
     **dict.fromkeys(("evaluate", "attend", "configure", "bench translate"), "translate"),
     "bench train": "train",
@@ -43,8 +46,9 @@ ENVIRONMENT = """## Environment and status
 | `CUDA_VISIBLE_DEVICES` | empty: train on the processor though there is a GPU |
 
 A command ends with status 0; 2 where its user can mend something, which it says in one line; 1 for a fault of
-heedful's own; 130 after Ctrl-C (`serve`, and `train` in torchrun's processes, 0); 141 when the reader of its output
-has left.
+heedful's own; 130 after Ctrl-C (`serve`, and `train` in torchrun's processes, 0), where it is `train` after TERM or a
+closed terminal (HUP) too; 143 and 129 where one of these ends another command that writes a file; 141 when the reader
+of its output has left.
 """
 
 

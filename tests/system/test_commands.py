@@ -492,7 +492,12 @@ def test_bench_shows_where_time_goes_and_leaves_nothing_behind(trained, tmp_path
             "search: nothing reads temperature 0.5 (it is for sample yes)",
         ),
         (["translate", "en-de", "--sample", "--beam", "8"], "leave one of them out"),
-        (["train", "my.toml", "--model.rotary", "true"], "a yes/no flag stands alone"),
+        (
+            ["train", "my.toml", "--model.rotary", "true"],
+            "a yes/no flag stands alone (--model.rotary, --model.no-rotary)",
+        ),
+        (["train", "--data.drop-duplicates", "no"], "no: no such recipe; a flag with several values is repeated"),
+        (["train", "--data.drop-duplicates", "no"], "a yes/no flag stands alone (--model.rotary, --model.no-rotary)"),
         (["train", "--data.languages", "en", "de"], "de: no such recipe; a flag with several values is repeated"),
         (["translate", "en-de", "new.en"], "nothing takes 'new.en' here; a file goes with its flag (--input FILE)"),
         (["translate", "en-de", "--device", "nonsense"], "device nonsense: not to be had here"),

@@ -76,7 +76,8 @@ def main() -> NoReturn:
         left = " ".join(error.unused_tokens or ())
         remedy = (
             "a file goes with its flag (--input FILE), a flag with several values is repeated (--languages en "
-            "--languages de), a yes/no flag stands alone, and text with spaces wants quotes"
+            "--languages de), a yes/no flag stands alone (--model.rotary, --model.no-rotary), and text with spaces "
+            "wants quotes"
         )
         status = _say(f"nothing takes {left!r} here; {remedy}", 2)
     except CycloptsError as error:

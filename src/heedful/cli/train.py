@@ -56,8 +56,8 @@ def train(
         else:
             if recipe and recipe.suffix != ".toml" and not recipe.exists():
                 raise HeedfulError(
-                    f"{recipe}: no such recipe; a flag with several values is repeated: --data.languages en "
-                    "--data.languages de"
+                    f"{recipe}: no such recipe; a flag with several values is repeated (--data.languages en "
+                    "--data.languages de), and a yes/no flag stands alone (--model.rotary, --model.no-rotary)"
                 )
             table = read_toml(recipe) if recipe else {}
             chosen = build(table, changes, where=str(recipe or "flags"))
