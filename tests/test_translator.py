@@ -66,6 +66,8 @@ def test_a_model_of_no_numbers_is_told_of(tiny_model, toy_vocabulary, search):
     translator = Translator(model, toy_vocabulary, search)
     with pytest.raises(HeedfulError, match="its weights are damaged"):
         list(translator.translate(["a"]))
+    with pytest.raises(HeedfulError, match="its weights are damaged"):
+        translator.explain("a", SearchConfig())
     assert list(translator.translate([""])) == [EMPTY]
 
 
@@ -336,6 +338,34 @@ def test_what_the_other_model_has_no_positions_for_stays_in_its_order(translator
     assert list(both.translate(LINES[:1], config)) == list(translator.translate(LINES[:1], config))
 
 
+def test_a_tag_of_the_direction_is_not_for_the_other_model_to_guess(translator, reverse):
+    config = SearchConfig(beam=3, n_best=3, max_extra=5, reverse_weight=100.0)
+    line, both = "<2de> the cat sees", translator.with_reverse(reverse)
+    [plain], [found] = translator.translate([line], config), both.translate([line], config)
+    expected = {
+        output.text: output.score + 100 * reverse.score([output.text], ["the cat sees"])[0].score for output in plain
+    }
+    assert [output.score for output in found] == pytest.approx(sorted(expected.values(), reverse=True), rel=1e-4)
+
+
+@pytest.mark.parametrize(("patience", "outputs"), [(1.0, 4), (0.5, 2)])
+def test_a_search_that_stops_early_does_so_where_another_model_chooses_too(translator, reverse, patience, outputs):
+    config = SearchConfig(beam=4, patience=patience, max_extra=20, reverse_weight=0.0)
+    [[alone]], [[chosen]] = (
+        translator.translate(["Haus"], config),
+        translator.with_reverse(reverse).translate(["Haus"], config),
+    )
+    assert (alone.ids, config.found) == (chosen.ids, outputs)
+
+
+def test_a_document_may_be_drawn_with_a_model_of_the_other_direction(translator, reverse):
+    config = SearchConfig(sample=True, n_best=3, max_extra=5, reverse_weight=100.0)
+    both = translator.with_reverse(reverse)
+    sentence = "the cat sees a house"
+    [[best, *_]] = both.translate([sentence], config)
+    assert both.translate_document(sentence, config) == best.text
+
+
 def test_only_a_model_of_the_other_direction_can_check_and_only_a_beam(translator, reverse):
     there, back = (replace(one, languages=("en", "de")) for one in (translator, reverse))
     with pytest.raises(HeedfulError, match="a model for en-de cannot check en-de"):
@@ -343,3 +373,5 @@ def test_only_a_model_of_the_other_direction_can_check_and_only_a_beam(translato
     assert there.with_reverse(replace(back, languages=("de", "en"))).reverse
     with pytest.raises(HeedfulError, match="one output to choose from"):
         list(translator.with_reverse(reverse).translate(LINES, SearchConfig(beam=1)))
+    with pytest.raises(HeedfulError, match="wait for more with patience"):
+        list(translator.with_reverse(reverse).translate(LINES, SearchConfig(beam=4, patience=0.25)))

@@ -24,7 +24,7 @@ from heedful.errors import HeedfulError
 from heedful.heap import keep_heap
 from heedful.model.compiled import Compiled
 from heedful.model.settings import ModelConfig, Weights
-from heedful.text.capitals import in_capitals
+from heedful.text.capitals import in_capitals, split_tag
 from heedful.text.document import careful, clean, translating
 from heedful.text.reading import Reader
 from heedful.text.vocabulary import UNKNOWN, Vocabulary
@@ -177,9 +177,10 @@ class Translator:
         """
         config = config or self.search
         config.check()
-        if self.reverse and config.width == 1:
+        if self.reverse and config.found == 1:
             raise HeedfulError(
-                "a model of the other direction has one output to choose from: widen the beam, or draw more with n_best"
+                "a model of the other direction has one output to choose from: widen the beam, wait for more with "
+                "patience, or draw more with n_best"
             )
         remaining = iter(lines)
         forced = chain(prefixes, repeat("")) if prefixes is not None else None
@@ -196,7 +197,9 @@ class Translator:
 
         Lines, blank lines, bullets, placeholders ({name}, %s, addresses, `code`) and, with `markup`, tags are kept.
         """
-        config = replace(config or self.search, n_best=1)
+        config = config or self.search
+        if not (config.sample and self.reverse):  # which chooses among what is drawn
+            config = replace(config, n_best=1)
         with_care = replace(config, no_repeat_ngram=careful(config.no_repeat_ngram))
         steps = translating(text, *self.languages[:1], markup=markup, fits=self.has_room_for)
         answers: list[list[Output]] | None = None
@@ -229,7 +232,8 @@ class Translator:
     ) -> list[Output]:
         """Return the score of each given translation: the one that `translate` would report for these tokens.
 
-        Not so for a text in capitals, where the model reads those in lower case: `translate` knew its cased tokens.
+        Not so for a text in capitals, where the model reads those in lower case: `translate` knew its cased tokens. And
+        text that is given is read with the weights in float32, whichever the search has.
 
         Raises:
             HeedfulError: sources and targets differ in number, or the model has no positions for one; with `start`
@@ -336,7 +340,7 @@ class Translator:
     ) -> list[list[Output]]:
         wanted = config.n_best
         if self.reverse:  # it chooses among all that there are
-            config = replace(config, n_best=config.width)
+            config = replace(config, n_best=config.found)
         sources, shouted = self.reader.encode(lines)
         forced = self.reader.encode_prefixes(prefixes, shouted) if prefixes else None
         for number, tokens in enumerate(forced or [], start=start + 1):
@@ -357,13 +361,12 @@ class Translator:
         batches = shared(full, sources, batch, workers)
         for chosen, found in zip(batches, self._each(one_batch, batches, workers), strict=True):
             for i, hypotheses in zip(chosen, found, strict=True):
-                if not hypotheses:  # an end always has its price, unless that is no number
-                    raise HeedfulError("the model computes no numbers: its weights are damaged; train or copy it anew")
                 results[i] = [self._output(hypothesis) for hypothesis in hypotheses]
             progress(len(chosen))
         progress(len(lines) - len(full))
         if self.reverse and full:
-            texts = [lines[i].lower() if shouted[i] else lines[i] for i in full]
+            untagged = {i: split_tag(lines[i])[1] for i in full}  # which direction to take is nothing to be guessed
+            texts = [untagged[i].lower() if shouted[i] else untagged[i] for i in full]
             ordered = _ordered_with(self.reverse, texts, [results[i] for i in full], config.reverse_weight, batch)
             results = {i: found[:wanted] for i, found in zip(full, ordered, strict=True)}
         for i in (i for i in full if shouted[i]):
@@ -400,19 +403,23 @@ class Translator:
         observe: "Callable[[Beams], None] | None" = None,
     ) -> list[list[Hypothesis]]:
         if self.compiled and is_whole(config) and not (prefixes or observe):
-            return whole_search(self.compiled, sources, config, self.longest)
-        from heedful.decoding.search import search_by_steps
+            found = whole_search(self.compiled, sources, config, self.longest)
+        else:
+            from heedful.decoding.search import search_by_steps
 
-        return search_by_steps(
-            self.inference,
-            sources,
-            config,
-            device="cpu" if self.compiled else self.device,
-            prefixes=prefixes,
-            keys=keys,
-            longest=self.longest,
-            observe=observe,
-        )
+            found = search_by_steps(
+                self.inference,
+                sources,
+                config,
+                device="cpu" if self.compiled else self.device,
+                prefixes=prefixes,
+                keys=keys,
+                longest=self.longest,
+                observe=observe,
+            )
+        if not all(found):  # an end always has its price, unless that is no number
+            raise HeedfulError("the model computes no numbers: its weights are damaged; train or copy it anew")
+        return found
 
     def _output(self, hypothesis: Hypothesis, shouted: bool = False) -> Output:
         text = self.vocabulary.decode_target(hypothesis.ids)

@@ -136,6 +136,13 @@ def test_systems_that_are_equally_good_seldom_seem_to_differ():
     assert max(values) > 0.8
 
 
+def test_systems_that_differ_in_case_are_told_apart_where_case_counts():
+    other = [line.swapcase() for line in OUTPUTS]
+    for lowercase in (False, True):
+        found = compare(OUTPUTS, other, [REFERENCES], ScoreConfig(lowercase=lowercase), samples=211)
+        assert all((one.p_value == 1.0) == lowercase and (one.p_value < 0.05) != lowercase for one in found)
+
+
 def test_a_few_lines_that_differ_are_little_evidence():
     worse = [*OUTPUTS[:-1], "no"]
     for one in compare(OUTPUTS, worse, [REFERENCES], samples=101):

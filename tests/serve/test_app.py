@@ -26,6 +26,9 @@ from starlette.requests import Request
 
 from heedful.bundle import WEIGHTS, locate
 from heedful.errors import HeedfulError
+from heedful.model.ensemble import Ensemble
+from heedful.model.family import build_model
+from heedful.model.settings import ModelConfig
 from heedful.model.weights import read_weights, write_weights
 from heedful.serve.app import make_app
 from heedful.serve.batching import Batcher, TooManyError
@@ -345,7 +348,11 @@ def test_pages_allow_nothing_from_elsewhere(serving):
         answer = client.get(path)
         assert answer.status_code == 200
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert client.get("/../pyproject.toml").status_code == 404
+    for path in ("/../pyproject.toml", "/%2e%2e/pyproject.toml"):  # as they stand, which httpx does not send
+        url = client.base_url
+        with socket.create_connection((url.host, url.port), timeout=20) as raw:
+            raw.sendall(f"GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+            assert b"".join(iter(lambda: raw.recv(1000), b"")).startswith(b"HTTP/1.1 404")
 
 
 def test_waiting_sentences_are_translated_together_in_turns_and_as_if_alone(boxed):
@@ -585,6 +592,21 @@ def test_a_model_of_few_positions_is_made_ready_too(served, tiny_model, toy_voca
     with served(make_app([translator])) as address:
         answer = httpx.post(f"{address}/translate", json={**TEXT, "q": "a"}, timeout=60)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("families", [["convolution"], ["transformer", "transformer"], ["lstm"]])
+def test_what_a_model_adds_for_positions_is_shown_of_any_family(served, toy_vocabulary, families):
+    sizes = {"d_model": 16, "d_ff": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    models = [build_model(ModelConfig(family=one, **sizes), *toy_vocabulary.sizes).eval() for one in families]
+    translator = Translator(Ensemble(models) if models[1:] else models[0], toy_vocabulary, languages=("en", "de"))
+    with served(make_app([translator])) as address:
+        found = httpx.post(f"{address}/explain", json={**TEXT, "q": "the cat"}, timeout=60).json()
+    assert found["steps"] is None
+    if families == ["lstm"]:
+        assert found["positions"] is None
+    else:
+        expected = models[0].source_embedding.positions(0, len(found["source_pieces"]))
+        assert np.allclose(found["positions"], expected.detach(), atol=1e-4)
 
 
 def test_an_address_that_is_not_there_is_refused_as_everything_else_is(serving):

@@ -31,10 +31,13 @@ from heedful import bundle, native, run
 from heedful.cli import output, translate
 from heedful.cli.app import main
 from heedful.cli.model import _say_slow
+from heedful.config import to_table
 from heedful.errors import HeedfulError
 from heedful.files import claimed
 from heedful.model.compiled import multiplies
-from heedful.model.weights import read_weights
+from heedful.model.family import build_model
+from heedful.model.settings import ModelConfig
+from heedful.model.weights import read_weights, weights_of, write_weights
 from heedful.serve.limits import ServeConfig
 from heedful.text.vocabulary import SPACE
 from heedful.training.average import average_files
@@ -283,6 +286,51 @@ def test_what_cannot_be_evaluated_is_said_before_anything_is_translated(trained,
     ran = heedful("evaluate", *arguments, "--reference", "pairs.target", cwd=trained)
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
     assert expected in ran.stderr
+
+
+def test_a_second_model_that_knows_no_such_weights_is_refused_before_the_first_translates(
+    trained, tmp_path, monkeypatch
+):
+    words = Translator.load(trained / "model").vocabulary
+    lstm = build_model(ModelConfig(family="lstm", d_model=8, encoder_layers=1, decoder_layers=1), *words.sizes)
+    bundle.create(tmp_path / "lstm", to_table(lstm.config), words, {}, {})
+    write_weights(tmp_path / "lstm" / bundle.WEIGHTS, weights_of(lstm))
+    monkeypatch.setattr("heedful.translator.Translator.translate", None)
+    pairs = ("--source", trained / "pairs.source", "--reference", trained / "pairs.target")
+    ran = heedful("evaluate", trained / "model", "--against", tmp_path / "lstm", "--weights", "bfloat16", *pairs)
+    assert ran.returncode == 2
+    assert "bfloat16" in ran.stderr
+
+
+@pytest.mark.parametrize("symbols", [(), ("--symbols",)])
+def test_an_evaluation_that_is_stopped_keeps_what_it_translated(trained, tmp_path, monkeypatch, symbols):
+    translated = Translator.translate
+
+    def stopping(*arguments):
+        for number, found in enumerate(translated(*arguments)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(Translator, "translate", stopping)
+    pairs = ("--source", trained / "pairs.source", "--reference", trained / "pairs.target")
+    ran = heedful("evaluate", trained / "model", *pairs, "--save", tmp_path / "out", *symbols)
+    assert ran.returncode == 130
+    assert "out.partial" in ran.stderr
+    kept = (tmp_path / "out.partial").read_text().splitlines()
+    lines = (trained / "pairs.source").read_text().splitlines()[: len(kept)]
+    assert len(kept) >= 3
+    assert kept == [found[0].text for found in translated(Translator.load(trained / "model"), lines)]
+
+
+def test_an_empty_row_is_no_input(trained, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("a b\tx\n\t\nc d\ty\n")
+    (tmp_path / "outputs").write_text("x\n\nno\n")
+    ran = heedful(
+        "evaluate", "--outputs", tmp_path / "outputs", "--source", tmp_path / "pairs.tsv", "--symbols", "--json"
+    )
+    assert json.loads(ran.stdout)[0]["score"] == 50.0
+    assert "2 inputs" in ran.stdout
 
 
 def test_what_error_rates_saved_they_score_again(trained, tmp_path):

@@ -11,6 +11,7 @@ from heedful.text import markup
 from heedful.text.document import (
     BLANK_LINES,
     LINE_ENDS,
+    LINES,
     LONGEST,
     PLACEHOLDER,
     _short,
@@ -39,7 +40,7 @@ MIXED = st.lists(
                     "%ld",
                     "https://a.org/x?y=1",
                 ),
-                *("me@a.org", "`x = 1`", "\n\n", "\n", "```\n", "- ", "Hi there. ", "<b>"),
+                *("me@a.org", "`x = 1`", "\n\n", "\n", "```\n", "- ", "> ", "\t", "Hi there. ", "<b>"),
             ]
         ),
     ),
@@ -104,7 +105,7 @@ def test_the_parts_joined_are_the_text(text, markup):
     for part in parts:
         if part.translate:
             assert part.text == part.text.strip()
-            assert not (BLANK_LINES if markup else LINE_ENDS).search(part.text)
+            assert not (BLANK_LINES if markup else LINES).search(part.text)
 
 
 @given(MIXED)
@@ -293,6 +294,52 @@ def test_a_block_of_code_is_kept():
     text = "```npm install``` runs it.\n````\n```\nx = 1\n````\nGood."
     found = finish(text, lambda sentence: sentence.text.upper())
     assert found == ["```npm install``` RUNS IT.\n````\n```\nx = 1\n````\nGOOD."]
+
+
+@pytest.mark.parametrize("before", ["    ", "\t", "> ", "1. ", "- > "])
+def test_a_block_of_code_in_a_list_or_quotation_is_kept(before):
+    indent = re.sub(r"[^\s>]", " ", before)
+    text = f"Install it:\n\n{before}```bash\n{indent}pip install heedful\n{indent}```\nGood."
+    [found] = finish(text, lambda sentence: sentence.text.upper())
+    assert found == text.replace("Install it", "INSTALL IT").replace("Good", "GOOD")
+
+
+def test_columns_are_translated_apart():
+    asked = []
+    found = finish("Good morning\tThe station\t\n\t7", lambda s: asked.append(s.text) or s.text.upper())
+    assert found == ["GOOD MORNING\tTHE STATION\t\n\t7"]
+    assert asked == ["Good morning", "The station"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        "<?php if ($a < $b): echo $name; ?>",
+        "<%= name %>",
+        "<script>window.jQuery || document.write('<script src=\"js/jquery.js\"><\\/script>')</script>",
+        "<style>b::before { content: '<style>'; }</style>",
+        "<!-- one <!-- two -->",
+    ],
+)
+def test_what_a_program_reads_is_kept(kept):
+    text = f"{kept}<p>Good morning.</p>{kept}"
+    assert finish(text, lambda s: s.text.upper(), markup=True) == [f"{kept}<p>GOOD MORNING.</p>{kept}"]
+
+
+@pytest.mark.parametrize("opening", ["<!-- never", "<script>never", "<textarea>never"])
+def test_what_never_ends_runs_to_the_end(opening):
+    assert finish(f"Good. {opening} closed", str, markup=True)[0].endswith(f"{opening} closed")
+
+
+@pytest.mark.parametrize("held", ["{{ name if age > 17 }}", "{% if n > 1 and n & 1 %}", "https://a.org/?a=1&amp;b=2"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_placeholder_in_markup_is_kept_as_it_is_written(held, known):
+    def answer(sentence):
+        return sentence.text.upper().replace("TOM", "Tom" if known else "")
+
+    [found] = finish(f"<p>Hello {held}, good &amp; <b>early</b> morning.</p>", answer, markup=True)
+    assert found == f"<p>HELLO {held}, GOOD &amp; <b>EARLY</b> MORNING.</p>"
 
 
 def test_in_markup_a_line_end_is_a_space_and_a_blank_line_is_none():

@@ -30,6 +30,7 @@ from heedful.text.vocabulary import Vocabulary
 from heedful.training.loop import Evaluation, Notice, Saved, Step
 from heedful.training.schedule import learning_rate
 from heedful.training.state import newest_state
+from heedful.translator import Output
 
 
 def toy(folder, **training):
@@ -185,6 +186,20 @@ def test_a_size_that_a_remark_advises_can_be_learned(tmp_path):
         said += [event.message for event in events if isinstance(event, Notice) and "too rare" in event.message]
         table["vocabulary"]["size"] = int(said[0].rpartition("--vocabulary.size ")[2])
     assert said[1].endswith("more text helps")
+
+
+def test_blanks_do_not_tell_an_output_from_its_reference(tmp_path, monkeypatch):
+    def right(_self, lines, *_):
+        return ([Output(" ".join(reversed(line.split())), 0.0, 0.0, [])] for line in lines)
+
+    monkeypatch.setattr(Translator, "translate", right)
+    table = toy(tmp_path, steps=1)
+    target = tmp_path / "pairs.target"
+    target.write_text(target.read_text().replace(" ", "  "))
+    *_, evaluated, _, _ = (
+        event for event in run(build(table), tmp_path / "out") if not isinstance(event, Step | Saved)
+    )
+    assert evaluated.scores["exact"] == 100
 
 
 def test_an_encoder_without_positions_is_remarked_on(tmp_path):

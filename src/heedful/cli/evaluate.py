@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from heedful.text.pairs import Corpus, read_lines, read_pairs
 
 ScoreFlags: Any = flags(ScoreConfig)
 Row = dict[str, Any]  # metric, score, details, signature
+Translating = Callable[[list[str]], Iterator[str]]
 
 
 def evaluate(
@@ -81,20 +83,20 @@ def evaluate(
     translate = _translating(bundle, given(search), options) if bundle else None
     translate_too = _translating(against, given(search), options) if against else None
     lines = sources or []
+    if symbols and made:
+        _check_alike(lines, made)
+    found: list[str] = []
     with writing(save) if save else nullcontext() as file:  # before minutes of translating: it may not be writable
-        if translate and symbols:  # equal lines are one input
-            inputs = list(dict.fromkeys(lines))
-            of_input = dict(zip(inputs, translate(inputs), strict=True))
-            found = [of_input[line] for line in lines]
-        else:
-            found = translate(lines) if translate else made or []
-        if symbols:
-            _check_alike(lines, found)
-        if file:  # before anything is counted, which may fail
-            file.writelines(f"{line}\n" for line in found)
+        arriving: Iterable[str] = made or []
+        if translate:
+            arriving = _one_each(translate, lines) if symbols else translate(lines)
+        for line in arriving:
+            found.append(line)
+            if file:  # at once: what is translated is kept whatever happens
+                file.write(f"{line}\n")
     rows = _error_rates(lines, references, found) if symbols else _scores(found, references, config)
     if translate_too:
-        compared = compare(found, translate_too(lines), references, config)
+        compared = compare(found, list(translate_too(lines)), references, config)
         rows += _comparisons(f"{bundle or outputs} against {against}", compared)
     _print(rows, json_)
 
@@ -160,10 +162,8 @@ def _comparisons(who: str, compared: Iterable[Comparison]) -> list[Row]:
 def _error_rates(lines: list[str], references: list[list[str]], found: list[str]) -> list[Row]:
     """Count equal lines once, with all of their references."""
     outputs = dict(zip(lines, found, strict=True))
-    possible: dict[str, list[str]] = {}
-    for reference in references:
-        for line, ways in gather_references(lines, reference).items():
-            possible.setdefault(line, []).extend(ways)
+    gathered = gather_references(lines * len(references), list(chain.from_iterable(references)))
+    possible = {line: ways for line, ways in gathered.items() if line or any(ways)}  # an empty row is no input
     # a shorter list of references is filled up with empty lines
     accepted = [list(filter(str.strip, each)) or each for each in possible.values()]
     rates = error_rates([outputs[line] for line in possible], accepted)
@@ -184,11 +184,22 @@ def _check_alike(lines: list[str], outputs: list[str]) -> None:
             raise HeedfulError(f"'{line}' stands in --source more than once: its --outputs must be the same")
 
 
-def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Callable[[list[str]], list[str]]:
+def _translating(bundle: Path, search: dict[str, Any], options: dict[str, Any]) -> Translating:
     translator = load(bundle, **options)
     say_if_slow(translator)
     config = search_of(translator, {"n_best": 1, **search})
-    return lambda lines: [found[0].text for found in translator.translate(_counted(lines), config)]
+    _ = translator.compiled or translator.inference  # refused here if it knows no such weights
+    return lambda lines: (found[0].text for found in translator.translate(_counted(lines), config))
+
+
+def _one_each(translate: Translating, lines: list[str]) -> Iterator[str]:
+    """Translate equal lines once."""
+    outputs = translate(list(dict.fromkeys(lines)))
+    known: dict[str, str] = {}
+    for line in lines:
+        if line not in known:
+            known[line] = next(outputs)
+        yield known[line]
 
 
 def _counted(lines: list[str]) -> Iterator[str]:

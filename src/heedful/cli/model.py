@@ -64,7 +64,7 @@ def search_of(translator: Translator, changes: Table) -> SearchConfig:
         HeedfulError: a setting that cannot be.
     """
     own, wanted = to_table(translator.search), changes.get("n_best", 1)
-    if wanted > 1:
+    if wanted > 1 and not changes.get("sample", translator.search.sample):
         own["beam"] = max(wanted, own["beam"], 4)
     config = from_table(SearchConfig, merge(own, changes), "search")
     config.check()

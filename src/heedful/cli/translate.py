@@ -72,7 +72,8 @@ def translate(
     say_if_slow(translator)
     config = search_of(translator, given(search))
     if document or markup:
-        if jsonl or prefix or window or given(search).get("n_best", 1) > 1:
+        choosing = config.sample and reverse is not None
+        if jsonl or prefix or window or (given(search).get("n_best", 1) > 1 and not choosing):
             raise HeedfulError(
                 "--document reads and gives one text: leave --jsonl, --prefix, --n-best and --window out"
             )

@@ -66,7 +66,8 @@ class Explanation:
     `attention` has an array for each attention of the model: "encoder.0" [H, S, S], "decoder.0" [H, T, T] and "cross.0"
     [H, T, S], by layer; row t of the decoder's shows what was attended to when piece t was chosen, whose column in
     "decoder.0" is the piece before it. Where a model has no attention there are none. An LSTM or a convolution has
-    "cross" alone, of one head. The numbers are those of teacher forcing, which search's cached steps equal by test.
+    "cross" alone, of one head. The numbers are those of teacher forcing in float32, which
+    search's cached steps equal by test; `score`, `alternatives` and the tree's are the search's own, in its weights.
     """
 
     source: str

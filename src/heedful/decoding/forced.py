@@ -68,7 +68,7 @@ def log_probabilities(model: EncoderDecoder, reading: Reading) -> list[float]:
     """Return the log-probability of each target that was read, the sum over its tokens, in nats."""
     totals: list[float] = []
     # so many sentences at a time that their logits, which can be gigabytes, have room
-    symbols = members_of(model)[0].output.out_features
+    symbols = sum(member.output.out_features for member in members_of(model))
     count = max(1, ROOM // (reading.target_BT.size(1) * symbols))
     pieces = zip(torch.split(reading.target_BT, count), torch.split(reading.hidden_BTD, count), strict=True)
     for target_BT, hidden_BTD in pieces:

@@ -43,10 +43,18 @@ class SearchConfig:
         """Hypotheses of a sentence at each step: the beam, or as many independent draws as outputs are wanted."""
         return self.n_best if self.sample else self.beam
 
+    @property
+    def found(self) -> int:
+        """Outputs that there are when the search ends: those wanted, or more where patience waits for more."""
+        if self.sample:
+            return self.n_best
+        ended = self.patience * self.beam if self.patience else self.beam
+        return min(self.beam, max(self.n_best, int(min(self.beam, ended))))  # patience may be endless
+
     def with_all_outputs(self) -> "SearchConfig":
         """Return this search, not drawing, with all outputs that it has found by its end: the same one is the best."""
-        ended = self.patience * self.beam if self.patience else self.beam
-        return replace(self, n_best=max(1, int(min(self.beam, ended))), sample=False)
+        searching = replace(self, sample=False)
+        return replace(searching, n_best=searching.found)
 
     def check(self) -> None:
         """Refuse settings that cannot be.

@@ -118,7 +118,10 @@ def compare(
     systems = [("first", list(first)), ("second", list(second))]
     test = PairedTest(systems, metrics, _without_fillers(references), test_type="ar", n_samples=samples)
     signatures, results = test()
-    seen = [[" ".join(line.lower().split()) for line in outputs] for outputs in (first, second)]  # at most so much
+    fold = str.lower if config and config.lowercase else str
+    seen = [
+        [" ".join(fold(line).split()) for line in outputs] for outputs in (first, second)
+    ]  # what metrics tell apart
     differing = sum(one != other for one, other in zip(*seen, strict=True))
     return [
         Comparison(name, float(one.score), float(other.score), _p_value(one, other, differing), str(signatures[key]))

@@ -165,6 +165,11 @@ class Embedding(nn.Module):
         embedded_BLD = self.token(token_BL) * self.scale
         return cast(Tensor, self.dropout(embedded_BLD + self.positions(start, start + token_BL.size(1))))
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether anything is added that tells where a token stands."""
+        return self.sinusoidal or self.learned is not None
+
     def positions(self, start: int, end: int) -> Tensor:
         """Return the encoding of positions `start` to `end`, the last not counted  [L, D]."""
         if self.learned is not None:

@@ -19,7 +19,8 @@ from starlette.exceptions import HTTPException
 from heedful.errors import HeedfulError
 from heedful.inspection import attention_page
 from heedful.inspection.worked_example import steps_of
-from heedful.model.transformer import Transformer
+from heedful.model.recorder import seen
+from heedful.model.transformer import Embedding, Transformer
 from heedful.serve.batching import Batcher
 from heedful.serve.limits import Keys, ServeConfig
 from heedful.serve.messages import (
@@ -218,12 +219,14 @@ class Server:
         translator = self._ablated(pair, heads) if heads else whole
         found = translator.explain(text, whole.search.with_all_outputs(), rank=wanted.rank)
         table = {**found.to_table(), "without": heads, "steps": None, "positions": None}
+        embedding = getattr(seen(whole.model), "source_embedding", None)
+        if isinstance(embedding, Embedding) and embedding.has_positions:
+            table["positions"] = np.round(embedding.positions(0, len(found.source_pieces)).tolist(), 4).tolist()
         if isinstance(whole.model, Transformer):
             example = steps_of(translator, text, wanted.layer, wanted.head)
             for step in example["steps"].values():
                 step["numbers"] = np.round(step["numbers"], 4).tolist()
-            known = whole.model.config.positions != "none"
-            table |= {"steps": example, "positions": example["steps"]["position"]["numbers"] if known else None}
+            table["steps"] = example
         return table
 
 

@@ -1,7 +1,7 @@
 """Real text: paragraphs into sentences to translate, and everything else kept as it is.
 
 A text is cut into parts that joined give it back, character by character; only parts with letters are translated. So
-line breaks, blank lines, bullets, spaces and tags cannot be lost. What stands for something, {name} or an address, goes
+line breaks, tabs, blank lines, bullets and tags cannot be lost. What stands for something, {name} or an address, goes
 through the model as a name that it copies; if a name does not come back, the text on its sides is translated alone.
 """
 
@@ -29,7 +29,12 @@ STAND_INS = (
 REPEATS = 4  # so many times the same few words in a row are a model that has lost its way
 NO_REPEAT = 4  # tokens that may not come twice in an output that is asked for with care
 LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
-FENCE = re.compile(r"^ {0,3}(?:(`{3,})([^`\n]*)|(~{3,})(.*))$", re.MULTILINE)
+LINES = re.compile(rf"((?:{END_OF_LINE}|\t)+)")  # and columns: a model is told nothing of where they were
+# Of a block of code, also of one within a quotation or an item of a list, in which it may begin.
+FENCE = re.compile(
+    r"^[ \t>]*(?P<item>(?:(?:[-*+]|\d{1,9}[.)])[ \t][ \t>]*)*)(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})(?P<told>.*)$",
+    re.MULTILINE,
+)
 LATIN = r"0-9A-Za-z_\u00c0-\u024f"
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"  # scripts without spaces
 QUOTES = "\"'\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"  # what opens in one language closes in another
@@ -153,7 +158,7 @@ def split(
         if not prose:
             yield from _some(piece)
             continue
-        for number, line in enumerate((BLANK_LINES if markup else LINE_ENDS).split(piece)):
+        for number, line in enumerate((BLANK_LINES if markup else LINES).split(piece)):
             if number % 2 or not line:
                 yield from _some(line)
             else:
@@ -165,10 +170,9 @@ def _outside_fences(text: str) -> Iterator[tuple[str, bool]]:
     begin = end = 0
     opening = ""
     for fence in FENCE.finditer(text):
-        mark, told = (fence[1], fence[2]) if fence[1] else (fence[3], fence[4])
         if not opening:
-            begin, opening = fence.start(), mark
-        elif mark.startswith(opening) and not told.strip():
+            begin, opening = fence.start(), fence["mark"]
+        elif fence["mark"].startswith(opening) and not fence["item"] and not fence["told"].strip():
             yield text[end:begin], True
             yield text[begin : fence.end()], False
             end, opening = fence.end(), ""
@@ -213,6 +217,7 @@ class _Asked:
 
     def __init__(self, text: str, language: str, *, markup: bool) -> None:
         self.markup = markup
+        self._given = text
         inline = INLINE if markup else NONE
         tags = [found[0] for found in inline.finditer(text)]
         texts = [self._read(piece) for piece in _between(text, inline)]
@@ -236,7 +241,7 @@ class _Asked:
     @cached_property
     def parts(self) -> list[Part]:
         """The sentence in parts, for translating what stands around tags and placeholders."""
-        return list(_alone(*self._pieces, self._written))
+        return list(_alone(*self._pieces, self._written, self._held))
 
     @property
     def second(self) -> dict[int, Sentence]:
@@ -282,10 +287,14 @@ class _Asked:
     def _written(self, text: str) -> str:
         return html.escape(text, quote=False) if self.markup else text
 
+    def _held(self, placeholder: str) -> str:
+        """Return a placeholder as it was given: {{ a > b }} is a program's, and no entity may come into it."""
+        return placeholder if placeholder in self._given else self._written(placeholder)
+
     def _with_placeholders(self, text: str, *, plain: bool = False) -> str:
         if not self.names:
             return text
-        written = [held if plain else self._written(held) for held in self.placeholders]
+        written = [held if plain else self._held(held) for held in self.placeholders]
         held = dict(zip(self.names, written, strict=True))
         return _any_of(self.names).sub(lambda name: held[name[0]], text)
 
@@ -335,14 +344,16 @@ def _between(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
     yield text[end:]
 
 
-def _alone(texts: Sequence[str], tags: Sequence[str], written: Callable[[str], str]) -> Iterator[Part]:
+def _alone(
+    texts: Sequence[str], tags: Sequence[str], written: Callable[[str], str], as_given: Callable[[str], str]
+) -> Iterator[Part]:
     """Yield a sentence in parts: its placeholders and tags, as they are to be written, and the texts around them."""
     for text, tag in zip_longest(texts, tags, fillvalue=""):
-        held = [*PLACEHOLDER.findall(text), ""]
-        for piece, placeholder in zip(_between(text, PLACEHOLDER), held, strict=True):
+        placeholders = [*PLACEHOLDER.findall(text), ""]
+        for piece, placeholder in zip(_between(text, PLACEHOLDER), placeholders, strict=True):
             for part in _trimmed(piece, NONE):
                 yield part if part.translate else Part(written(part.text), False)
-            yield from _some(written(placeholder))
+            yield from _some(as_given(placeholder))
         yield from _some(tag)
 
 

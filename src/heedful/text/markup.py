@@ -14,11 +14,15 @@ END_OF_LINE = r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]"
 BLANK_LINES = re.compile(rf"((?>\r\n|{END_OF_LINE})[ \t]*(?>\r\n|{END_OF_LINE})\s*)")  # in markup one end is a space
 # What follows the name of a tag: > may stand in a value in quotes, whose length is bounded, as some never close.
 ATTRIBUTES = r"""(?:(?>[^<>=]+|=\s*"[^"]{0,4096}"|=\s*'[^']{0,4096}'|=)*(?=>)|[^<>]*)"""
-# A tag, a comment, or all of an element whose content is not prose: code, say, or an address in pieces.
+# A tag, a comment, an instruction (<?xml ?>, <?php ?>, <% %>), or all of an element whose content is not prose: code,
+# say, or an address in pieces. As in HTML, comments and scripts end where they first can, or never.
 MARKUP = re.compile(
     r"""
-    <!--(?:(?!<!--).)*?-->
-  | <(script|style|code|pre|textarea)\bATTRIBUTES>(?:(?!<\1\b).)*?</\1\s*>
+    <!--.*?(?:-->|\Z)
+  | <\?(?:(?!<\?).)*?\?>
+  | <%(?:(?!<%).)*?%>
+  | <(script|style|textarea)\bATTRIBUTES>.*?(?:</\1\s*>|\Z)
+  | <(code|pre)\bATTRIBUTES>(?:(?!<\2\b).)*?</\2\s*>
   | <a\sATTRIBUTES>(?:</?span\b[^<>]*>)+(?:https?://|www\.)(?:[^\s<>]|</?span\b[^<>]*>)*</a>
   | </?[a-zA-Z!]ATTRIBUTES>
     """.replace("ATTRIBUTES", ATTRIBUTES),

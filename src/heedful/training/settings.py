@@ -24,7 +24,11 @@ class TrainingConfig:
     beta1: float = setting(0.9, "Adam's decay of the mean gradient", least=0, most=0.99999)
     beta2: float = setting(0.98, "Adam's decay of the mean squared gradient", least=0, most=0.99999)
     epsilon: float = setting(1e-9, "Adam's epsilon", least=1e-30)
-    weight_decay: float = setting(0.0, "Weight decay", least=0)
+    weight_decay: float = setting(
+        0.0,
+        "Weight decay of all parameters, norms and biases too: decoupled, but Adam adds it to the gradient",
+        least=0,
+    )
     matrix_rate: float = setting(
         1.0, "Learning rate of the matrices, as a multiple of that of the rest", least=0, only={"optimizer": ["muon"]}
     )

@@ -54,7 +54,7 @@ function mean(heads) {
 function joined(pieces) {
   const spelt = pieces.map((piece) => /^<0x([0-9A-F]{2})>$/.exec(piece)?.[1]);
   const bytes = pieces.flatMap((piece, i) => (spelt[i] ? [parseInt(spelt[i], 16)] : [...new TextEncoder().encode(readable(piece))]));
-  return new TextDecoder().decode(new Uint8Array(bytes));
+  return readable(new TextDecoder().decode(new Uint8Array(bytes))); // of which the first may be the mark of a word
 }
 
 function words(pieces, numbers, probabilities) {
@@ -340,7 +340,7 @@ const MOST_COLUMNS = 8;
 // The worked example of section 3.2, one step at a time: formula, shape and the real numbers of this sentence.
 export function steps(explanation, options = {}) {
   const example = explanation.steps;
-  if (!example) return make("p", { class: "quiet" }, "The steps are those of a Transformer; this model is none.");
+  if (!example) return make("p", { class: "quiet" }, "The steps are those of a single Transformer; this model is none.");
   const names = Object.keys(example.steps);
   let now = Math.min(options.step ?? 0, names.length - 1);
   const back = make("button", { type: "button" }, "← Back");
