@@ -348,7 +348,7 @@ def test_a_tag_of_the_direction_is_not_for_the_other_model_to_guess(translator, 
     assert [output.score for output in found] == pytest.approx(sorted(expected.values(), reverse=True), rel=1e-4)
 
 
-@pytest.mark.parametrize(("patience", "outputs"), [(1.0, 4), (0.5, 2)])
+@pytest.mark.parametrize(("patience", "outputs"), [(1.0, 4), (0.5, 2), (0.6, 3), (0.3, 2)])
 def test_another_model_chooses_among_what_there_is_when_the_search_ends(
     translator, reverse, monkeypatch, patience, outputs
 ):

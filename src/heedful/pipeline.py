@@ -30,7 +30,7 @@ from heedful.recipe import Recipe
 from heedful.remarks import collapse, remarks
 from heedful.text.corpus import Examined, Report
 from heedful.text.reading import Reader
-from heedful.text.vocabulary import Vocabulary
+from heedful.text.vocabulary import UNKNOWN, Vocabulary
 from heedful.training import loop
 from heedful.training.log import forget_unsaved, write_event
 from heedful.training.loop import Ended, Notice, Record, Saved, Step
@@ -359,9 +359,12 @@ class Run:
         _, language = self.recipe.data.languages or ("", "")
         scores = {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
         scores |= bleu_and_chrf(outputs, references, language)
-        # as an output can be: blanks are one, and signs as the vocabulary folds them
-        writable = map(self.vocabulary.decode_target, self.vocabulary.encode_target(references))
-        right = sum(output == reference for output, reference in zip(outputs, writable, strict=True))
+        # compared as outputs are written: blanks are one, signs as the vocabulary folds them, and nothing is unknown
+        wanted = self.vocabulary.encode_target(references)
+        right = sum(
+            output == self.vocabulary.decode_target(ids) and UNKNOWN not in ids
+            for output, ids in zip(outputs, wanted, strict=True)
+        )
         scores["exact"] = 100 * right / len(outputs)
         return scores, list(collapse(outputs))
 

@@ -11,7 +11,6 @@ from heedful.text import markup
 from heedful.text.document import (
     BLANK_LINES,
     LINE_ENDS,
-    LINES,
     LONGEST,
     PLACEHOLDER,
     _short,
@@ -105,7 +104,7 @@ def test_the_parts_joined_are_the_text(text, markup):
     for part in parts:
         if part.translate:
             assert part.text == part.text.strip()
-            assert not (BLANK_LINES if markup else LINES).search(part.text)
+            assert not (BLANK_LINES if markup else LINE_ENDS).search(part.text)
 
 
 @given(MIXED)
@@ -304,11 +303,22 @@ def test_a_block_of_code_in_a_list_or_quotation_is_kept(before):
     assert found == text.replace("Install it", "INSTALL IT").replace("Good", "GOOD")
 
 
+def test_a_fence_within_a_block_of_code_does_not_end_it():
+    inner = '    """Doc.\n\n    ```\n    f()\n    ```\n    """\n> ```\n'
+    text = f"Look.\n```python\n{inner}```\nGood.\n> ```\n> x\n```\n> y\n> ```\nFine."
+    [found] = finish(text, lambda sentence: sentence.text.upper())
+    assert found == text.replace("Look", "LOOK").replace("Good", "GOOD").replace("Fine", "FINE")
+
+
 def test_columns_are_translated_apart():
     asked = []
     found = finish("Good morning\tThe station\t\n\t7", lambda s: asked.append(s.text) or s.text.upper())
     assert found == ["GOOD MORNING\tTHE STATION\t\n\t7"]
     assert asked == ["Good morning", "The station"]
+    assert finish("Write `name\tvalue` here.", lambda s: s.text.upper().replace("TOM", "Tom")) == [
+        "WRITE `name\tvalue` HERE."
+    ]
+    assert finish("<p>Good\tmorning.</p>", lambda s: s.text.upper(), markup=True) == ["<p>GOOD\tMORNING.</p>"]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +326,7 @@ def test_columns_are_translated_apart():
     [
         '<?xml version="1.0" encoding="UTF-8"?>',
         "<?php if ($a < $b): echo $name; ?>",
+        "<?php echo '<?xml'; ?>",
         "<%= name %>",
         "<script>window.jQuery || document.write('<script src=\"js/jquery.js\"><\\/script>')</script>",
         "<style>b::before { content: '<style>'; }</style>",
@@ -327,9 +338,14 @@ def test_what_a_program_reads_is_kept(kept):
     assert finish(text, lambda s: s.text.upper(), markup=True) == [f"{kept}<p>GOOD MORNING.</p>{kept}"]
 
 
-@pytest.mark.parametrize("opening", ["<!-- never", "<script>never", "<textarea>never"])
+@pytest.mark.parametrize("opening", ["<!-- never", "<script>never", "<textarea>never", "<?php get_footer();"])
 def test_what_never_ends_runs_to_the_end(opening):
     assert finish(f"Good. {opening} closed", str, markup=True)[0].endswith(f"{opening} closed")
+
+
+@pytest.mark.parametrize("tag", ['<script src="a.js"/>', "<style-guide>", "<textarea:x y='1'>", "<code-block>"])
+def test_what_only_begins_like_a_script_is_a_tag(tag):
+    assert finish(f"{tag}Hello there.</p>", lambda s: s.text.upper(), markup=True) == [f"{tag}HELLO THERE.</p>"]
 
 
 @pytest.mark.parametrize("held", ["{{ name if age > 17 }}", "{% if n > 1 and n & 1 %}", "https://a.org/?a=1&amp;b=2"])

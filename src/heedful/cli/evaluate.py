@@ -92,7 +92,7 @@ def evaluate(
             arriving = _one_each(translate, lines) if symbols else translate(lines)
         for line in arriving:
             found.append(line)
-            if file:  # at once: what is translated is kept whatever happens
+            if file:  # window by window: what is translated is kept whatever happens
                 file.write(f"{line}\n")
     rows = _error_rates(lines, references, found) if symbols else _scores(found, references, config)
     if translate_too:
@@ -164,6 +164,8 @@ def _error_rates(lines: list[str], references: list[list[str]], found: list[str]
     outputs = dict(zip(lines, found, strict=True))
     gathered = gather_references(lines * len(references), list(chain.from_iterable(references)))
     possible = {line: ways for line, ways in gathered.items() if line or any(ways)}  # an empty row is no input
+    if not possible:
+        raise HeedfulError("nothing to score: all lines are empty")
     # a shorter list of references is filled up with empty lines
     accepted = [list(filter(str.strip, each)) or each for each in possible.values()]
     rates = error_rates([outputs[line] for line in possible], accepted)

@@ -65,7 +65,7 @@ def translate(
     With --n-best, each output is a line of its own: the number of the input line, the score, the text, tab-separated.
     Word alignments in --jsonl are pairs of source and target word numbers, from 0; "repeats" tells whether an output
     says the same words over and over. With --document a line may have many sentences, though none may go on in the
-    next: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
+    next, or behind a tab: paragraphs, bullets, {placeholders}, addresses and `code` are kept.
     """
     output = None if output in STANDARD_OUTPUT else output  # which may be a file that others write to, too
     translator = load(bundle, device, threads, weights, reverse)

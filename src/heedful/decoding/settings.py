@@ -1,5 +1,6 @@
 """How to search: settings, without the search."""
 
+import math
 from dataclasses import dataclass, replace
 
 from heedful.config import check_ranges, setting
@@ -49,7 +50,7 @@ class SearchConfig:
         if self.sample:
             return self.n_best
         ended = self.patience * self.beam if self.patience else self.beam
-        return min(self.beam, max(self.n_best, int(min(self.beam, ended))))  # patience may be endless
+        return min(self.beam, max(self.n_best, math.ceil(min(self.beam, ended))))  # patience may be endless
 
     def with_all_outputs(self) -> "SearchConfig":
         """Return this search, not drawing, with all outputs that it has found by its end: the same one is the best."""

@@ -29,10 +29,11 @@ STAND_INS = (
 REPEATS = 4  # so many times the same few words in a row are a model that has lost its way
 NO_REPEAT = 4  # tokens that may not come twice in an output that is asked for with care
 LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
-LINES = re.compile(rf"((?:{END_OF_LINE}|\t)+)")  # and columns: a model is told nothing of where they were
+COLUMN_ENDS = re.compile(r"(?<=\t)(?!\t)")  # a model is told nothing of where they were
 # Of a block of code, also of one within a quotation or an item of a list, in which it may begin.
 FENCE = re.compile(
-    r"^[ \t>]*(?P<item>(?:(?:[-*+]|\d{1,9}[.)])[ \t][ \t>]*)*)(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})(?P<told>.*)$",
+    r"^(?P<before>[ \t>]*(?P<item>(?:(?:[-*+]|\d{1,9}[.)])[ \t][ \t>]*)*))"
+    r"(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})(?P<told>.*)$",
     re.MULTILINE,
 )
 LATIN = r"0-9A-Za-z_\u00c0-\u024f"
@@ -158,7 +159,7 @@ def split(
         if not prose:
             yield from _some(piece)
             continue
-        for number, line in enumerate((BLANK_LINES if markup else LINES).split(piece)):
+        for number, line in enumerate((BLANK_LINES if markup else LINE_ENDS).split(piece)):
             if number % 2 or not line:
                 yield from _some(line)
             else:
@@ -167,16 +168,23 @@ def split(
 
 def _outside_fences(text: str) -> Iterator[tuple[str, bool]]:
     """Cut a text at Markdown's blocks of code, from ``` to ```; yield each piece and whether it is prose."""
-    begin = end = 0
-    opening = ""
+    end = 0
+    opening = None
     for fence in FENCE.finditer(text):
-        if not opening:
-            begin, opening = fence.start(), fence["mark"]
-        elif fence["mark"].startswith(opening) and not fence["item"] and not fence["told"].strip():
-            yield text[end:begin], True
-            yield text[begin : fence.end()], False
-            end, opening = fence.end(), ""
+        if opening is None:
+            opening = fence
+        elif _closes(fence, opening):
+            yield text[end : opening.start()], True
+            yield text[opening.start() : fence.end()], False
+            end, opening = fence.end(), None
     yield text[end:], True
+
+
+def _closes(fence: re.Match[str], opening: re.Match[str]) -> bool:
+    """Return whether a fence ends the block that another one opened: in the same quotation, and not further in."""
+    ours, theirs = fence["before"], opening["before"]
+    inside = ours.count(">") == theirs.count(">") and len(ours.expandtabs(4)) <= len(theirs.expandtabs(4)) + 3
+    return fence["mark"].startswith(opening["mark"]) and inside and not fence["item"] and not fence["told"].strip()
 
 
 def as_read(sentence: str, language: str = "") -> str:
@@ -288,7 +296,7 @@ class _Asked:
         return html.escape(text, quote=False) if self.markup else text
 
     def _held(self, placeholder: str) -> str:
-        """Return a placeholder as it was given: {{ a > b }} is a program's, and no entity may come into it."""
+        """Return a placeholder as the text has it, where it has it so: {{ a > b }} is a program's."""
         return placeholder if placeholder in self._given else self._written(placeholder)
 
     def _with_placeholders(self, text: str, *, plain: bool = False) -> str:
@@ -364,16 +372,20 @@ def _sentences(line: str, language: str, fits: Callable[[str], bool], inline: re
         yield Part(line[:start], False)
     rest = line[start:]
     plain = inline.sub("", rest)
-    lengths = (len(piece) for sentence in _segments(plain, language) for piece in _fitting(sentence, LONGEST, fits))
+    columns = COLUMN_ENDS if inline is NONE else NONE  # in markup a tab is a space
+    lengths = (
+        len(piece) for sentence in _segments(plain, language, columns) for piece in _fitting(sentence, LONGEST, fits)
+    )
     for piece in _cut(rest, lengths, inline):
         yield from _trimmed(piece, inline)
 
 
-def _segments(text: str, language: str) -> Iterator[str]:
-    """Cut a text where sentences end, but not within an address, of which the rules of languages know little."""
+def _segments(text: str, language: str, columns: re.Pattern[str]) -> Iterator[str]:
+    """Cut a text where sentences or columns end, but not within an address, of which such rules know little."""
     sentences = list(segment(language.partition("-")[0].lower() or "en", text)) if text else []
     if "".join(sentences) != text:
         sentences = [text]
+    sentences = [piece for sentence in sentences for piece in columns.split(sentence)]
     within = {at for found in PLACEHOLDER.finditer(text) for at in range(found.start() + 1, found.end())}
     begin = 0
     for end in accumulate(map(len, sentences)):

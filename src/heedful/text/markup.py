@@ -15,14 +15,15 @@ BLANK_LINES = re.compile(rf"((?>\r\n|{END_OF_LINE})[ \t]*(?>\r\n|{END_OF_LINE})\
 # What follows the name of a tag: > may stand in a value in quotes, whose length is bounded, as some never close.
 ATTRIBUTES = r"""(?:(?>[^<>=]+|=\s*"[^"]{0,4096}"|=\s*'[^']{0,4096}'|=)*(?=>)|[^<>]*)"""
 # A tag, a comment, an instruction (<?xml ?>, <?php ?>, <% %>), or all of an element whose content is not prose: code,
-# say, or an address in pieces. As in HTML, comments and scripts end where they first can, or never.
+# say, or an address in pieces. Comments, scripts and PHP end where they first can, or never.
 MARKUP = re.compile(
     r"""
     <!--.*?(?:-->|\Z)
+  | <\?(?:php\b|=).*?(?:\?>|\Z)
   | <\?(?:(?!<\?).)*?\?>
   | <%(?:(?!<%).)*?%>
-  | <(script|style|textarea)\bATTRIBUTES>.*?(?:</\1\s*>|\Z)
-  | <(code|pre)\bATTRIBUTES>(?:(?!<\2\b).)*?</\2\s*>
+  | <(script|style|textarea)(?![\w:.-])ATTRIBUTES(?<!/)>.*?(?:</\1\s*>|\Z)
+  | <(code|pre)(?![\w:.-])ATTRIBUTES>(?:(?!<\2\b).)*?</\2\s*>
   | <a\sATTRIBUTES>(?:</?span\b[^<>]*>)+(?:https?://|www\.)(?:[^\s<>]|</?span\b[^<>]*>)*</a>
   | </?[a-zA-Z!]ATTRIBUTES>
     """.replace("ATTRIBUTES", ATTRIBUTES),

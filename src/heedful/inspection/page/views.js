@@ -53,7 +53,7 @@ function mean(heads) {
 // Pieces as a text. Characters that the vocabulary lacks are spelt in bytes, a piece each: <0xC3> <0xA9> is é.
 function joined(pieces) {
   const spelt = pieces.map((piece) => /^<0x([0-9A-F]{2})>$/.exec(piece)?.[1]);
-  const bytes = pieces.flatMap((piece, i) => (spelt[i] ? [parseInt(spelt[i], 16)] : [...new TextEncoder().encode(readable(piece))]));
+  const bytes = pieces.flatMap((piece, i) => (spelt[i] ? [parseInt(spelt[i], 16)] : [...new TextEncoder().encode(piece)]));
   return readable(new TextDecoder().decode(new Uint8Array(bytes))); // of which the first may be the mark of a word
 }
 
