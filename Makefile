@@ -60,6 +60,6 @@ $(VENV)/demo $(VENV)/serve $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)
 
 # said before torch is downloaded; an environment that is there already, made by hand, say, is taken as it is
 $(VENV)/made:
-	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 14) else "heedful wants Python 3.11 to 3.14: make PYTHON=python3.12 ...")'
+	@$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 14) else "heedful wants Python 3.11 to 3.14: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	touch $@

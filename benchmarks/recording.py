@@ -24,6 +24,7 @@ from heedful.model.fused_attention import fused_attention
 from heedful.model.kernels import can_compute
 from heedful.model.recorder import recording
 from heedful.model.transformer import KeysValues, MultiHeadAttention
+from heedful.native import lacking
 
 LINES = [f"The little dog sees {count} cats on the old sofa of the house." for count in range(64)]
 
@@ -45,6 +46,8 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", type=Path, default=Path("en-de"))
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    if why := lacking("training"):
+        parser.error(f"what is measured is the compiled attention: {why}")
     loaded = bundle.load(bundle.locate(options.bundle))
     model, words = loaded.model, loaded.vocabulary
     batch = batch_of(words.encode_source(LINES), words.encode_target(LINES))

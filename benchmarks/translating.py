@@ -36,10 +36,9 @@ from heedful import bundle
 from heedful.config import from_table
 from heedful.decoding.settings import SearchConfig
 from heedful.evaluation.scores import bleu_and_chrf
-from heedful.model.compiled import KINDS
+from heedful.model.compiled import multiplies
 from heedful.model.settings import ModelConfig, Weights
 from heedful.model.transformer import Transformer
-from heedful.native import library
 from heedful.recipe import PRESETS
 from heedful.translator import Translator
 
@@ -263,9 +262,11 @@ def main() -> None:
         run_one(who, ROWS[row], options)
         return
     print(f"{os.cpu_count()} cores, torch {torch.__version__}")
-    compiled = library("search")
-    native = compiled is not None and compiled.together(KINDS["bfloat16"]) > 0
-    wanted = [who for who in options.contestants.split(",") if native or CONTESTANTS[who] != "bfloat16"]
+    known = {kind for kind in ("float32", "bfloat16", "int8") if kind == "float32" or multiplies(kind)}
+    asked = options.contestants.split(",")
+    wanted = [who for who in asked if not who.startswith("heedful") or CONTESTANTS[who] in known]
+    if unknown := set(asked) - set(wanted):
+        print(f"  {', '.join(sorted(unknown))}: left out: no compiled products of that type here")
     absent = [name for name in PEERS if any(who.startswith(name) for who in wanted) and not is_installed(name)]
     contestants = [who for who in wanted if not who.startswith(tuple(absent))]
     if model.get("rotary") and any(who.startswith(ADDING) for who in contestants):

@@ -30,7 +30,7 @@ WITHOUT_EFFECT = (
 )
 TOKENS_VERSION = 3  # of the way that they are made
 COPIES_VERSION = 6  # of the way that altered copies are made
-WORDS_VERSION = 2  # of the way that single words are found
+WORDS_VERSION = 3  # of the way that single words are found
 LEXICON_PAIRS = 20_000  # enough for the words that are seen often; a second or two
 
 

@@ -126,9 +126,9 @@ def take_edits(folder: Path, recipe: Recipe, before: Table) -> None:
     said = {name: now["data"][name] for name in ("languages", "capitals") if now["data"][name] != before["data"][name]}
     if recipe.data.attribution != before["data"]["attribution"]:
         provenance = bundle.read_manifest(folder)["provenance"]
-        # where it began with a model, that one's attribution stands there too, and stays
-        others = [provenance["data"]] if recipe.start_from and "data" in provenance else []
-        provenance["data"] = " ".join(filter(None, (recipe.data.attribution, *others)))
+        # where it began with a model, that one's attribution stands there too, behind this one's, and stays
+        others = provenance.get("data", "").removeprefix(before["data"]["attribution"]) if recipe.start_from else ""
+        provenance["data"] = " ".join(filter(None, (recipe.data.attribution, others.strip())))
         said["provenance"] = {name: value for name, value in provenance.items() if value}
     if now["model"] != before["model"]:  # in dropouts alone: see `refuse_edits`
         said["model"] = now["model"]

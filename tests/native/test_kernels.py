@@ -157,6 +157,12 @@ def test_a_damaged_library_is_not_there_the_next_time(tmp_path):
     assert not (tmp_path / "search.so").exists()
 
 
+def test_why_a_compiler_failed_is_said_by_the_line_that_tells_it():
+    said = b"search.cpp: In function\nfatal error: no space left\ncompilation terminated.\n"
+    error = subprocess.CalledProcessError(1, ["g++"], stderr=said)
+    assert "(fatal error: no space left)" in native._reason(error)
+
+
 @pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
 def test_without_a_working_compiler_there_is_no_library(fresh, tmp_path, compiler):
     fresh.setenv("CXX", compiler)

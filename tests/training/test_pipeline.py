@@ -1068,6 +1068,19 @@ def test_what_is_edited_of_dropout_and_attribution_counts_in_the_model_folder_to
     assert build({"start_from": str(folder)}).model.dropout == 0.21
 
 
+def test_an_attribution_that_is_corrected_does_not_stay_beside_that_of_the_model_begun_with(tmp_path):
+    list(run(build(merge(toy(tmp_path, steps=1), {"data": {"attribution": "first"}})), tmp_path / "old"))
+    table, wishes = merge(toy(tmp_path, steps=3), {"data": {"attribution": "wrong"}}), iter([False, True])
+    table = {name: table[name] for name in ("data", "training")} | {"start_from": str(tmp_path / "old")}
+    folder = tmp_path / "new"
+    list(run(build(table), folder, lambda: next(wishes, False)))
+    assert bundle.read_manifest(folder)["provenance"]["data"] == "wrong first"
+    stored = read_toml(folder / "recipe.toml")
+    (folder / "recipe.toml").write_text(tomli_w.dumps(merge(stored, {"data": {"attribution": "right"}})))
+    list(resume(folder))
+    assert bundle.read_manifest(folder)["provenance"]["data"] == "right first"
+
+
 def test_the_card_says_how_to_translate_wherever_the_folder_is(tmp_path):
     list(run(build(toy(tmp_path, steps=1)), tmp_path / "en-de"))  # as a model in the box is called
     card = (tmp_path / "en-de" / "README.md").read_text()

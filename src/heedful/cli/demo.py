@@ -122,10 +122,11 @@ def _make_room(out: Path) -> None:
     Raises:
         HeedfulError: the place is not an earlier demo's, or has something of somebody else's in it.
     """
-    found = {path.name for path in out.iterdir()}
+    files.remove_leftovers(out, *WRITTEN)
+    found = {path.name for path in out.iterdir() if path.name != ".DS_Store"}  # of somebody who looked at it on a Mac
     if found and not {WRITTEN[0]} <= found <= set(WRITTEN):
         raise HeedfulError(f"{out}: not made by the demo alone; choose another --out")
-    for name in WRITTEN:
+    for name in reversed(WRITTEN):  # what tells that it is the demo's goes last
         files.remove(out / name)
 
 

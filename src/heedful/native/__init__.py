@@ -130,7 +130,8 @@ def _reason(error: Exception) -> str:
         return f"{where}{error.strerror}; set HEEDFUL_CACHE to a folder with room, or CXX to a compiler that runs here"
     if isinstance(error, subprocess.CalledProcessError):
         said = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = said[-1] if said else f"status {error.returncode}"
+        status = said[-1] if said else f"status {error.returncode}"
+        why = next((line for line in said if "error" in line.lower()), status)  # the last line counts them, or less
         return f"{error.cmd[0]} does not compile it ({why}); set CXX to another compiler"
     return str(error)
 

@@ -1,6 +1,7 @@
 """Lines in capitals: a model that knows lower case needs no second language for them."""
 
 import re
+import unicodedata
 
 TAG = re.compile(r"<[^<>\s]+> ")
 WORD = re.compile(r"[^\W\d_]{2,}")
@@ -29,11 +30,11 @@ def split_tag(line: str) -> tuple[str, str]:
 
 
 def in_capitals(text: str) -> bool:
-    """Return whether no letter of a text is in lower case, and one at least is a capital.
+    """Return whether all letters of a text are capitals, and there is one at least.
 
-    German has a capital of ß, and hardly anybody writes it.
+    German has a capital of ß, and hardly anybody writes it. Letters of a script that has no capitals are none.
 
-    >>> [in_capitals(text) for text in ("NASA", "DIE STRAßE", "Straße", "42")]
-    [True, True, False, False]
+    >>> [in_capitals(text) for text in ("NASA", "DIE STRAßE", "Straße", "42", "他在 NASA 工作。")]
+    [True, True, False, False, False]
     """
-    return text.replace("ß", "ẞ").isupper()
+    return text.replace("ß", "ẞ").isupper() and not any(unicodedata.category(sign) == "Lo" for sign in text)

@@ -144,7 +144,8 @@ def open_bytes(path: Path) -> IO[bytes]:
         return path.open("rb", buffering=1 << 20)
     import pyarrow as pa  # takes as long as all else that plain text needs
 
-    return cast(IO[bytes], io.BufferedReader(pa.input_stream(str(path), compression=compression), 1 << 20))
+    stream = pa.input_stream(path.open("rb"), compression=compression)  # whose name may be none that Arrow can write
+    return cast(IO[bytes], io.BufferedReader(stream, 1 << 20))
 
 
 def _pairs_of_one_file(path: Path, undecodable: Literal["refuse", "drop"]) -> Iterator[Pair]:

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice
 
@@ -36,7 +36,7 @@ def word_pairs(pairs: Iterable[Triple]) -> list[tuple[str, str]]:
         links += new
         if links > LINKS:
             break
-    written = [Counter(word for pair in sides for word in pair[side][1:]) for side in (0, 1)]
+    forms = [_forms(pair[side] for pair in sides) for side in (0, 1)]
     found = [[{word.lower() for word in pair[side]} for pair in sides] for side in (0, 1)]
     count = [Counter(word for words in each for word in words) for each in found]
     usable = [{word for word, times in each.items() if 4 <= times <= len(sides) // 50} for each in count]
@@ -54,7 +54,7 @@ def word_pairs(pairs: Iterable[Triple]) -> list[tuple[str, str]]:
     )
     opening = _openings(chosen, re.compile(rf"({word.pattern})\s*[{CLOSING}]"), count[0], together)
     found_words = [(one, other) for _, one, other in mutual if one not in opening] + list(opening.items())
-    return [(_written(one, written[0]), _written(other, written[1])) for one, other in found_words]
+    return [(_written(one, forms[0]), _written(other, forms[1])) for one, other in found_words]
 
 
 def _openings(
@@ -82,9 +82,19 @@ def _openings(
     return found
 
 
-def _written(word: str, written: Counter[str]) -> str:
-    """Return a lower-cased word as it is mostly written inside sentences."""
-    return max(word, word.capitalize(), key=lambda form: written[form])
+def _forms(texts: Iterable[list[str]]) -> Mapping[str, Counter[str]]:
+    """Return for each word in lower case how often it is written how, inside sentences."""
+    found = defaultdict[str, Counter[str]](Counter)
+    for words in texts:
+        for word in words[1:]:
+            found[word.lower()][word] += 1
+    return found
+
+
+def _written(word: str, forms: Mapping[str, Counter[str]]) -> str:
+    """Return a lower-cased word as it is mostly written inside sentences: "TV", too."""
+    known = forms.get(word) or {word: 1}
+    return max(known, key=lambda form: (known[form], form))  # of forms alike, the one with a small letter first
 
 
 @cache
