@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("minutes", type=float)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--test", type=Path, nargs=2)
-    parser.add_argument("--rate", type=float, default=2e-3, help="Adam's largest; 2e-3 is that of the preset best")
+    parser.add_argument("--rate", type=float, default=2e-3, help="Adam's largest")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
     options = parser.parse_args()

@@ -47,7 +47,7 @@ def remarks(
     if start is None and report.kept < FEW_PAIRS and recipe.model == build().model:
         yield (
             f"{report.kept:,} pairs are few for the preset small: --preset fast learns from them in minutes, "
-            f"--preset best in an hour or two; or begin with a model that knows the languages (--start-from)"
+            f"--preset best in an hour; or begin with a model that knows the languages (--start-from)"
         )
     known = device.type == "cuda" or sys.platform == "linux"  # elsewhere a processor does not say
     if training.precision == "bfloat16" and known and not has_native_bfloat16(device):
