@@ -46,9 +46,9 @@ ENVIRONMENT = """## Environment and status
 | `CUDA_VISIBLE_DEVICES` | empty: train on the processor though there is a GPU |
 
 A command ends with status 0; 2 where its user can mend something, which it says in one line; 1 for a fault of
-heedful's own; 130 after Ctrl-C (`serve`, and `train` in torchrun's processes, 0), where it is `train` after TERM or a
-closed terminal (HUP) too; 143 and 129 where one of these ends another command that writes a file; 141 when the reader
-of its output has left.
+heedful's own; 130 after Ctrl-C, and for `train` after TERM or a closed terminal (HUP) too (`serve`, and `train` in
+torchrun's processes, 0); 143 and 129 where TERM or HUP ends another command that writes a file; 141 when the reader of
+its output has left.
 """
 
 

@@ -80,9 +80,8 @@ def start(folder: Path, recipe: Recipe, vocabulary: Vocabulary) -> None:
     }
     if recipe.start_from:
         provenance["start_from"] = recipe.start_from.name
-    before = bundle.read_manifest(recipe.start_from)["provenance"] if recipe.start_from else {}
-    if attributions := list(filter(None, (recipe.data.attribution, before.get("data")))):
-        provenance["data"] = " ".join(dict.fromkeys(attributions))  # what it began with came from somebody too
+    if attribution := _attribution(recipe):
+        provenance["data"] = attribution
     bundle.create(
         folder,
         to_table(recipe.model),
@@ -94,6 +93,16 @@ def start(folder: Path, recipe: Recipe, vocabulary: Vocabulary) -> None:
     )
     write_recipe(folder, recipe)
     files.write_text(folder / "log.jsonl", "")
+
+
+def _attribution(recipe: Recipe) -> str:
+    """Return whose text it is, and whose that of the model was which it begins with.
+
+    Raises:
+        HeedfulError: that model is not there.
+    """
+    begun = bundle.read_manifest(recipe.start_from)["provenance"].get("data") if recipe.start_from else None
+    return " ".join(dict.fromkeys(filter(None, (recipe.data.attribution, begun))))
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -126,9 +135,10 @@ def take_edits(folder: Path, recipe: Recipe, before: Table) -> None:
     said = {name: now["data"][name] for name in ("languages", "capitals") if now["data"][name] != before["data"][name]}
     if recipe.data.attribution != before["data"]["attribution"]:
         provenance = bundle.read_manifest(folder)["provenance"]
-        # where it began with a model, that one's attribution stands there too, behind this one's, and stays
-        others = provenance.get("data", "").removeprefix(before["data"]["attribution"]) if recipe.start_from else ""
-        provenance["data"] = " ".join(filter(None, (recipe.data.attribution, others.strip())))
+        try:
+            provenance["data"] = _attribution(recipe)
+        except HeedfulError:  # the model that it began with is gone: all that was said stays
+            provenance["data"] = " ".join(filter(None, (recipe.data.attribution, provenance.get("data"))))
         said["provenance"] = {name: value for name, value in provenance.items() if value}
     if now["model"] != before["model"]:  # in dropouts alone: see `refuse_edits`
         said["model"] = now["model"]

@@ -158,9 +158,12 @@ def test_a_damaged_library_is_not_there_the_next_time(tmp_path):
 
 
 def test_why_a_compiler_failed_is_said_by_the_line_that_tells_it():
-    said = b"search.cpp: In function\nfatal error: no space left\ncompilation terminated.\n"
-    error = subprocess.CalledProcessError(1, ["g++"], stderr=said)
-    assert "(fatal error: no space left)" in native._reason(error)
+    for said, why in (
+        ("search.cpp: In function\nfatal error: no space left\ncompilation terminated.", "fatal error: no space left"),
+        ("ld: final link failed: No space left\ncollect2: error: ld returned 1 exit status", "ld: final link failed"),
+        ("Killed", "Killed"),
+    ):
+        assert f"({why}" in native._reason(subprocess.CalledProcessError(1, ["g++"], stderr=said.encode()))
 
 
 @pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])

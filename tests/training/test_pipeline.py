@@ -27,7 +27,7 @@ from heedful.recipe import PRESETS, Recipe
 from heedful.remarks import collapse
 from heedful.text.corpus import DataConfig, corpora, examine
 from heedful.text.vocabulary import Vocabulary
-from heedful.training.loop import Evaluation, Notice, Saved, Step
+from heedful.training.loop import Evaluation, Notice, Saved, Step, make_optimizer
 from heedful.training.schedule import learning_rate
 from heedful.training.state import newest_state
 from heedful.translator import Output
@@ -1079,6 +1079,39 @@ def test_an_attribution_that_is_corrected_does_not_stay_beside_that_of_the_model
     (folder / "recipe.toml").write_text(tomli_w.dumps(merge(stored, {"data": {"attribution": "right"}})))
     list(resume(folder))
     assert bundle.read_manifest(folder)["provenance"]["data"] == "right first"
+
+
+def test_the_attribution_of_the_model_begun_with_stays_whatever_is_edited(tmp_path):
+    list(run(build(merge(toy(tmp_path, steps=1), {"data": {"attribution": "theirs"}})), tmp_path / "old"))
+    table, wishes = toy(tmp_path, steps=3), iter([False, True])
+    table = {name: table[name] for name in ("data", "training")} | {"start_from": str(tmp_path / "old")}
+    table["data"]["attribution"] = "theirs"  # said again
+    list(run(build(table), tmp_path / "new", lambda: next(wishes, False)))
+    for edited, expected in (("mine", "mine theirs"), ("theirs", "theirs"), ("", "theirs")):
+        shutil.copytree(tmp_path / "new", tmp_path / f"edited-{edited}")
+        stored = tmp_path / f"edited-{edited}" / "recipe.toml"
+        stored.write_text(tomli_w.dumps(merge(read_toml(stored), {"data": {"attribution": edited}})))
+        if edited == "theirs":  # nothing to take
+            continue
+        list(resume(stored.parent))
+        assert bundle.read_manifest(stored.parent)["provenance"]["data"] == expected
+    shutil.move(tmp_path / "old", tmp_path / "gone")
+    stored = tmp_path / "new" / "recipe.toml"
+    stored.write_text(tomli_w.dumps(merge(read_toml(stored), {"data": {"attribution": "mine"}})))
+    list(resume(tmp_path / "new"))
+    assert bundle.read_manifest(tmp_path / "new")["provenance"]["data"] == "mine theirs"
+
+
+def test_weight_decay_is_not_for_plain_adam():
+    """Whose gradient it would be added to."""
+    by_adam = {"preset": "best", "training": {"optimizer": "adam", "rate": 2e-3}}
+    with pytest.raises(HeedfulError, match="nothing reads weight_decay"):
+        build(merge(by_adam, {"training": {"weight_decay": 0.2}}))
+    model, decays = torch.nn.Linear(2, 2), []
+    for optimizer in ("adam", "adamw"):
+        training = build(merge(by_adam, {"training": {"optimizer": optimizer}})).training
+        decays.append(make_optimizer(model, training).param_groups[0]["weight_decay"])
+    assert decays == [0.0, 0.1], "a preset's counts where it is read"
 
 
 def test_the_card_says_how_to_translate_wherever_the_folder_is(tmp_path):

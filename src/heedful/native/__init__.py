@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from heedful.errors import HeedfulError
 FOLDER = Path(__file__).parent
 # As fast as -O3, in half of its time: what counts is that short inner loops are unrolled whole.
 OPTIONS = ("-O2", "-fpeel-loops", "-std=c++17", "-fPIC")
+TELLING, SUMMARY = re.compile("error|failed", re.IGNORECASE), re.compile("ld returned|linker command failed")  # lines
 COMPILERS = ("g++", "c++", "clang++")  # torch brings the OpenMP of the first, on Linux
 Name = Literal["search", "training"]
 _lock = threading.Lock()
@@ -131,7 +133,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         said = error.stderr.decode("utf-8", "replace").strip().splitlines()
         status = said[-1] if said else f"status {error.returncode}"
-        why = next((line for line in said if "error" in line.lower()), status)  # the last line counts them, or less
+        why = next((line for line in said if TELLING.search(line) and not SUMMARY.search(line)), status)
         return f"{error.cmd[0]} does not compile it ({why}); set CXX to another compiler"
     return str(error)
 

@@ -243,7 +243,7 @@ def make_optimizer(model: EncoderDecoder, config: TrainingConfig) -> torch.optim
     settings: dict[str, Any] = {
         "betas": (config.beta1, config.beta2),
         "eps": config.epsilon,
-        "weight_decay": config.weight_decay,
+        "weight_decay": 0.0 if config.optimizer == "adam" else config.weight_decay,
         "fused": True,
     }
     if config.optimizer == "muon":

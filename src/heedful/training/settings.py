@@ -26,8 +26,9 @@ class TrainingConfig:
     epsilon: float = setting(1e-9, "Adam's epsilon", least=1e-30)
     weight_decay: float = setting(
         0.0,
-        "Weight decay of all parameters, norms and biases too: decoupled, but Adam adds it to the gradient",
+        "Decoupled weight decay of all parameters, norms and biases too",
         least=0,
+        only={"optimizer": ["adamw", "muon"]},
     )
     matrix_rate: float = setting(
         1.0, "Learning rate of the matrices, as a multiple of that of the rest", least=0, only={"optimizer": ["muon"]}
