@@ -17,7 +17,9 @@ from typing import NamedTuple, Protocol
 from sentencex import segment
 
 from heedful.text.capitals import is_shouted
-from heedful.text.markup import BLANK_LINES, END_OF_LINE, INLINE, NONE, Tag, pieces, place
+from heedful.text.markdown import pieces as markdown_pieces
+from heedful.text.markup import BLANK_LINES, END_OF_LINE, INLINE, NONE, Tag, place
+from heedful.text.markup import pieces as markup_pieces
 
 LONGEST = 300  # characters of a sentence; a longer one is split where a clause ends
 STAND_INS = (
@@ -30,12 +32,6 @@ REPEATS = 4  # so many times the same few words in a row are a model that has lo
 NO_REPEAT = 4  # tokens that may not come twice in an output that is asked for with care
 LINE_ENDS = re.compile(f"({END_OF_LINE}+)")
 COLUMN_ENDS = re.compile(r"(?<=\t)(?!\t)")  # a model is told nothing of where they were
-# Of a block of code, also of one within a quotation or an item of a list, in which it may begin.
-FENCE = re.compile(
-    r"^(?P<before>[ \t>]*(?P<item>(?:(?:[-*+]|\d{1,9}[.)])[ \t][ \t>]*)*))"
-    r"(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})(?P<told>.*)$",
-    re.MULTILINE,
-)
 LATIN = r"0-9A-Za-z_\u00c0-\u024f"
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"  # scripts without spaces
 QUOTES = "\"'\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"  # what opens in one language closes in another
@@ -155,7 +151,7 @@ def split(
     ['- ', 'Hi, {name}!', ' ', 'How are you?', '\\n\\n', '42']
     """
     inline = INLINE if markup else NONE
-    for piece, prose in (pieces if markup else _outside_fences)(clean(text)):
+    for piece, prose in (markup_pieces if markup else markdown_pieces)(clean(text)):
         if not prose:
             yield from _some(piece)
             continue
@@ -164,27 +160,6 @@ def split(
                 yield from _some(line)
             else:
                 yield from _sentences(line, language, fits, inline)
-
-
-def _outside_fences(text: str) -> Iterator[tuple[str, bool]]:
-    """Cut a text at Markdown's blocks of code, from ``` to ```; yield each piece and whether it is prose."""
-    end = 0
-    opening = None
-    for fence in FENCE.finditer(text):
-        if opening is None:
-            opening = fence
-        elif _closes(fence, opening):
-            yield text[end : opening.start()], True
-            yield text[opening.start() : fence.end()], False
-            end, opening = fence.end(), None
-    yield text[end:], True
-
-
-def _closes(fence: re.Match[str], opening: re.Match[str]) -> bool:
-    """Return whether a fence ends the block that another one opened: in the same quotation, and not further in."""
-    ours, theirs = fence["before"], opening["before"]
-    inside = ours.count(">") == theirs.count(">") and len(ours.expandtabs(4)) <= len(theirs.expandtabs(4)) + 3
-    return fence["mark"].startswith(opening["mark"]) and inside and not fence["item"] and not fence["told"].strip()
 
 
 def as_read(sentence: str, language: str = "") -> str:
